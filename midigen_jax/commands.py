@@ -1,0 +1,221 @@
+"""What each command does: call the library, write its rows, say what was made and how to go on.
+
+Every function returns the exit code of the process.
+"""
+
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from midigen_jax import config as configs
+from midigen_jax import rows
+from midigen_jax.config import Config, PrepareConfig, SampleConfig
+from midigen_jax.data.corpus import Corpus, load_corpus
+from midigen_jax.data.prepare import prepare as prepare_corpus
+from midigen_jax.errors import InputError
+from midigen_jax.files import write_json
+from midigen_jax.listen.audio import synthesize, write_audio
+from midigen_jax.listen.pianoroll import draw
+from midigen_jax.listen.report import write_report
+from midigen_jax.music.notes import Notes
+from midigen_jax.music.read import read_piece
+from midigen_jax.music.sources import find_sources
+from midigen_jax.music.write import write_midi
+from midigen_jax.progress import Progress
+from midigen_jax.sample.generate import Generated
+from midigen_jax.sample.generate import generate as generate_music
+from midigen_jax.train.checkpoint import METRIC, Restored, open_run
+from midigen_jax.train.loop import fit
+
+INTERRUPTED = 130
+
+
+def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int) -> int:
+    """`midigen prepare`."""
+    corpus = prepare_corpus(sources, Path(out), config, workers)
+    _describe(corpus)
+    _say(f"Corpus in {out}. Next: midigen train {shlex.quote(out)} --out RUN")
+    return 0
+
+
+def train(corpus: str, out: str, config: Config) -> int:
+    """`midigen train`: training, then samples of the checkpoints that were kept."""
+    run = Path(out)
+    done = fit(load_corpus(Path(corpus)), config, run)
+    if done.step < done.steps:
+        _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
+        return INTERRUPTED
+    _write_samples(run, done.kept)
+    _say(f"Run in {out}. Next: midigen generate {shlex.quote(out)} --out FOLDER")
+    _say(f"                    midigen report {shlex.quote(out)} --out FILE.html")
+    return 0
+
+
+def generate(run: str, out: str, config: SampleConfig, prompt: str | None, checkpoint: str) -> int:
+    """`midigen generate`."""
+    folder = Path(out)
+    notes = None if prompt is None else _read_prompt(prompt)
+    with open_run(Path(run)) as checkpoints:
+        restored = checkpoints.restore(checkpoint)
+    settings = {
+        "run": Path(run).name,
+        "checkpoint": restored.step,
+        "prompt": prompt and Path(prompt).name,
+        "sample": configs.to_json(config),
+    }
+    _claim(folder, settings)
+    music = generate_music(restored, config, notes)
+    _write_music(folder, music.pieces, config, f"{Path(run).name}, step {restored.step}")
+    rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
+    _say(
+        f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
+        f"{music.events / music.seconds:,.0f} a second; {music.ended} came to an end of their own)."
+    )
+    return 0
+
+
+def report(run: str, out: str) -> int:
+    """`midigen report`."""
+    write_report(Path(run), Path(out))
+    _say(f"Report in {out}: open it in a browser.")
+    return 0
+
+
+def demo(out: str, config: Config) -> int:
+    """`midigen demo`: all of the above on the Bach chorales of the music21 package."""
+    folder = Path(out)
+    _refuse_others(folder, {"corpus", "corpus.partial", "run", "report.html"})
+    corpus = prepare_corpus(["bach"], folder / "corpus", config.prepare)
+    _describe(corpus)
+    code = train(str(folder / "corpus"), str(folder / "run"), config)
+    if code:
+        return code
+    write_report(folder / "run", folder / "report.html")
+    with open_run(folder / "run") as checkpoints:
+        scores = {step: checkpoints.metrics(step) for step in checkpoints.steps()}
+    _say("")
+    _say(f"In {folder}:")
+    _say("  report.html             open it in a browser: curves, samples, how to go on")
+    for step, metrics in scores.items():
+        samples = folder / "run" / "samples" / _step_name(step)
+        if samples.is_dir():
+            count = len(list(samples.glob("*.mid")))
+            score = f"{metrics[METRIC]:.3f} nats an event on validation"
+            _say(f"  run/samples/{_step_name(step)} {count} pieces (.mid .mp3 .png), {score}")
+    _say("  run/rows.jsonl          what was measured")
+    _say("  run/checkpoints         the model")
+    _say("  corpus                  the tokens")
+    return 0
+
+
+def _describe(corpus: Corpus) -> None:
+    """What a corpus holds, and what was left out."""
+    facts = corpus.manifest["summary"]
+    pieces, events = facts["pieces"], facts["events"]
+    _say(
+        f"{sum(pieces.values())} pieces ("
+        + ", ".join(f"{name} {count}" for name, count in pieces.items())
+        + f"), {sum(events.values()):,} events, {facts['hours']:.1f} hours of music"
+    )
+    sizes = f"{facts['pitch_size']} pitch ids, {facts['duration_size']} duration ids"
+    _say(f"{facts['tokenizer']} tokenizer: {sizes}")
+    if facts["share_a_family"]:
+        _say(
+            f"{facts['share_a_family']} pieces share music with another one; each such family is in one split"
+        )
+    if facts["other_keys"]:
+        _say(f"{facts['other_keys']} pieces in other keys left out")
+    for name, share in facts.get("unknown_share", {}).items():
+        _say(f"{share:.1%} of the chords of the {name} split are not in the vocabulary (<unk>)")
+    refused = corpus.manifest["quarantine"]
+    for name, reason in list(refused.items())[:5]:
+        _say(f"refused {name}: {reason}")
+    if len(refused) > 5:
+        _say(f"… {len(refused)} refused in all: see {corpus.path / 'manifest.json'}")
+
+
+def _read_prompt(prompt: str) -> Notes:
+    sources = find_sources([prompt])
+    if len(sources) != 1:
+        raise InputError(f"--prompt {prompt}: {len(sources)} pieces; give one MIDI file")
+    return read_piece(sources[0]).notes
+
+
+def _write_samples(run: Path, steps: Sequence[int]) -> None:
+    """Samples of each kept checkpoint, in RUN/samples; those that are there already stay."""
+    missing = [step for step in steps if not (run / "samples" / _step_name(step)).is_dir()]
+    if not missing:
+        return
+    with open_run(run) as checkpoints, Progress("sampling", len(missing), "checkpoints") as progress:
+        for step in missing:
+            _write_samples_of(checkpoints.restore(str(step)), run)
+            progress.advance()
+
+
+def _write_samples_of(restored: Restored, run: Path) -> None:
+    """Written beside its place and renamed, so that a folder of samples is always whole."""
+    config = restored.config.sample
+    music = generate_music(restored, config)
+    partial = run / "samples" / f"{_step_name(restored.step)}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    _write_music(partial, music.pieces, config, f"{run.name}, step {restored.step}")
+    settings = {"run": run.name, "checkpoint": restored.step, "sample": configs.to_json(config)}
+    rows.append(partial / "rows.jsonl", _sample_rows(music, settings))
+    partial.rename(run / "samples" / _step_name(restored.step))
+
+
+def _write_music(folder: Path, pieces: Sequence[Notes], config: SampleConfig, origin: str) -> None:
+    """`1.mid`, `1.mp3`, `1.png`, `2.mid` … A piece without a note is a MIDI file alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Progress("writing", len(pieces), "pieces") as progress:
+        for number, notes in enumerate(pieces, start=1):
+            place = folder / f"{number}.mid"
+            text = (f"midigen-jax: {origin}, seed {config.seed}, piece {number}",)
+            write_midi(notes, place, config.tempo, config.program, text=text)
+            if len(notes):
+                write_audio(place.with_suffix(".mp3"), synthesize(notes, config.tempo, config.program))
+                draw(notes, place.with_suffix(".png"), tempo=config.tempo)
+            progress.advance()
+
+
+def _sample_rows(music: Generated, settings: dict) -> list[rows.Row]:
+    values = [
+        ("sample.events", music.events, "events"),
+        ("sample.ended", music.ended, "pieces"),
+        ("sample.events_per_s", round(music.events / music.seconds, 1), "events/s"),
+        ("sample.compile_seconds", round(music.compile_seconds, 3), "s"),
+    ]
+    return [rows.make(name, value, unit, config=settings) for name, value, unit in values]
+
+
+def _claim(folder: Path, settings: dict) -> None:
+    """Make `folder` that of these settings. Raises InputError if it holds anything else."""
+    mark = folder / "settings.json"
+    if mark.is_file():
+        if json.loads(mark.read_text(encoding="utf-8")) != settings:
+            raise InputError(f"{folder}: holds music made with other settings; give another --out")
+        return
+    _refuse_others(folder, set())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(mark, settings)
+
+
+def _refuse_others(folder: Path, mine: set[str]) -> None:
+    """Raises InputError if `folder` is a file, or holds something that is not named in `mine`."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder")
+    others = (
+        sorted(item.name for item in folder.iterdir() if item.name not in mine) if folder.exists() else []
+    )
+    if others:
+        raise InputError(f"{folder}: holds something else ({others[0]}); give an --out that is empty or new")
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

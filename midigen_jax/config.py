@@ -1,0 +1,302 @@
+"""The whole experiment as one frozen value: what is prepared, what is trained, how it is sampled.
+
+In: presets, command-line flags, JSON. Out: `Config`, hashable and validated. Every run saves it as JSON,
+a checkpoint carries it, and an ablation arm is a mapping of dotted names to values (`override`).
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from midigen_jax.errors import InputError
+
+C = TypeVar("C")
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise InputError(f"{name} = {value!r} is out of range: {remedy}")
+
+
+def _require_seed(name: str, seed: int) -> None:
+    _require(0 <= seed < 2**32, name, seed, "0 up to 4,294,967,295")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """From files to tokens."""
+
+    tokenizer: Literal["note", "chord"] = _option("note", "one event a pitch (note) or a slice (chord)")
+    transpose: str = _option("none", "move every piece to this tonic: none, or C, F#, Bb …")
+    only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
+    quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
+    profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
+    max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
+    min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
+    valid_share: float = _option(0.1, "share of pieces kept for validation")
+    test_share: float = _option(0.1, "share of pieces kept for the test")
+    seed: int = _option(0, "seed of the split")
+
+    def __post_init__(self) -> None:
+        _require(self.max_duration >= 1, "max_duration", self.max_duration, "at least 1 tick")
+        _require(self.min_chord_count >= 1, "min_chord_count", self.min_chord_count, "at least 1")
+        for name in ("valid_share", "test_share"):
+            _require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "between 0 and 0.5")
+        _require_seed("seed", self.seed)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    pitch_embedding: int = _option(192, "width of the pitch (or chord) embedding")
+    duration_embedding: int = _option(64, "width of the duration embedding")
+    width: int = _option(256, "units of each LSTM layer")
+    layers: int = _option(2, "LSTM layers")
+    attention: Literal["none", "pooled"] = _option("pooled", "pool over past states, or none")
+    attention_window: int = _option(0, "events that attention sees back; 0: the whole past")
+    attention_residual: bool = _option(True, "add attention's context to the state, or let it replace it")
+    heads: Literal["independent", "chained"] = _option("chained", "does the duration head see the pitch?")
+    dropout: float = _option(0.2, "share of units dropped, the same ones at all times of a row")
+
+    def __post_init__(self) -> None:
+        for name in ("pitch_embedding", "duration_embedding", "width", "layers"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        _require(self.attention_window >= 0, "model.attention_window", self.attention_window, "0 or more")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """What one training step sees."""
+
+    rows: int = _option(16, "sequences in a batch")
+    length: int = _option(256, "events in a sequence")
+    crops: Literal["jittered", "fixed"] = _option("jittered", "cut pieces anew each epoch, or always alike")
+    stride: int = _option(0, "fixed crops: events from one crop's start to the next; 0: the length")
+    transpose_share: float = _option(0.6, "share of rows transposed at random by -5..+6 (note tokenizer)")
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "length"):
+            _require(getattr(self, name) >= 1, f"batch.{name}", getattr(self, name), "at least 1")
+        _require(0 <= self.stride <= self.length, "batch.stride", self.stride, "0 up to batch.length")
+        share = self.transpose_share
+        _require(0 <= share <= 1, "batch.transpose_share", share, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, and with what optimizer."""
+
+    steps: int = _option(600, "optimizer steps (give steps or epochs)")
+    epochs: int = _option(0, "passes over the training split (give steps or epochs)")
+    optimizer: Literal["adamw", "rmsprop"] = _option("adamw", "the update rule")
+    learning_rate: float = _option(4e-3, "peak learning rate")
+    schedule: Literal["cosine", "constant"] = _option("cosine", "learning rate over time")
+    warmup: int = _option(50, "steps of linear warm-up")
+    weight_decay: float = _option(0.02, "decoupled weight decay of matrices (adamw)")
+    clip: float = _option(1.0, "clip gradients to this global norm; 0: never")
+    loss_positions: Literal["all", "last"] = _option("all", "positions of a sequence that give a loss")
+    evaluate_every: int = _option(0, "steps between validations; 0: every epoch")
+    keep_at: tuple[float, ...] = _option((0.05, 1.0), "shares of the training whose checkpoints are kept")
+    seed: int = _option(0, "seed of initial weights, batches and dropout")
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, "train.steps", self.steps, "1 or more")
+        _require(self.epochs >= 0, "train.epochs", self.epochs, "1 or more")
+        if (self.steps > 0) == (self.epochs > 0):
+            raise InputError(
+                f"train.steps = {self.steps} and train.epochs = {self.epochs}: give one of them, 1 or more"
+            )
+        _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
+        for name in ("warmup", "weight_decay", "clip", "evaluate_every"):
+            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        shares = self.keep_at
+        _require(all(0 < share <= 1 for share in shares), "train.keep_at", shares, "shares in (0, 1]")
+        _require_seed("train.seed", self.seed)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How music is drawn from a model."""
+
+    count: int = _option(4, "pieces to write")
+    temperature: float = _option(1.0, "0: the likeliest event always; 1: as learned; above: wilder")
+    duration_temperature: float | None = _option(None, "temperature of durations; none: the same")
+    events: int = _option(1024, "longest piece, in events")
+    tempo: float = _option(90.0, "quarters a minute in the files written")
+    program: int = _option(0, "General MIDI program, 0 to 127; 0 is the piano, 19 the church organ")
+    seed: int = _option(0, "the same seed writes the same music on the same device")
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.count <= 10_000, "sample.count", self.count, "1 to 10,000 pieces")
+        for name in ("temperature", "duration_temperature"):
+            value = getattr(self, name)
+            ok = value is None or 0 <= value <= 100
+            _require(ok, f"sample.{name}", value, "0 (greedy) to 100; 0.5 to 1.5 is usual")
+        _require(1 <= self.events <= 1_000_000, "sample.events", self.events, "1 to 1,000,000")
+        _require(4 <= self.tempo <= 1000, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
+        _require(0 <= self.program <= 127, "sample.program", self.program, "0 to 127")
+        _require_seed("sample.seed", self.seed)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment."""
+
+    prepare: PrepareConfig = PrepareConfig()
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    # The article: windows of 32 (here without overlap and with a loss at every position), 2 x LSTM 256,
+    # embeddings of 100 and 100, its own attention, RMSprop at 1e-3 for 100 epochs, samples after 5 and 50.
+    "article": Config(
+        prepare=PrepareConfig(tokenizer="chord", transpose="C"),
+        model=ModelConfig(
+            pitch_embedding=100,
+            duration_embedding=100,
+            attention_window=32,
+            attention_residual=False,
+            heads="independent",
+            dropout=0.0,
+        ),
+        batch=BatchConfig(rows=64, length=32, crops="fixed", transpose_share=0.0),
+        train=TrainConfig(
+            steps=0,
+            epochs=100,
+            optimizer="rmsprop",
+            learning_rate=1e-3,
+            schedule="constant",
+            warmup=0,
+            weight_decay=0.0,
+            clip=0.0,
+            keep_at=(0.05, 0.5, 1.0),
+        ),
+    ),
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean X?`, or a list of what there is: the end of an error message."""
+    options = list(known)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(options)}"
+
+
+def preset(name: str) -> Config:
+    """The configuration of that name. Raises InputError for a name that is not one."""
+    if name not in PRESETS:
+        raise InputError(f"no preset {name!r}: {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def options(kind: Any, prefix: str = "") -> dict[str, tuple[Any, str]]:
+    """Every leaf of a config class as `dotted name -> (type, help)`, in order."""
+    hints = typing.get_type_hints(kind)
+    leaves: dict[str, tuple[Any, str]] = {}
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[item.name]):
+            leaves |= options(hints[item.name], f"{prefix}{item.name}.")
+        else:
+            leaves[prefix + item.name] = (hints[item.name], item.metadata["help"])
+    return leaves
+
+
+def override(config: C, changes: Mapping[str, object]) -> C:
+    """`config` with the values at the dotted names replaced; text is read as the field's type.
+
+    Raises InputError for a name that does not exist (with the nearest one), a value that cannot be read
+    as its type, and a value out of range.
+    """
+    known = options(type(config))
+    nested: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in known:
+            raise InputError(f"no setting {name!r}: {nearest(name, known)}")
+        *path, leaf = name.split(".")
+        inner = nested
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[leaf] = _read(name, value, known[name][0])
+    return _replace(config, nested)
+
+
+def _replace(config: Any, nested: Mapping[str, Any]) -> Any:
+    values = {
+        name: _replace(getattr(config, name), value) if isinstance(value, dict) else value
+        for name, value in nested.items()
+    }
+    return dataclasses.replace(config, **values)
+
+
+def _read(name: str, value: object, kind: Any) -> Any:
+    """`value` (text, or what JSON gave) as `kind`."""
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise InputError(f"{name} = {value!r}: {nearest(str(value), choices)}")
+        return value
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise InputError(f"{name} = {value!r}: give numbers with commas between them")
+        return tuple(_read(name, part, typing.get_args(kind)[0]) for part in parts)
+    if origin is types.UnionType:
+        return None if value in (None, "none") else _read(name, value, typing.get_args(kind)[0])
+    if kind is bool and isinstance(value, str):
+        if value not in ("true", "false"):
+            raise InputError(f"{name} = {value!r}: give true or false")
+        return value == "true"
+    wrong = InputError(f"{name} = {value!r}: give {_ARTICLES[kind]}")
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    if kind in (bool, str) or isinstance(value, bool):
+        raise wrong
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise wrong from None
+    if isinstance(number, float) and not math.isfinite(number):
+        raise wrong
+    if isinstance(value, float) and number != value:
+        raise wrong
+    return number
+
+
+_ARTICLES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The config as nested plain values, ready for `json.dump`."""
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type[C], data: Mapping[str, Any]) -> C:
+    """The inverse of `to_json`; a missing field takes its default, an unknown one is refused."""
+    return override(kind(), flatten(data))
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

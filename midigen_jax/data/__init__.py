@@ -1,0 +1,1 @@
+"""From sources to batches: the corpus folder, its splits, and `batch(step)`."""

@@ -1,0 +1,109 @@
+"""The corpus folder: tokens of all pieces in one memory-mapped array, and what is known of each piece.
+
+    tokens.npy      (N, 2) int32: pitch id, duration id; pieces one after another, each <start> … <end>
+    pieces.jsonl    a line a piece: where it lies in tokens.npy, its split, source, key …
+    vocab.json      the tokenizer
+    manifest.json   the settings and their hash, counts, and what could not be read, with the reason
+    rows.jsonl      what preparing measured
+
+A folder is written beside its place and renamed, so a reader never sees half of one.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from midigen_jax import config as configs
+from midigen_jax.config import PrepareConfig
+from midigen_jax.errors import InputError
+from midigen_jax.files import write_json
+from midigen_jax.music.tokens import Tokenizer, Tokens, tokenizer_from_json
+
+FORMAT = 1
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class CorpusPiece:
+    """One piece: events `start` to `stop` of the corpus, and where they come from."""
+
+    start: int
+    stop: int
+    split: Split
+    source: str
+    digest: str  # SHA-256 of the source's bytes
+    family: int  # pieces of one family share music, and so a split
+    key: str  # as found in the source
+    shift: int  # semitones from the source to the corpus
+    tempo: float  # quarters a minute
+    meter: tuple[int, int]
+    ticks: int  # length, 12 to the quarter
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """An open corpus folder; `tokens` stays on disk until it is read."""
+
+    path: Path
+    tokens: Tokens
+    pieces: tuple[CorpusPiece, ...]
+    tokenizer: Tokenizer
+    manifest: dict[str, Any]
+
+    @property
+    def config(self) -> PrepareConfig:
+        """The settings that the corpus was prepared with."""
+        return configs.from_json(PrepareConfig, self.manifest["config"])
+
+    def split(self, name: Split) -> list[CorpusPiece]:
+        """The pieces of one split, in corpus order."""
+        return [piece for piece in self.pieces if piece.split == name]
+
+
+def write_corpus(
+    path: Path,
+    tokens: Tokens,
+    pieces: list[CorpusPiece],
+    tokenizer: Tokenizer,
+    manifest: dict[str, Any],
+) -> None:
+    """Fill the existing folder `path`; the caller renames it into place."""
+    np.save(path / "tokens.npy", tokens)
+    lines = "".join(json.dumps(asdict(piece), ensure_ascii=False) + "\n" for piece in pieces)
+    (path / "pieces.jsonl").write_text(lines, encoding="utf-8")
+    write_json(path / "vocab.json", tokenizer.to_json())
+    write_json(path / "manifest.json", {"format": FORMAT} | manifest)
+
+
+def load_corpus(path: Path) -> Corpus:
+    """Open the corpus folder at `path`.
+
+    Raises InputError when it is not there, is no corpus, or was written in another format.
+    """
+    if not (path / "manifest.json").is_file():
+        raise InputError(f"{path}: no corpus there; `midigen prepare SOURCE --out {path}` makes one")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: written in corpus format {manifest.get('format')}, this version reads {FORMAT}; "
+            "prepare it again"
+        )
+    try:
+        tokens = np.load(path / "tokens.npy", mmap_mode="r", allow_pickle=False)
+        lines = (path / "pieces.jsonl").read_text(encoding="utf-8").splitlines()
+        vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None
+    pieces = [json.loads(line) for line in lines]
+    return Corpus(
+        path,
+        tokens,
+        tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in pieces),
+        tokenizer_from_json(vocab),
+        manifest,
+    )

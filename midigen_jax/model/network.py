@@ -1,0 +1,160 @@
+"""The network: embed, LSTM stack, attention, two heads; one signature for training and for one step.
+
+In: a carry and events (pitch and duration ids, with a mask) of any number of steps. Out: the carry after
+them and a `Trunk`, from which the heads read what comes next: the pitch id, then its duration id.
+
+The joint probability of an event is `p(pitch | past) * p(duration | past, pitch)` and exact for both kinds
+of heads: `chained` shows the pitch to the duration head, `independent` (the article's) shows it only which
+durations that pitch can have at all.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from midigen_jax.config import ModelConfig
+from midigen_jax.model.attention import PooledAttention, pooled_carry
+from midigen_jax.model.grammar import Grammar
+from midigen_jax.model.lstm import LSTM, LSTMCarry, lstm_carry
+
+IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the others are
+
+
+class Carry(NamedTuple):
+    """All that the network remembers of the past, arrays with a leading B; zeros to begin with."""
+
+    layers: tuple[LSTMCarry, ...]
+    attention: Any  # PooledCarry, or () without attention
+    grammar: Any  # that of the tokenizer's rules
+
+
+class Trunk(NamedTuple):
+    """What the heads read: the state after each event, and which pitch ids may follow it."""
+
+    hidden_BTD: Array
+    allowed_BTP: Array
+
+
+class Nats(NamedTuple):
+    """Negative log-likelihood of each next event, in nats: its pitch, and its duration given the pitch."""
+
+    pitch_BT: Array
+    duration_BT: Array
+
+
+class Network(nn.Module):
+    """Two streams of ids in, two distributions out."""
+
+    config: ModelConfig
+    grammar: Grammar
+
+    def setup(self) -> None:
+        """Name the parts; their sizes come from the config and the vocabulary."""
+        config, rules = self.config, self.grammar
+        self.embed_pitch = nn.Embed(rules.pitch_size, config.pitch_embedding)
+        self.embed_duration = nn.Embed(rules.duration_size, config.duration_embedding)
+        self.layers = [LSTM(config.width) for _ in range(config.layers)]
+        self.dropout = nn.Dropout(config.dropout, broadcast_dims=(1,))
+        if config.attention == "pooled":
+            self.attention = PooledAttention(config.attention_window)
+            if config.attention_residual:
+                self.attention_output = nn.Dense(config.width)
+        self.pitch_head = nn.Dense(rules.pitch_size)
+        self.duration_head = nn.Dense(rules.duration_size)
+        if config.heads == "chained":
+            self.chain_hidden = nn.Dense(config.width)
+            self.chain_pitch = nn.Embed(rules.pitch_size, config.width)
+
+    def initial_carry(self, rows: int) -> Carry:
+        """Zeros for `rows` sequences: nothing has happened yet."""
+        config = self.config
+        attention: Any = ()
+        if config.attention == "pooled":
+            attention = pooled_carry(config.attention_window, rows, config.width)
+        layers = tuple(lstm_carry(rows, config.width) for _ in range(config.layers))
+        return Carry(layers, attention, self.grammar.initial_carry(rows))
+
+    def __call__(
+        self, carry: Carry, pitch_BT: Array, duration_BT: Array, mask_BT: Array, train: bool = False
+    ) -> tuple[Carry, Trunk]:
+        """Read events; a masked event is invisible. With `train`, dropout draws from the rng `dropout`."""
+        embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT)]
+        hidden_BTD = self.dropout(jnp.concatenate(embedded, axis=-1), deterministic=not train)
+        layers = []
+        for layer, memory in zip(self.layers, carry.layers, strict=True):
+            memory, hidden_BTD = layer(memory, hidden_BTD, mask_BT)
+            hidden_BTD = self.dropout(hidden_BTD, deterministic=not train)
+            layers.append(memory)
+        attention = carry.attention
+        if self.config.attention == "pooled":
+            attention, context_BTD = self.attention(attention, hidden_BTD, mask_BT)
+            if self.config.attention_residual:
+                context_BTD = hidden_BTD + self.attention_output(context_BTD)
+            hidden_BTD = context_BTD
+        rules, allowed_BTP = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
+        return Carry(tuple(layers), attention, rules), Trunk(hidden_BTD, allowed_BTP)
+
+    def pitch_logits(self, trunk: Trunk) -> Array:
+        """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
+        return jnp.where(trunk.allowed_BTP, self.pitch_head(trunk.hidden_BTD), IMPOSSIBLE)
+
+    def duration_logits(self, trunk: Trunk, pitch_BT: Array) -> Array:
+        """Logits (B, T, R) of the duration id of the next event, given its pitch id."""
+        hidden_BTD = trunk.hidden_BTD
+        if self.config.heads == "chained":
+            hidden_BTD = jnp.tanh(self.chain_hidden(hidden_BTD) + self.chain_pitch(pitch_BT))
+        allowed_BTR = jnp.asarray(self.grammar.durations())[pitch_BT]
+        return jnp.where(allowed_BTR, self.duration_head(hidden_BTD), IMPOSSIBLE)
+
+    def nats(
+        self, carry: Carry, pitch_BS: Array, duration_BS: Array, mask_BT: Array, train: bool = False
+    ) -> tuple[Carry, Nats]:
+        """Score S = T + 1 events, each but the first given those before it; 0 where the mask hides it.
+
+        `mask_BT` says which of the T events that are read, and so which of the T that are scored, count.
+        """
+        carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, train)
+        pitch_BT, duration_BT = pitch_BS[:, 1:], duration_BS[:, 1:]
+        pitch = cross_entropy(self.pitch_logits(trunk), pitch_BT)
+        duration = cross_entropy(self.duration_logits(trunk, pitch_BT), duration_BT)
+        return carry, Nats(jnp.where(mask_BT, pitch, 0), jnp.where(mask_BT, duration, 0))
+
+
+def score(
+    network: Network,
+    params: dict,
+    carry: Carry,
+    pitch_BS: Array,
+    duration_BS: Array,
+    mask_BT: Array,
+    dropout_key: Array | None = None,
+) -> tuple[Carry, Nats]:
+    """`Network.nats` as a pure function; with a key it draws dropout, as in training."""
+    result: Any = network.apply(
+        {"params": params},
+        carry,
+        pitch_BS,
+        duration_BS,
+        mask_BT,
+        train=dropout_key is not None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+        method=Network.nats,
+    )
+    return result
+
+
+def cross_entropy(logits_BTV: Array, ids_BT: Array) -> Array:
+    """Nats of each id under the softmax of its logits."""
+    chosen_BT = jnp.take_along_axis(logits_BTV, ids_BT[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits_BTV, axis=-1) - chosen_BT
+
+
+def init_params(network: Network, key: Array) -> dict:
+    """Fresh parameters, float32, from a typed key."""
+    events_BS = jnp.zeros((1, 2), jnp.int32)
+    mask_BT = jnp.ones((1, 1), bool)
+    carry = network.initial_carry(1)
+    return network.init(key, carry, events_BS, events_BS, mask_BT, method=Network.nats)["params"]

@@ -1,0 +1,150 @@
+"""Quantisers: raw MIDI ticks to whole ticks, 12 to the quarter.
+
+`adaptive` and `uniform` are exact integer arithmetic on all notes of a piece at once. `music21` repeats,
+track by track, what music21's own MIDI reader does (`midi/translate.py` and `Stream.quantize`), down to its
+floating-point comparisons, so that work which was done with it can be done again without it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midigen_jax.music.notes import TICKS_PER_QUARTER
+
+Ticks = NDArray[np.int64]
+
+
+def uniform(onset: Ticks, release: Ticks, per_quarter: int) -> tuple[Ticks, Ticks]:
+    """Every time to the nearest twelfth of a quarter; half-way goes down. `per_quarter`: raw ticks."""
+    return _nearest(onset, per_quarter, 12), _nearest(release, per_quarter, 12)
+
+
+def adaptive(onset: Ticks, release: Ticks, per_quarter: int) -> tuple[Ticks, Ticks]:
+    """Each beat's times to quarters of that beat or to thirds, whichever its onsets lie nearer to.
+
+    The sum of distances decides; a tie, or a beat without onsets, takes quarters. A release follows the
+    grid of the beat that it falls into, and a note lasts at least one step of the grid that it begins on:
+    otherwise staccato would litter the music with slices of a twelfth. `per_quarter`: raw ticks in a quarter.
+    """
+    beats, beat = np.unique(onset // per_quarter, return_inverse=True)
+    # Distances in units of 1 / (12 * per_quarter) quarters, where both are whole numbers.
+    to_fourth = 3 * np.abs(4 * onset - _nearest(onset, per_quarter, 4) * per_quarter)
+    to_third = 4 * np.abs(3 * onset - _nearest(onset, per_quarter, 3) * per_quarter)
+    in_thirds = beats[np.bincount(beat, weights=to_fourth - to_third) > 0]
+
+    def snap(time: Ticks, step: Ticks) -> Ticks:
+        thirds = 4 * _nearest(time, per_quarter, 3)
+        return np.where(step == 4, thirds, 3 * _nearest(time, per_quarter, 4))
+
+    onset_step, release_step = (
+        np.where(np.isin(time // per_quarter, in_thirds), 4, 3) for time in (onset, release)
+    )
+    begin = snap(onset, onset_step)
+    return begin, np.maximum(snap(release, release_step), begin + onset_step)
+
+
+def _nearest(time: Ticks, per_quarter: int, parts: int) -> Ticks:
+    """The nearest multiple of a quarter / `parts`, as a count of them; half-way goes down, as in music21."""
+    return (2 * parts * time + per_quarter - 1) // (2 * per_quarter)
+
+
+class RawTrack(NamedTuple):
+    """One MIDI track as music21 sees it, in file order and raw ticks."""
+
+    notes: Ticks
+    """(N, 4): onset, release, pitch, channel 0..15"""
+    marks: Ticks
+    """(M,): the times of meters, keys, tempi, names and programs, which its look-ahead sees too"""
+
+
+_DRUMS = 9
+
+
+def pair_music21(events: Ticks) -> Ticks:
+    """Note-ons with their releases: (E, 4) time, pitch, channel, velocity to (N, 4) as in `RawTrack`.
+
+    A note ends at the next note-off on its pitch and channel, even if that ended another note already;
+    without one it is lost. Velocity 0 is a note-off.
+    """
+    offs: dict[tuple[int, int], int] = {}
+    notes = []
+    for time, pitch, channel, velocity in reversed(events.tolist()):
+        if velocity == 0:
+            offs[pitch, channel] = time
+        elif (pitch, channel) in offs:
+            notes.append((time, offs[pitch, channel], pitch, channel))
+    return np.array(notes[::-1], np.int64).reshape(-1, 4)
+
+
+def music21(track: RawTrack, per_quarter: int) -> tuple[Ticks, Ticks, Ticks]:
+    """Onset, duration (both in twelfths of a quarter) and pitch of the track's notes, chords taken apart.
+
+    Notes on the drum channel are left out, and with them, as in music21, the chords that hold one.
+    """
+    owner, pitch, onset, length, pitched = _chords(track.notes, per_quarter)
+    if not len(onset):
+        return onset, length, pitch
+    element_onset = _best_match(onset / per_quarter)
+    others = _best_match(np.concatenate([onset, track.marks]) / per_quarter)
+    others.sort()
+    later = np.searchsorted(others, element_onset, side="right")
+    next_onset = np.append(others, 0)[later]
+    # The last element has no successor, and so no gap that it should fill.
+    gap = np.where(later < len(others), next_onset - element_onset, 0) / TICKS_PER_QUARTER
+    duration = _best_match(length / per_quarter, gap, zero_allowed=length == 0)
+    kept = pitched[owner]
+    return element_onset[owner][kept], duration[owner][kept], pitch[kept]
+
+
+def _chords(notes: Ticks, per_quarter: int) -> tuple[Ticks, Ticks, Ticks, Ticks, NDArray[np.bool_]]:
+    """Notes that begin and end almost together, gathered into chords.
+
+    Returns the chord of each note and the notes' pitches, then onset, length and "no drum" of each chord.
+    The order of the notes decides here, and one note can come into two chords, so this is a loop.
+    """
+    tolerance = per_quarter / 4
+    rows = notes.tolist()
+    gathered = [False] * len(rows)
+    owner: list[int] = []
+    pitches: list[int] = []
+    chords: list[tuple[int, int, bool]] = []
+    for i, (onset, release, _, _) in enumerate(rows):
+        if gathered[i]:
+            continue
+        members = [i]
+        for j in range(i + 1, len(rows)):
+            if rows[j][0] - onset >= tolerance:
+                break
+            if abs(rows[j][1] - release) <= tolerance:
+                members.append(j)
+                gathered[j] = True
+        # music21 places a chord by its first note and measures it by its last.
+        length = rows[members[-1]][1] - rows[members[-1]][0]
+        owner += [len(chords)] * len(members)
+        pitches += [rows[j][2] for j in members]
+        chords.append((onset, length, all(rows[j][3] != _DRUMS for j in members)))
+    table = np.array(chords, np.int64).reshape(-1, 3)
+    return np.array(owner, np.int64), np.array(pitches, np.int64), table[:, 0], table[:, 1], table[:, 2] > 0
+
+
+def _best_match(
+    quarters: NDArray[np.float64],
+    gap: NDArray[np.float64] | float = 0.0,
+    zero_allowed: NDArray[np.bool_] | bool = True,
+) -> Ticks:
+    """`bestMatch` of `Stream.quantize` on the grids of 1/4 and 1/3, in twelfths of a quarter.
+
+    The grid that leaves the smaller rest of `gap` wins, then the smaller error, then the grid of 1/4.
+    """
+    left, error, match = [], [], []
+    for unit in (1 / 4, 1 / 3):
+        low = unit * np.floor(quarters / unit)
+        high = unit * (np.floor(quarters / unit) + 1)
+        near = np.where((low <= quarters) & (quarters <= low + unit / 2), low, high)
+        near = np.where((near == 0) & ~np.asarray(zero_allowed), unit, near)
+        left.append(np.where(np.mod(gap, unit) == 0, 0.0, np.maximum(gap - near, 0.0)))
+        error.append(np.round(np.abs(quarters - near), 7))
+        match.append(near)
+    thirds = (left[1] < left[0]) | ((left[1] == left[0]) & (error[1] < error[0]))
+    return np.rint(np.where(thirds, match[1], match[0]) * TICKS_PER_QUARTER).astype(np.int64)

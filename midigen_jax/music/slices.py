@@ -1,0 +1,127 @@
+"""Slices ("salami slices", chordify): time is cut at every attack and every release, never at bar lines.
+
+In: Notes. Out: Slices, each a duration and a set of sounding pitches, every one marked attacked or held.
+Without that mark a sounding note would be struck again at every slice. No Python loop runs over notes
+or slices: the form is CSR, one flat array of entries with offsets into it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midigen_jax.music.notes import Notes, make_notes
+
+_PITCHES = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """S slices with E entries in all; slice i owns the entries start[i] to start[i + 1].
+
+    A slice without entries is a rest. Slices are *canonical* when none could be merged with the one before,
+    none is a rest at either end, and every held pitch sounds in the slice before: see `canonical`.
+    """
+
+    duration: NDArray[np.int32]
+    """(S,) ticks, each at least 1"""
+    start: NDArray[np.int32]
+    """(S + 1,) offsets of the entries, from 0 to E"""
+    pitch: NDArray[np.int32]
+    """(E,) 0..127, ascending within a slice"""
+    attacked: NDArray[np.bool_]
+    """(E,) does the pitch begin here, or sound on?"""
+
+    def __len__(self) -> int:
+        return len(self.duration)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Slices):
+            return NotImplemented
+        return (
+            np.array_equal(self.duration, other.duration)
+            and np.array_equal(self.start, other.start)
+            and np.array_equal(self.pitch, other.pitch)
+            and np.array_equal(self.attacked, other.attacked)
+        )
+
+    @property
+    def count(self) -> NDArray[np.int32]:
+        """(S,) the sounding pitches of each slice; 0 is a rest."""
+        return np.diff(self.start)
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """(E,) the slice of each entry."""
+        return np.repeat(np.arange(len(self)), self.count)
+
+
+def from_entries(
+    duration: NDArray[np.integer],
+    owner: NDArray[np.integer],
+    pitch: NDArray[np.integer],
+    attacked: NDArray[np.bool_],
+) -> Slices:
+    """Slices from loose entries in any order; owner (E,) is the slice of each.
+
+    A pitch that comes more than once in a slice is one sounding pitch, attacked if any of them is.
+    The result is not yet canonical.
+    """
+    place = owner.astype(np.int64) * _PITCHES + pitch
+    unique, inverse = np.unique(place, return_inverse=True)
+    struck = np.bincount(inverse, weights=attacked, minlength=len(unique)) > 0
+    start = np.searchsorted(unique, np.arange(len(duration) + 1) * _PITCHES)
+    return Slices(
+        duration.astype(np.int32), start.astype(np.int32), (unique % _PITCHES).astype(np.int32), struck
+    )
+
+
+def canonical(slices: Slices) -> Slices:
+    """The same music without what is redundant.
+
+    A held pitch that did not sound in the slice before becomes attacked; a slice in which nothing changes
+    joins the one before, so neighbouring rests merge; leading and trailing rests go.
+    """
+    if len(slices) == 0:
+        return slices
+    place = slices.owner * _PITCHES + slices.pitch
+    attacked = slices.attacked | ~np.isin(place - _PITCHES, place)
+    attacks = np.bincount(slices.owner, weights=attacked, minlength=len(slices))
+    # All pitches held, and as many as before: then they are the same ones. Rests are the case of none.
+    changes = np.append(True, (attacks[1:] > 0) | (np.diff(slices.count) != 0))
+    kept = np.flatnonzero(changes)
+    duration = np.add.reduceat(slices.duration, kept)
+    sounds = slices.count[kept] > 0
+    if not sounds.any():
+        return Slices(slices.duration[:0], slices.start[:1], slices.pitch, slices.attacked)
+    inside = slice(int(sounds.argmax()), len(sounds) - int(sounds[::-1].argmax()))
+    kept, duration = kept[inside], duration[inside]
+    entries = np.isin(slices.owner, kept)
+    start = np.append(0, np.cumsum(slices.count[kept]))
+    return Slices(duration.astype(np.int32), start.astype(np.int32), slices.pitch[entries], attacked[entries])
+
+
+def slice_notes(notes: Notes) -> Slices:
+    """The canonical slices of notes from all tracks together, from the first onset to the last release.
+
+    A pitch that sounds in two tracks is one sounding pitch, attacked whenever a note on it begins.
+    """
+    onset, duration, pitch, _ = notes.T
+    cuts = np.unique(np.append(onset, onset + duration))
+    first, last = np.searchsorted(cuts, onset), np.searchsorted(cuts, onset + duration)
+    spans = last - first
+    within = np.arange(spans.sum()) - np.repeat(np.cumsum(spans) - spans, spans)
+    owner = np.repeat(first, spans) + within
+    return canonical(from_entries(np.diff(cuts), owner, np.repeat(pitch, spans), within == 0))
+
+
+def to_notes(slices: Slices) -> Notes:
+    """The inverse of `slice_notes`, on track 0, with the first slice at tick 0."""
+    order = np.lexsort((slices.owner, slices.pitch))
+    owner, pitch = slices.owner[order], slices.pitch[order]
+    goes_on = (np.diff(owner) == 1) & (np.diff(pitch) == 0) & ~slices.attacked[order][1:]
+    first = np.flatnonzero(np.append(True, ~goes_on)[: len(owner)])
+    last = np.append(first[1:], len(owner))[: len(first)] - 1
+    time = np.append(0, np.cumsum(slices.duration, dtype=np.int64))
+    onset = time[owner[first]]
+    return make_notes(onset, time[owner[last] + 1] - onset, pitch[first], np.zeros_like(first))

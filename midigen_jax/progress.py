@@ -1,0 +1,60 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """A context manager around work of known length.
+
+    On a terminal it draws a tqdm bar; in a log it prints a line every ten seconds and one at the end.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, done: int = 0, file: TextIO | None = None):
+        self._file = file or sys.stderr
+        self._label, self._total, self._unit = label, total, unit
+        self._first = self._done = done
+        self._note = ""
+        self._start = self._printed = time.monotonic()
+        self._bar = None
+        if self._file.isatty():
+            self._bar = tqdm(
+                total=total, initial=done, desc=label, unit=f" {unit}", file=self._file, dynamic_ncols=True
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Say that `amount` more is done; `note` stands at the end of the line until the next one."""
+        self._done += amount
+        self._note = note or self._note
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(amount)
+        elif time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._line()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._line()
+
+    def _line(self) -> None:
+        self._printed = time.monotonic()
+        elapsed = max(self._printed - self._start, 1e-9)
+        rate = (self._done - self._first) / elapsed
+        left = (self._total - self._done) / rate if rate > 0 else float("nan")
+        line = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.2f} {self._unit}/s"
+        line += f", {left:.0f} s left" if self._done < self._total and rate > 0 else f", {elapsed:.0f} s"
+        print(line + (f", {self._note}" if self._note else ""), file=self._file, flush=True)

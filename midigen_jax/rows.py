@@ -1,0 +1,143 @@
+"""Rows: everything measured is one JSON line, and tables, plots and reports are made from lines alone.
+
+In: a name, a value, a unit and what is needed to make the value again. Out: lines appended to a `.jsonl`
+file, and the same lines read back. A reader keeps fields that it does not know.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from midigen_jax import __version__
+from midigen_jax.errors import InputError
+from midigen_jax.files import replacing
+
+Row = dict[str, Any]
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic", "torch")
+
+
+def make(name: str, value: float, unit: str, **fields: Any) -> Row:
+    """One row: the measurement, `fields` (config, seed, step, command …), and where and when it was made.
+
+    `name` is dotted, lower-case and stable; `value` is the median where there are several runs.
+    """
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        **fields,
+        "device": device(),
+        "versions": versions(),
+        "commit": commit(),
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Add `rows` to the end of the file at `path`, which is made if it is not there.
+
+    A last line that a kill cut short goes first, or the next row would be glued to it.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                _end_last_line(file)
+        file.write(lines.encode())
+
+
+def _end_last_line(file: BinaryIO) -> None:
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[whole:])
+    except ValueError:
+        file.truncate(whole)
+    else:
+        file.write(b"\n")
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file, in order. A last line that a kill cut short is left out.
+
+    Raises InputError when the file is not there, or when a line before the last is no JSON object.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no rows there; give a .jsonl file that a command wrote")
+    rows: list[Row] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:  # no JSON, or a character cut in two
+            if number == len(lines):
+                break
+            raise InputError(f"{path}, line {number}: no JSON; mend or remove the line") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not a row; mend or remove the line")
+        rows.append(row)
+    return rows
+
+
+def rewrite(path: Path, rows: Iterable[Row]) -> None:
+    """Replace the file at `path` by `rows`, so that a reader sees the old file or the new one."""
+    with replacing(path) as partial:
+        append(partial, rows)
+
+
+def device() -> str:
+    """The machine in words: the accelerator that JAX runs on, or the processor and its cores."""
+    jax = sys.modules.get("jax")  # not imported for this: rows are also written without JAX
+    if jax is not None and jax.default_backend() != "cpu":
+        return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+    return _processor()
+
+
+@cache
+def _processor() -> str:
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of those packages that a figure may depend on."""
+    found = {"midigen-jax": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str:
+    """The short commit of the checkout that the package runs from, or `unknown` outside of one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return answer.stdout.strip() or "unknown"

@@ -1,0 +1,157 @@
+"""Checkpoints: Orbax folders that hold the state and all that is needed to use it.
+
+In: a run folder. Out: `RUN/checkpoints/STEP/` with the training state and, as JSON, the config, the
+vocabulary and the metrics, written atomically and in the background. The newest, the best by validation
+and those that the config asks for are kept.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from midigen_jax import config as configs
+from midigen_jax.config import Config
+from midigen_jax.errors import InputError
+from midigen_jax.model.grammar import grammar
+from midigen_jax.model.network import Network
+from midigen_jax.music.tokens import Tokenizer, tokenizer_from_json
+from midigen_jax.train.state import TrainState, init_state, make_optimizer
+
+FORMAT = 1
+METRIC = "valid.nats_per_event"
+
+
+class Restored(NamedTuple):
+    """A checkpoint made usable."""
+
+    step: int
+    state: TrainState
+    network: Network
+    tokenizer: Tokenizer
+    config: Config
+    metrics: dict[str, float]
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for writes to end."""
+
+    def __init__(self, run: Path, keep: Collection[int] = (), read_only: bool = False):
+        policies = [
+            checkpoint_managers.LatestN(1),
+            checkpoint_managers.BestN(
+                get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
+            ),
+            checkpoint_managers.CustomSteps(list(keep)),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_metric,
+            best_mode="min",
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
+        )
+        self.path = run / "checkpoints"
+        self._manager = ocp.CheckpointManager(self.path.resolve(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What validation measured at a step that has a checkpoint."""
+        return dict(self._manager.metrics(step) or {})
+
+    def save(
+        self, state: TrainState, config: Config, tokenizer: Tokenizer, metrics: dict[str, float] | None
+    ) -> None:
+        """Write the state in the background; a step that has a checkpoint keeps it.
+
+        `metrics` of this step's validation decide which checkpoint is the best; None: not validated.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        experiment = {
+            "format": FORMAT,
+            "config": configs.to_json(config),
+            "vocab": tokenizer.to_json(),
+            "metrics": metrics or {},
+        }
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(experiment)
+        )
+        self._manager.save(step, args=args, metrics=metrics)
+
+    def restore(self, which: str = "latest") -> Restored:
+        """The checkpoint `latest`, `best` (by validation) or of a step number.
+
+        Raises InputError when there is none, or none of that step.
+        """
+        step = self._step(which)
+        experiment = self._manager.restore(
+            step, args=ocp.args.Composite(experiment=ocp.args.JsonRestore())
+        ).experiment
+        if experiment.get("format") != FORMAT:
+            raise InputError(
+                f"{self.path / str(step)}: checkpoint format {experiment.get('format')}, "
+                f"this version reads {FORMAT}; train again"
+            )
+        config = configs.from_json(Config, experiment["config"])
+        tokenizer = tokenizer_from_json(experiment["vocab"])
+        network = make_network(config, tokenizer)
+        state = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_shape(network, config)))
+        ).state
+        return Restored(step, TrainState(*state), network, tokenizer, config, experiment["metrics"])
+
+    def _step(self, which: str) -> int:
+        steps = self.steps()
+        if not steps:
+            raise InputError(f"{self.path.parent}: no checkpoint yet; `midigen train` makes one")
+        if which == "latest":
+            return steps[-1]
+        if which == "best":
+            best = self._manager.best_step()
+            return steps[-1] if best is None else best
+        if not which.isdecimal() or int(which) not in steps:
+            there = ", ".join(str(step) for step in steps)
+            raise InputError(
+                f"checkpoint {which!r}: not in {self.path.parent}; there is best, latest, {there}"
+            )
+        return int(which)
+
+
+def make_network(config: Config, tokenizer: Tokenizer) -> Network:
+    """The network of a config for a vocabulary."""
+    rules = grammar(config.prepare.tokenizer, tokenizer.pitch_size, tokenizer.duration_size)
+    return Network(config.model, rules)
+
+
+def open_run(run: Path) -> Checkpoints:
+    """The checkpoints of an existing run. Raises InputError when `run` is none."""
+    if not (run / "config.json").is_file():
+        raise InputError(f"{run}: no run there; `midigen train CORPUS --out {run}` makes one")
+    return Checkpoints(run, read_only=True)
+
+
+def _shape(network: Network, config: Config) -> TrainState:
+    """The state's tree of shapes, for one device, without computing any of it."""
+    optimizer = make_optimizer(config.train, 1)
+    shapes = jax.eval_shape(lambda: init_state(network, optimizer, 0))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+
+
+def _metric(metrics: dict[str, Any]) -> float:
+    return metrics[METRIC]

@@ -1,0 +1,121 @@
+"""The experiment as one value: read, overridden, saved, refused."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midigen_jax import config as configs
+from midigen_jax.config import PRESETS, Config, TrainConfig
+from midigen_jax.errors import InputError
+
+LEAVES = configs.options(Config)
+
+JUNK = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.lists(st.integers(), max_size=2)
+    | st.sampled_from([10**400, "1e999", "nan", "none", "0.5,x"])
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_json(name: str) -> None:
+    config = configs.preset(name)
+    text = json.dumps(configs.to_json(config))
+    assert configs.from_json(Config, json.loads(text)) == config
+
+
+def test_a_missing_field_takes_its_default_and_an_unknown_one_is_refused() -> None:
+    assert configs.from_json(Config, {"model": {"width": 64}}) == configs.override(
+        Config(), {"model.width": 64}
+    )
+    with pytest.raises(InputError, match=r"no setting 'model\.widht': did you mean model\.width\?"):
+        configs.from_json(Config, {"model": {"widht": 64}})
+
+
+def test_configs_are_hashable_and_every_setting_has_help() -> None:
+    assert len({configs.preset(name) for name in PRESETS}) == len(PRESETS)
+    assert all(text for _, text in LEAVES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("model.width", "384", 384),
+        ("train.learning_rate", "1e-3", 1e-3),
+        ("prepare.tokenizer", "chord", "chord"),
+        ("model.attention_residual", "false", False),
+        ("train.keep_at", "0.05,0.5,1", (0.05, 0.5, 1.0)),
+    ],
+)
+def test_text_is_read_as_the_type_of_its_field(name: str, text: str, value: object) -> None:
+    changed = configs.override(Config(), {name: text})
+    section, leaf = name.split(".")
+    assert getattr(getattr(changed, section), leaf) == value
+
+
+def test_steps_and_epochs_change_together() -> None:
+    changed = configs.override(Config(), {"train.steps": "0", "train.epochs": "5"})
+    assert (changed.train.steps, changed.train.epochs) == (0, 5)
+    with pytest.raises(InputError, match="give one of them"):
+        configs.override(Config(), {"train.epochs": "5"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("model.width", "12.5", "model.width = '12.5': give a whole number"),
+        ("model.width", 12.5, "model.width = 12.5: give a whole number"),
+        ("model.width", True, "model.width = True: give a whole number"),
+        ("model.width", float("inf"), "model.width = inf: give a whole number"),
+        ("model.width", 0, "model.width = 0 is out of range: at least 1"),
+        ("train.learning_rate", "nan", "train.learning_rate = 'nan': give a number"),
+        ("train.learning_rate", "inf", "train.learning_rate = 'inf': give a number"),
+        ("train.learning_rate", 10**400, "give a number"),
+        ("train.keep_at", "0.5,2", "shares in (0, 1]"),
+        ("train.keep_at", 1.0, "give numbers with commas between them"),
+        ("prepare.tokenizer", "cord", "prepare.tokenizer = 'cord': did you mean chord?"),
+        ("prepare.transpose", None, "prepare.transpose = None: give text"),
+        ("model.attention_residual", "yes", "give true or false"),
+        ("model.attention_residual", 1, "give true or false"),
+        ("sample.seed", -1, "sample.seed = -1 is out of range"),
+        ("prepare.seed", 2**32, "out of range"),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_remedy(name: str, value: object, complaint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        configs.override(Config(), {name: value})
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.sampled_from(sorted(LEAVES)), JUNK)
+def test_any_value_is_taken_as_the_field_s_type_or_refused_in_one_line(name: str, value: Any) -> None:
+    try:
+        changed = configs.override(Config(), {name: value})
+    except InputError as error:
+        lines = str(error).splitlines()
+    else:
+        section, leaf = name.split(".")
+        taken, before = getattr(getattr(changed, section), leaf), getattr(getattr(Config(), section), leaf)
+        assert before is None or type(taken) is type(before)
+        assert configs.from_json(Config, json.loads(json.dumps(configs.to_json(changed)))) == changed
+        return
+    assert len(lines) == 1
+
+
+def test_a_preset_that_is_not_one_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="no preset 'articel': did you mean article"):
+        configs.preset("articel")
+
+
+def test_a_config_is_validated_however_it_is_made() -> None:
+    with pytest.raises(InputError, match=r"train\.warmup"):
+        dataclasses.replace(TrainConfig(), warmup=-1)

@@ -1,0 +1,130 @@
+"""The rooms and their order: a room knows only the rooms before it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import midigen_jax
+
+PACKAGE = Path(midigen_jax.__file__).parent
+
+BASE = {"errors", "files", "config", "rows", "progress"}
+"""Modules at the top; they stand before all rooms."""
+
+BEFORE = {
+    "music": BASE,
+    "data": BASE | {"music"},
+    "model": BASE - {"files"} | {"music"},
+    "train": BASE | {"music", "data", "model"},
+    "sample": BASE | {"music", "data", "model", "train"},
+    "listen": BASE | {"music"},
+    "study": BASE | {"music", "data", "model", "train", "sample"},
+    "commands": BASE | {"music", "data", "model", "train", "sample", "listen", "study"},
+}
+
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
+READERS = {"music21", "symusic", "mido"}
+FILES = {"pathlib", "os", "io", "shutil", "tempfile", "glob"}
+
+
+def imports(path: Path, package: str) -> Iterator[tuple[str, str]]:
+    """(`file:line`, dotted name) of every import in a file of `package`, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            origin = [*above, node.module] if node.module else above
+            names = [".".join([*origin, name]) for name in names]
+        for name in names:
+            yield f"{path.name}:{node.lineno}", name
+
+
+def room(name: str) -> str:
+    """The room of a dotted name inside the package: `midigen_jax.music.key.Key` is in `music`."""
+    return name.split(".")[1]
+
+
+def every_import() -> list[tuple[str, str, str]]:
+    """(room, place, imported name) over the whole package; a top-level module is a room of its own."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        package = ".".join(("midigen_jax", *parts[:-1]))
+        found += [(parts[0], f"{parts[0]}/{place}", name) for place, name in imports(path, package)]
+    return found
+
+
+IMPORTS = every_import()
+
+
+def outside(rooms: set[str], packages: set[str]) -> list[str]:
+    """The imports of `packages` in `rooms`, in words."""
+    return [
+        f"{place} imports {name}"
+        for own, place, name in IMPORTS
+        if own in rooms and name.split(".")[0] in packages
+    ]
+
+
+def test_the_walk_sees_imports_inside_functions_and_relative_ones(tmp_path: Path) -> None:
+    source = "import a.b\ndef f():\n    from c import d\n    from . import e\n    from ..g import h\n"
+    file = tmp_path / "module.py"
+    file.write_text(source)
+    names = [name for _, name in imports(file, "midigen_jax.data")]
+    assert names == ["a.b", "c.d", "midigen_jax.data.e", "midigen_jax.g.h"]
+    assert len(IMPORTS) > 20
+
+
+def test_every_module_is_in_a_known_room() -> None:
+    known = BASE | set(BEFORE) | {"__init__", "__main__", "cli"}  # cli knows all
+    assert {own for own, _, _ in IMPORTS} <= known
+
+
+@pytest.mark.parametrize("own", sorted(BEFORE))
+def test_a_room_imports_only_from_rooms_before_it(own: str) -> None:
+    # A name of the package itself, such as its version, belongs to no room.
+    wrong = [
+        f"{place} imports {name}"
+        for importer, place, name in IMPORTS
+        if importer == own
+        and name.startswith("midigen_jax.")
+        and not room(name).startswith("__")
+        and room(name) not in BEFORE[own] | {own}
+    ]
+    assert not wrong
+
+
+def test_the_top_modules_import_no_room() -> None:
+    wrong = [
+        f"{place} imports {name}"
+        for own, place, name in IMPORTS
+        if own in BASE | {"__init__"} and name.startswith("midigen_jax.") and room(name) in BEFORE
+    ]
+    assert not wrong
+
+
+def test_music_and_listen_know_no_jax() -> None:
+    assert not outside({"music", "listen"} | BASE, JAX)
+
+
+def test_only_music_imports_readers() -> None:
+    rooms = {own for own, _, _ in IMPORTS} - {"music"}
+    assert not outside(rooms, READERS)
+
+
+def test_model_knows_no_files() -> None:
+    assert not outside({"model"}, FILES)
+
+
+@pytest.mark.skipif(not (PACKAGE / "cli.py").exists(), reason="there is no command line yet")
+def test_the_command_line_starts_without_heavy_packages() -> None:
+    heavy = JAX | READERS | {"matplotlib"}
+    code = f"import midigen_jax.cli, sys; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

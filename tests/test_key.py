@@ -1,0 +1,129 @@
+"""Keys: found as music21 finds them, named as people do, and reached by transposition."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midigen_jax.errors import InputError
+from midigen_jax.music.key import Key, Profile, Target, find_key, matches, parse_key, shift_to, transpose
+from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.read import find_sources, read_piece
+
+KEYS = st.builds(Key, st.integers(0, 11), st.sampled_from(["major", "minor"]))
+TARGETS = st.sampled_from(["C", "F#", "Bb", "Db", "C major", "A minor", "G# minor", "Eb major"]).map(
+    parse_key
+)
+PITCHES = st.lists(st.integers(0, 127), min_size=1, max_size=20)
+
+
+def line(pitches: list[int]) -> Notes:
+    """One note after the other, a quarter each."""
+    count = len(pitches)
+    return make_notes(12 * np.arange(count), np.full(count, 12), pitches, np.zeros(count))
+
+
+def scale(key: Key) -> Notes:
+    """The scale and the tonic triad, from octave 4."""
+    steps = [0, 2, 4, 5, 7, 9, 11, 0, 4, 7] if key.mode == "major" else [0, 2, 3, 5, 7, 8, 11, 0, 3, 7]
+    return line([60 + key.tonic + step for step in steps])
+
+
+@given(KEYS, st.sampled_from(["krumhansl", "aarden"]))
+def test_a_scale_is_in_its_key(key: Key, profile: Profile) -> None:
+    assert find_key(scale(key), profile) == key
+
+
+@pytest.mark.parametrize("number", ["2.6", "66.6", "270", "281", "395"])
+def test_both_profiles_find_what_music21_finds(number: str) -> None:
+    from music21 import converter
+    from music21.analysis.discrete import AardenEssen, KrumhanslSchmuckler
+
+    (source,) = (s for s in find_sources(["bach"]) if s.name == f"bach/bwv{number}.mxl")
+    notes = read_piece(source).notes
+    score = converter.parse(source.path, forceSource=True)
+    pairs: list[tuple[Profile, type]] = [
+        ("krumhansl", KrumhanslSchmuckler),
+        ("aarden", AardenEssen),
+    ]
+    for profile, analyser in pairs:
+        theirs = analyser().getSolution(score)
+        assert find_key(notes, profile) == Key(theirs.tonic.pitchClass, theirs.mode)
+
+
+def test_silence_has_some_key() -> None:
+    assert isinstance(find_key(make_notes([], [], [], [])), Key)
+
+
+def test_keys_are_named_as_people_name_them() -> None:
+    names = [str(Key(0, "major")), str(Key(6, "minor")), str(Key(10, "major"))]
+    assert names == ["C major", "F# minor", "Bb major"]
+    assert [str(parse_key(text)) for text in ("C", "A minor")] == ["C major or A minor", "A minor"]
+
+
+@given(KEYS)
+def test_any_key_can_be_read_from_its_name(key: Key) -> None:
+    assert parse_key(str(key)) == Target(key, both_modes=False)
+
+
+@pytest.mark.parametrize("text", ["", "H", "c", "C##", "C dorian", "major", "C majorA", "12"])
+def test_what_is_no_key_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InputError, match=r"give a tonic such as C, F# or Bb"):
+        parse_key(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "shift"),
+    [
+        (Key(0, "major"), "C", 0),
+        (Key(9, "minor"), "C", 0),
+        (Key(9, "minor"), "A minor", 0),
+        (Key(7, "major"), "C", 5),
+        (Key(5, "major"), "C", -5),
+        (Key(6, "major"), "C", -6),
+        (Key(7, "major"), "A minor", 5),
+        (Key(4, "minor"), "C major", 5),
+        (Key(0, "major"), "Bb", -2),
+    ],
+)
+def test_shifts(key: Key, target: str, shift: int) -> None:
+    assert shift_to(key, parse_key(target)) == shift
+
+
+@given(KEYS, TARGETS)
+def test_any_scale_arrives_by_the_shortest_way(key: Key, target: Target) -> None:
+    shift = shift_to(key, target)
+    assert -6 <= shift <= 5
+    arrived = find_key(transpose(scale(key), shift))
+    assert arrived.mode == key.mode
+    assert arrived.home == target.key.home
+
+
+def test_matches() -> None:
+    both, major, minor = parse_key("C"), parse_key("C major"), parse_key("A minor")
+    c_major, a_minor, c_minor = Key(0, "major"), Key(9, "minor"), Key(0, "minor")
+    assert [matches(key, both) for key in (c_major, a_minor, c_minor)] == [True, True, False]
+    assert [matches(key, major) for key in (c_major, a_minor, c_minor)] == [True, False, False]
+    assert [matches(key, minor) for key in (c_major, a_minor, c_minor)] == [False, True, False]
+
+
+@given(PITCHES, st.integers(-30, 30))
+def test_any_transposition_stays_in_range_and_in_key(pitches: list[int], shift: int) -> None:
+    moved = transpose(line(pitches), shift)[:, 2]
+    assert moved.min() >= 0
+    assert moved.max() <= 127
+    assert ((moved - pitches - shift) % 12 == 0).all()
+    octaves = [shift + 12 * k for k in range(-14, 15)]
+    fits = [s for s in octaves if min(pitches) + s >= 0 and max(pitches) + s <= 127]
+    if fits:
+        nearest = min(fits, key=lambda s: abs(s - shift))
+        assert (moved - pitches == nearest).all()
+
+
+def test_only_what_is_outside_is_folded() -> None:
+    assert transpose(line([0, 60, 127]), -5)[:, 2].tolist() == [7, 55, 122]
+    assert transpose(line([0, 60, 127]), 5)[:, 2].tolist() == [5, 65, 120]
+
+
+def test_no_notes_move_anywhere() -> None:
+    assert len(transpose(make_notes([], [], [], []), 5)) == 0

@@ -1,0 +1,305 @@
+"""The laws that every network obeys, for each kind of attention, heads and tokenizer.
+
+Whole = step by step = any chunking; nothing flows backwards; what a mask hides is invisible; probabilities
+sum to one. The networks are tiny and their weights random: a law holds for any weights.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midigen_jax.config import ModelConfig
+from midigen_jax.model.attention import PooledAttention, pooled_carry
+from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
+from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
+from midigen_jax.model.network import Network, init_params, score
+from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer
+
+ATTENTION = [("none", 0), ("pooled", 0), ("pooled", 3)]
+KINDS = list(itertools.product(ATTENTION, ["independent", "chained"], ["note", "chord"]))
+ROWS, TIMES = 3, 7
+# Called with few shapes and compiled for each, once: op by op, every scan would compile on every call.
+compiled_score = jax.jit(score, static_argnames="network")
+follow = jax.jit(lambda rules, *events: rules.follow(*events), static_argnums=0)
+# Sums over time are taken in another order when a sequence is cut; float32 keeps about seven digits.
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}
+
+
+def tiny(attention, heads, tokenizer):
+    kind, window = attention
+    config = ModelConfig(
+        pitch_embedding=5,
+        duration_embedding=3,
+        width=8,
+        layers=2,
+        attention=kind,
+        attention_window=window,
+        attention_residual=window == 0,
+        heads=heads,
+        dropout=0.0,
+    )
+    rules = NoteGrammar(duration_size=5) if tokenizer == "note" else ChordGrammar(5, pitch_size=9)
+    network = Network(config, rules)
+    params = init_params(network, jax.random.key(1))
+    # Larger than fresh weights, so that a mistake shows.
+    return network, jax.tree.map(lambda leaf: 3 * leaf, params)
+
+
+def some_music(network, rows=ROWS, times=TIMES + 1, seed=0):
+    """Events that the grammar allows, drawn evenly from all that it allows; START first."""
+    rng = np.random.default_rng(seed)
+    rules = network.grammar
+    pitch, duration = np.zeros((2, rows, times), np.int32)
+    carry = rules.initial_carry(rows)
+    seen = jnp.ones((rows, 1), bool)
+    allowed = jnp.ones((rows, 1, rules.pitch_size), bool)
+    for time in range(times):
+        if time:
+            for row in range(rows):
+                choice = np.flatnonzero(np.asarray(allowed)[row, 0])  # noqa: F821
+                pitch[row, time] = rng.choice(choice[choice != END])
+        options = rules.durations()[pitch[:, time]]
+        duration[:, time] = [rng.choice(np.flatnonzero(row)) for row in options]
+        now = slice(time, time + 1)
+        carry, allowed = follow(rules, carry, pitch[:, now], duration[:, now], seen)
+    return jnp.asarray(pitch), jnp.asarray(duration)
+
+
+def run(network, params, pitch, duration, mask, cuts=()):
+    """Nats of each event, read in one piece or cut at `cuts`."""
+    carry = network.initial_carry(len(pitch))
+    edges = [0, *cuts, mask.shape[1]]
+    parts = []
+    for first, last in itertools.pairwise(edges):
+        carry, nats = compiled_score(
+            network,
+            params,
+            carry,
+            pitch[:, first : last + 1],
+            duration[:, first : last + 1],
+            mask[:, first:last],
+        )
+        parts.append(jnp.stack(nats))
+    return carry, jnp.concatenate(parts, axis=-1)
+
+
+def padded(lengths, times=TIMES):
+    return jnp.arange(times)[None] < jnp.asarray(lengths)[:, None]
+
+
+@pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
+def test_whole_is_step_by_step_is_any_chunking(attention, heads, tokenizer):
+    network, params = tiny(attention, heads, tokenizer)
+    pitch, duration = some_music(network)
+    mask = padded([TIMES, 4, 1])
+
+    def loss(params, cuts):
+        return run(network, params, pitch, duration, mask, cuts)[1].sum()
+
+    whole_carry, whole = run(network, params, pitch, duration, mask)
+    whole_gradient = jax.grad(loss)(params, ())
+    for cuts in (tuple(range(1, TIMES)), (2, 5)):
+        carry, nats = run(network, params, pitch, duration, mask, cuts)
+        np.testing.assert_allclose(nats, whole, **CLOSE)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), carry, whole_carry)
+        gradient = jax.grad(loss)(params, cuts)
+        # Gradients add up over time: their error is that of a longer sum.
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, whole_gradient
+        )
+
+
+@pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
+def test_an_event_that_comes_later_changes_nothing_before_it(attention, heads, tokenizer):
+    network, params = tiny(attention, heads, tokenizer)
+    pitch, duration = some_music(network)
+    other_pitch, other_duration = some_music(network, seed=9)
+    mask = jnp.ones((ROWS, TIMES), bool)
+    _, nats = run(network, params, pitch, duration, mask)
+    for time in (1, 5, TIMES):
+        mixed = [
+            jnp.concatenate([mine[:, :time], other[:, time:]], axis=1)
+            for mine, other in ((pitch, other_pitch), (duration, other_duration))
+        ]
+        _, changed = run(network, params, *mixed, mask)
+        np.testing.assert_array_equal(changed[..., : time - 1], nats[..., : time - 1])
+    assert not np.allclose(changed[..., -1], nats[..., -1])
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_no_gradient_flows_from_an_output_to_a_later_input(window):
+    weights, carry, inputs, mask = lstm_case()
+    attention = PooledAttention(window)
+    past = pooled_carry(window, ROWS, 4)
+    variables = attention.init(jax.random.key(0), past, jnp.zeros((ROWS, TIMES, 4)), mask)
+
+    def output(inputs, time):
+        _, hidden = lstm(weights, carry, inputs, mask)
+        _, context = attention.apply(variables, past, hidden, mask)
+        return context[:, time].sum()
+
+    for time in (0, 4, TIMES - 1):
+        gradient = jax.grad(output)(inputs, time)
+        assert (gradient[:, time + 1 :] == 0).all()
+        assert (gradient[:, time] != 0).any()
+
+
+def lstm_case(seed=0, width=4, inputs=3):
+    keys = jax.random.split(jax.random.key(seed), 6)
+    weights = LSTMWeights(
+        jax.random.normal(keys[0], (inputs, 4 * width)),
+        jax.random.normal(keys[1], (width, 4 * width)),
+        jax.random.normal(keys[2], (4 * width,)),
+    )
+    carry = LSTMCarry(*(jax.random.normal(key, (ROWS, width)) for key in keys[3:5]))
+    return weights, carry, jax.random.normal(keys[5], (ROWS, TIMES, inputs)), jnp.ones((ROWS, TIMES), bool)
+
+
+def test_what_the_mask_hides_is_invisible_to_the_lstm_even_if_it_is_nan():
+    weights, carry, inputs, _ = lstm_case()
+    mask = padded([TIMES, 5, 0])
+
+    def loss(weights, carry, inputs):
+        after, hidden = lstm(weights, carry, inputs, mask)
+        return (jnp.where(mask[..., None], hidden, 0) ** 2).sum() + sum(part.sum() for part in after)
+
+    clean = jnp.where(mask[..., None], inputs, 0)
+    dirty = jnp.where(mask[..., None], inputs, jnp.nan)
+    expected = jax.value_and_grad(loss, (0, 1, 2))(weights, carry, clean)
+    found = jax.value_and_grad(loss, (0, 1, 2))(weights, carry, dirty)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert (found[1][2][1, 5:] == 0).all()
+    after, _ = lstm(weights, carry, dirty, mask)
+    np.testing.assert_array_equal(after.hidden_BD[2], carry.hidden_BD[2])
+    np.testing.assert_array_equal(after.cell_BD[2], carry.cell_BD[2])
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_what_the_mask_hides_is_invisible_to_attention_even_if_it_is_nan(window):
+    hidden = jax.random.normal(jax.random.key(0), (ROWS, TIMES, 4))
+    mask = padded([TIMES, 5, 0])
+    attention, past = PooledAttention(window), pooled_carry(window, ROWS, 4)
+    variables = attention.init(jax.random.key(1), past, hidden, mask)
+
+    def loss(variables, hidden):
+        after, context = attention.apply(variables, past, hidden, mask)
+        return (jnp.where(mask[..., None], context, 0) ** 2).sum() + sum((part**2).sum() for part in after)
+
+    expected = jax.value_and_grad(loss, (0, 1))(variables, jnp.where(mask[..., None], hidden, 0))
+    found = jax.value_and_grad(loss, (0, 1))(variables, jnp.where(mask[..., None], hidden, jnp.nan))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
+def test_padding_changes_nothing(attention, heads, tokenizer):
+    network, params = tiny(attention, heads, tokenizer)
+    pitch, duration = some_music(network)
+    lengths = [TIMES, 4, 1]
+    mask = padded(lengths)
+    _, nats = run(network, params, pitch, duration, mask)
+    garbage = jnp.where(padded(np.array(lengths) + 1, TIMES + 1), pitch, START)
+    _, other = run(network, params, garbage, duration, mask)
+    np.testing.assert_array_equal(other, nats)
+    for row, length in enumerate(lengths):
+        alone = run(
+            network,
+            params,
+            pitch[row : row + 1, : length + 1],
+            duration[row : row + 1, : length + 1],
+            jnp.ones((1, length), bool),
+        )[1]
+        np.testing.assert_allclose(nats[:, row, :length], alone[:, 0], **CLOSE)
+        assert (nats[:, row, length:] == 0).all()
+
+
+@pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
+def test_probabilities_of_all_events_sum_to_one_at_every_step(attention, heads, tokenizer):
+    network, params = tiny(attention, heads, tokenizer)
+    pitch, duration = some_music(network)
+    model = network.bind({"params": params})
+    _, trunk = model(network.initial_carry(ROWS), pitch, duration, jnp.ones(pitch.shape, bool))
+    of_pitch = jax.nn.softmax(model.pitch_logits(trunk))
+    total = jnp.zeros(pitch.shape)
+    for pitch_id in range(network.grammar.pitch_size):
+        given_pitch = jax.nn.softmax(model.duration_logits(trunk, jnp.full(pitch.shape, pitch_id)))
+        impossible = ~network.grammar.durations()[pitch_id]
+        assert (given_pitch[..., impossible] == 0).all()
+        total += of_pitch[..., pitch_id] * given_pitch.sum(axis=-1)
+    assert (of_pitch[~trunk.allowed_BTP] == 0).all()
+    np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("heads", ["independent", "chained"])
+def test_probabilities_of_all_short_pieces_of_a_tiny_vocabulary_sum_to_one(heads):
+    """All pieces of at most three events, and all beginnings of longer ones, share the mass 1."""
+    tokenizer = ChordTokenizer(((60,), (60, 64)), max_duration=2)
+    config = ModelConfig(pitch_embedding=4, duration_embedding=4, width=6, layers=1, heads=heads, dropout=0.0)
+    network = Network(config, ChordGrammar(tokenizer.duration_size, tokenizer.pitch_size))
+    params = jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(2)))
+    events = [(p, d) for p in range(2, tokenizer.pitch_size) for d in (1, 2)]
+    ended = [(*body, (END, 0)) for n in range(3) for body in itertools.product(events, repeat=n)]
+    open_ended = list(itertools.product(events, repeat=3))
+    sequences = [((START, 0), *piece) for piece in ended + open_ended]
+    tokens = np.zeros((len(sequences), 4, 2), np.int32)
+    mask = np.zeros((len(sequences), 3), bool)
+    for row, piece in enumerate(sequences):
+        tokens[row, : len(piece)] = piece
+        mask[row, : len(piece) - 1] = True
+    _, nats = run(network, params, tokens[..., 0], tokens[..., 1], mask)
+    mass = jnp.exp(-nats.sum(axis=(0, 2)))
+    np.testing.assert_allclose(mass.sum(), 1, rtol=1e-5)
+
+
+NOTE = NoteGrammar(duration_size=5)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1))
+def test_any_music_that_the_grammar_allows_decodes_to_slices_that_encode_to_music_it_allows(seed):
+    """What is sampled under the grammar is music, and what encodes music is never forbidden."""
+    network = Network(ModelConfig(width=1), NOTE)
+    pitch, duration = (np.asarray(part)[0] for part in some_music(network, rows=1, times=20, seed=seed))
+    tokenizer = NoteTokenizer(max_duration=4)
+    slices = tokenizer.decode(np.stack([pitch, duration], axis=1))
+    again = tokenizer.encode(slices)
+    events = np.full((1, 64, 2), END, np.int32)
+    events[0, : len(again)] = again
+    pitch, duration = events[..., 0], events[..., 1]
+    _, allowed = follow(NOTE, NOTE.initial_carry(1), pitch, duration, np.arange(64)[None] < len(again))
+    pitch, duration, allowed = pitch[:, : len(again)], again[None, :, 1], allowed[:, : len(again)]
+    assert np.take_along_axis(np.asarray(allowed)[:, :-1], pitch[:, 1:, None], axis=2).all()
+    assert NOTE.durations()[pitch, duration].all()
+
+
+def test_a_pitch_never_falls_within_a_slice_and_is_held_only_if_it_sounded():
+    names = NoteTokenizer(max_duration=4)
+    attack, hold = names.ATTACKED, names.HELD
+    events = [(START, 0), (attack + 60, 0), (attack + 64, 2), (hold + 60, 0)]
+    tokens = np.array([events], np.int32)
+    mask = jnp.ones((1, 4), bool)
+    _, allowed = follow(NOTE, NOTE.initial_carry(1), tokens[..., 0], tokens[..., 1], mask)
+    after_start, after_60, after_slice, after_hold = np.asarray(allowed)[0]
+    assert not after_start[hold:].any()
+    assert after_start[attack : attack + 128].all()
+    assert after_start[END]
+    assert not after_start[START]
+    assert not after_60[: attack + 61].any()
+    assert after_60[attack + 61 : attack + 128].all()
+    assert np.flatnonzero(after_slice[hold:]).tolist() == [60, 64]
+    assert after_slice[[END, names.REST]].all()
+    assert np.flatnonzero(after_hold[hold:]).tolist() == [64]
+
+
+def test_a_row_that_begins_inside_a_piece_forbids_no_hold_until_its_second_slice():
+    names = NoteTokenizer(max_duration=4)
+    tokens = np.array([[(names.HELD + 60, 0), (names.HELD + 64, 2), (names.HELD + 60, 1)]], np.int32)
+    mask = jnp.ones((1, 3), bool)
+    _, allowed = follow(NOTE, NOTE.initial_carry(1), tokens[..., 0], tokens[..., 1], mask)
+    _, after_first, after_second = np.asarray(allowed)[0]
+    assert after_first[names.HELD :].all()
+    assert np.flatnonzero(after_second[names.HELD :]).tolist() == [60]

@@ -1,0 +1,73 @@
+"""Progress: a bar on a terminal, plain lines elsewhere."""
+
+import io
+
+import pytest
+
+from midigen_jax import progress
+from midigen_jax.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) -> None:
+    log = io.StringIO()
+    with Progress("training", 10, "steps", file=log) as work:
+        for step in range(10):
+            clock.now += 4.0
+            work.advance(note=f"loss {step}")
+    assert log.getvalue().splitlines() == [
+        "training: 3/10 steps, 0.25 steps/s, 28 s left, loss 2",
+        "training: 6/10 steps, 0.25 steps/s, 16 s left, loss 5",
+        "training: 9/10 steps, 0.25 steps/s, 4 s left, loss 8",
+        "training: 10/10 steps, 0.25 steps/s, 40 s, loss 9",
+    ]
+
+
+def test_resumed_work_counts_what_was_done_but_not_in_its_rate(clock: Clock) -> None:
+    log = io.StringIO()
+    with Progress("reading", 100, "files", done=90, file=log) as work:
+        clock.now += 10.0
+        work.advance(5)
+    assert log.getvalue().splitlines()[0] == "reading: 95/100 files, 0.50 files/s, 10 s left"
+
+
+def test_an_interrupted_run_says_how_far_it_came() -> None:
+    log = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), Progress("training", 10, "steps", file=log) as work:  # noqa: PT012
+        work.advance(4)
+        raise KeyboardInterrupt
+    assert log.getvalue().startswith("training: 4/10 steps")
+
+
+def test_nothing_to_do_is_no_fault() -> None:
+    log = io.StringIO()
+    with Progress("reading", 0, "files", file=log):
+        pass
+    assert log.getvalue().startswith("reading: 0/0 files")
+
+
+def test_a_terminal_gets_a_bar_with_the_note() -> None:
+    terminal = Terminal()
+    with Progress("training", 3, "steps", done=1, file=terminal) as work:
+        work.advance(2, note="loss 1.5")
+    last = terminal.getvalue().split("\r")[-1]
+    assert "training: 100%" in last
+    assert "3/3" in last
+    assert "loss 1.5" in last

@@ -1,0 +1,104 @@
+"""The scripts: what they write is what the rows say."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from midigen_jax import rows
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+table = load("benchmarks_table")
+
+
+def row(name: str, value: float, time: str, **fields: Any) -> rows.Row:
+    fixed = {"unit": "x", "device": "EPYC, 2 cores", "config": {"batch": 1, "model": {"width": 256}}}
+    return {"name": name, "value": value, "time": time, **fixed, **fields}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """The arguments that make the script work on files of its own."""
+    return ["--rows", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "page.md")]
+
+
+def test_the_newest_row_of_a_name_config_and_device_wins_wherever_it_stands() -> None:
+    page = table.page(
+        [
+            row("decode.ratio", 2.0, "2026-02-01T00:00:00Z"),
+            row("decode.ratio", 1.0, "2026-01-01T00:00:00Z"),
+            row("decode.ratio", 3.0, "2026-01-01T00:00:00Z", device="H100 x 1"),
+            row("decode.ratio", 4.0, "2026-01-01T00:00:00Z", config={"batch": 8}),
+        ]
+    )
+    lines = [line for line in page.splitlines() if line.startswith("| `decode")]
+    assert [line.split(" | ")[2] for line in lines] == ["2 x", "3 x", "4 x"]
+
+
+def test_a_line_of_the_table_says_all_that_the_row_knows() -> None:
+    page = table.page(
+        [
+            row(
+                "decode.ratio.torch",
+                17.23,
+                "2026-01-01T00:00:00Z",
+                min=16.4,
+                max=18.94,
+                runs=7,
+                versions={"python": "3.11.7", "jax": "0.10.2", "torch": "2.13.0", "mido": "1.3.3"},
+                commit="abc1234",
+                command="python scripts/bench_decode.py --quick",
+            ),
+            row("train.events", 12345.6, "2026-01-01T00:00:00Z", unit="events/s", config={}),
+        ]
+    )
+    assert (
+        "\n## decode\n\n"
+        "| name | config | median | min–max | runs | device | versions | commit | command |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| `decode.ratio.torch` | batch 1, model.width 256 | 17.2 x | 16.4–18.9 | 7 | EPYC, 2 cores "
+        "| python 3.11.7, jax 0.10.2, torch 2.13.0 | abc1234 | `python scripts/bench_decode.py --quick` |\n"
+    ) in page
+    assert "\n## train\n" in page
+    assert "| 12,346 events/s |" in page
+
+
+def test_check_fails_until_the_page_is_made_and_after_a_new_row(tmp_path: Path, files: list[str]) -> None:
+    rows.append(tmp_path / "rows.jsonl", [row("decode.ratio", 2.0, "2026-01-01T00:00:00Z")])
+    assert table.main([*files, "--check"]) == 1
+    assert not (tmp_path / "page.md").exists()
+    assert table.main(files) == 0
+    assert table.main([*files, "--check"]) == 0
+    rows.append(tmp_path / "rows.jsonl", [row("decode.ratio", 3.0, "2026-01-02T00:00:00Z")])
+    assert table.main([*files, "--check"]) == 1
+
+
+def test_a_row_without_a_unit_is_named(
+    tmp_path: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    incomplete = row("decode.ratio", 2.0, "2026-01-01T00:00:00Z")
+    del incomplete["unit"]
+    rows.append(tmp_path / "rows.jsonl", [incomplete])
+    assert table.main(files) == 2
+    complaint = capsys.readouterr().err
+    assert "no 'unit'" in complaint
+    assert "decode.ratio" in complaint
+    assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.skipif(not (table.DOCS / "benchmarks.jsonl").exists(), reason="no benchmark has been run yet")
+def test_the_page_of_this_repository_is_up_to_date() -> None:
+    assert table.main(["--check"]) == 0
