@@ -61,7 +61,7 @@ def some_music(network, rows=ROWS, times=TIMES + 1, seed=0):
     for time in range(times):
         if time:
             for row in range(rows):
-                choice = np.flatnonzero(np.asarray(allowed)[row, 0])  # noqa: F821
+                choice = np.flatnonzero(np.asarray(allowed)[row, 0])
                 pitch[row, time] = rng.choice(choice[choice != END])
         options = rules.durations()[pitch[:, time]]
         duration[:, time] = [rng.choice(np.flatnonzero(row)) for row in options]
