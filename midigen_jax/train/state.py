@@ -93,7 +93,7 @@ def make_train_step(
         gradient, metrics = jax.grad(loss, has_aux=True)(state.params, now, dropout_key)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = metrics._replace(gradient_norm=optax.global_norm(gradient))
+        metrics = metrics._replace(gradient_norm=optax.tree.norm(gradient))
         return TrainState(state.step + 1, params, memory), metrics
 
     return jax.jit(step, donate_argnums=0)
