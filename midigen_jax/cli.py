@@ -6,8 +6,9 @@ standard error, no traceback), 130 after Ctrl-C. Nothing heavy is imported befor
 
 import argparse
 import sys
+import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from midigen_jax import __version__
 from midigen_jax.config import (
@@ -125,9 +126,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     choose = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands: dict[str, _Parser] = {}
 
-    def command(name: str, summary: str, example: str) -> _Parser:
+    def command(name: str, arguments: str, summary: str, example: str) -> _Parser:
         commands[name] = choose.add_parser(
             name,
+            usage=f"midigen {name} {arguments}",
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=f"example:\n  {example}",
@@ -138,6 +140,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "prepare",
+        "SOURCE… --out CORPUS [--SETTING VALUE …]",
         "turn music into a corpus folder",
         "midigen prepare music.zip more/ --out corpora/mine --tokenizer chord --transpose C",
     )
@@ -154,6 +157,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "train",
+        "CORPUS --out RUN [--preset NAME] [--SETTING VALUE …]",
         "train a model on a corpus, or go on with a training that was stopped",
         "midigen train corpora/bach --out runs/wide --model.width 384 --epochs 20",
     )
@@ -166,6 +170,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "generate",
+        "RUN --out FOLDER [--prompt FILE] [--SETTING VALUE …]",
         "write music with a trained model: MIDI, audio and piano rolls",
         "midigen generate runs/wide --out music --count 8 --temperature 0.9",
     )
@@ -179,6 +184,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "report",
+        "RUN --out FILE",
         "make one HTML file of a run: curves, samples to listen to, settings",
         "midigen report runs/wide --out wide.html",
     )
@@ -187,6 +193,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "demo",
+        "--out FOLDER [--SETTING VALUE …]",
         "prepare Bach chorales, train, and write a report to listen to, in minutes",
         "midigen demo --out demo",
     )
@@ -204,7 +211,7 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
 def _add(parser: argparse.ArgumentParser, title: str, kind: type, prefix: str, dotted: bool = True) -> None:
     """A flag for each field of a config class. Values stay text: `override` reads and checks them."""
     group = parser.add_argument_group(title)
-    for name, (_, help) in options(kind).items():
+    for name, (kind_of_value, help) in options(kind).items():
         default = _spell(getattr(kind(), name))
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
@@ -212,9 +219,16 @@ def _add(parser: argparse.ArgumentParser, title: str, kind: type, prefix: str, d
             *flags,
             dest=prefix + name,
             default=argparse.SUPPRESS,
-            metavar="X",
+            metavar=_metavar(kind_of_value),
             help=f"{help} (default: {default})".replace("%", "%%"),
         )
+
+
+def _metavar(kind: Any) -> str:
+    """What a flag's value looks like: its choices, N for a whole number, X for any other number."""
+    if typing.get_origin(kind) is Literal:
+        return f"{{{','.join(typing.get_args(kind))}}}"
+    return {int: "N", str: "KEY", bool: "{true,false}", tuple[float, ...]: "X,X…"}.get(kind, "X")
 
 
 def _spell(value: object) -> str:

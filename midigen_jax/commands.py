@@ -4,7 +4,6 @@ Every function returns the exit code of the process.
 """
 
 import json
-import logging
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -31,9 +30,6 @@ from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 
 INTERRUPTED = 130
-
-# Orbax warns that a folder which was opened for reading is opened for reading.
-logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int) -> int:

@@ -165,7 +165,8 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
     table = []
     if (parameters := _last(rows, "model.parameters")) is not None:
         table.append(("parameters", f"{parameters:,.0f}"))
-    if (seconds := _last(rows, "train.seconds")) is not None:
+    # A training that was stopped and gone on with has a row for each stretch.
+    if seconds := sum(row["value"] for row in rows if row.get("name") == "train.seconds"):
         table.append(("training time", f"{seconds // 60:.0f} min {seconds % 60:.0f} s"))
     if speeds := curves.series(rows, "train.events_per_s")[1]:
         table.append(("events a second", f"{median(speeds):,.0f}"))

@@ -5,7 +5,9 @@ vocabulary and the metrics, written atomically and in the background. The newest
 and those that the config asks for are kept.
 """
 
-from collections.abc import Collection
+import logging
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,9 @@ from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokenizer, tokenizer_from_json
 from midigen_jax.train.state import TrainState, init_state, make_optimizer
+
+# A run that is opened for reading is meant to be: Orbax warns of it all the same.
+logging.getLogger("absl").addFilter(lambda record: "is read only" not in record.getMessage())
 
 FORMAT = 1
 METRIC = "valid.nats_per_event"
@@ -42,9 +47,7 @@ class Checkpoints:
     def __init__(self, run: Path, keep: Collection[int] = (), read_only: bool = False):
         policies = [
             checkpoint_managers.LatestN(1),
-            checkpoint_managers.BestN(
-                get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
-            ),
+            checkpoint_managers.BestN(get_metric_fn=_metric, reverse=True, n=1),
             checkpoint_managers.CustomSteps(list(keep)),
         ]
         options = ocp.CheckpointManagerOptions(
@@ -73,11 +76,12 @@ class Checkpoints:
         return dict(self._manager.metrics(step) or {})
 
     def save(
-        self, state: TrainState, config: Config, tokenizer: Tokenizer, metrics: dict[str, float] | None
+        self, state: TrainState, config: Config, tokenizer: Tokenizer, metrics: Mapping[str, float]
     ) -> None:
         """Write the state in the background; a step that has a checkpoint keeps it.
 
-        `metrics` of this step's validation decide which checkpoint is the best; None: not validated.
+        `metrics` of this step's validation decide which checkpoint is the best; they are empty where there
+        was none.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -86,12 +90,12 @@ class Checkpoints:
             "format": FORMAT,
             "config": configs.to_json(config),
             "vocab": tokenizer.to_json(),
-            "metrics": metrics or {},
+            "metrics": dict(metrics),
         }
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(experiment)
         )
-        self._manager.save(step, args=args, metrics=metrics)
+        self._manager.save(step, args=args, metrics=dict(metrics))
 
     def restore(self, which: str = "latest") -> Restored:
         """The checkpoint `latest`, `best` (by validation) or of a step number.
@@ -154,4 +158,6 @@ def _shape(network: Network, config: Config) -> TrainState:
 
 
 def _metric(metrics: dict[str, Any]) -> float:
-    return metrics[METRIC]
+    """What `best` goes by: a checkpoint that was not validated, or has diverged, is the last choice."""
+    value = metrics.get(METRIC, math.inf)
+    return value if math.isfinite(value) else math.inf

@@ -96,8 +96,8 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
                 progress.advance(note=log.note)
             if pending is not None:
                 log.train(step, pending)
-        log.flush(step)
-        checkpoints.save(state, config, corpus.tokenizer, None)
+        log.end(step)
+        checkpoints.save(state, config, corpus.tokenizer, {})
     return Fit(step, steps, tuple(sorted(s for s in kept if s <= step)))
 
 
@@ -175,16 +175,18 @@ class _Log:
         self._rate: Callable = learning_rate(config.train, steps)
         self._metrics: list[Metrics] = []
         self._train, self._valid = "", ""
-        self._since = time.perf_counter()
+        self._since = self._first_time = time.perf_counter()
+        self._first_step = 0
 
     def begin(self, step: int, params: Any) -> None:
         """Start at `step`: rows that a cut run wrote beyond it would be written again, so they go."""
         if self._path.is_file():
             rows.rewrite(self._path, [row for row in rows.read(self._path) if row.get("step", 0) <= step])
+        self._first_step = step
         if step == 0:
             count = sum(leaf.size for leaf in jax.tree.leaves(params))
             self._write(0, [("model.parameters", count, "parameters")], config=self._config)
-        self._since = time.perf_counter()
+        self._since = self._first_time = time.perf_counter()
 
     @property
     def note(self) -> str:
@@ -216,6 +218,12 @@ class _Log:
         )
         self._metrics = []
         self._since = time.perf_counter()
+
+    def end(self, step: int) -> None:
+        """Write what is left, and how long this stretch of the training took, all told."""
+        self.flush(step)
+        if step > self._first_step:
+            self._write(step, [("train.seconds", time.perf_counter() - self._first_time, "s")])
 
     def valid(self, step: int, metrics: dict[str, float]) -> None:
         """Write a validation."""
