@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from midigen_jax import rows
-from midigen_jax.config import PrepareConfig, preset, to_json
+from midigen_jax.config import ModelConfig, PrepareConfig, preset
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
@@ -64,7 +64,7 @@ def main() -> int:
         compile_seconds = _seconds(step)
         times = [_seconds(step) for _ in range(runs)]
         events = config.batch.rows * config.batch.length
-        settings = {"batch": to_json(config.batch), "model": to_json(config.model)}
+        settings = {"batch": config.batch.rows, "length": config.batch.length} | _sizes(config.model)
         _print("train.events_per_s", [events / seconds for seconds in times], "events/s", settings)
         _print("train.compile_seconds", [compile_seconds], "s", settings)
     return 0
@@ -94,7 +94,7 @@ def bench_decode(network: Any, params: dict, batch_size: int, runs: int, events:
     )
     start = time.perf_counter()
     compiled = decode.lower(network, *arguments, events=events, forbidden=()).compile()
-    settings = {"batch": batch_size, "events": events, "model": to_json(network.config)}
+    settings = {"batch": batch_size, "events": events} | _sizes(network.config)
     _print("decode.compile_seconds", [time.perf_counter() - start], "s", settings)
     rates = []
     for _ in range(runs + 1):
@@ -116,6 +116,11 @@ def _write_music(folder: Path, files: int) -> None:
             onset, rng.integers(1, 4, len(onset)) * 3, pitch + rng.integers(-4, 5, len(onset)), track
         )
         write_midi(notes, folder / f"{number}.mid")
+
+
+def _sizes(model: ModelConfig) -> dict[str, Any]:
+    """What the speed of a model depends on most."""
+    return {name: getattr(model, name) for name in ("width", "layers", "attention", "heads")}
 
 
 def _seconds(call: Callable[[], None]) -> float:
