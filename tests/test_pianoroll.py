@@ -128,3 +128,12 @@ def test_curves_can_be_saved_as_a_picture():
     file = io.BytesIO()
     draw_curves([], "duration").savefig(file, format="png")
     assert file.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_name_that_ends_in_svg_gives_the_same_vector_picture_every_time(tmp_path):
+    for name in ("one.svg", "two.svg"):
+        draw(notes((0, 24, 60, 0), (24, 24, 64, 1)), tmp_path / name, "two notes", tempo=90)
+    text = (tmp_path / "one.svg").read_text()
+    assert "<svg" in text
+    assert ">two notes<" in text
+    assert (tmp_path / "two.svg").read_text() == text

@@ -5,7 +5,7 @@ jitted training step. There is no iterator to save: a resumed run asks for the s
 sees exactly the batches that it would have seen. Also here: whole pieces, padded, for evaluation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -169,3 +169,14 @@ def whole_pieces(
         on_host: Any = (tokens_BS2[..., 0], tokens_BS2[..., 1], mask_BT)
         batches.append((numbers, Batch(*on_host)))
     return batches
+
+
+def in_chunks(whole: Batch, length: int) -> Iterator[Batch]:
+    """`whole` as batches of `length` steps one after another, for a carry that goes from one to the next."""
+    for first in range(0, whole.mask_BT.shape[1], length):
+        last = first + length
+        yield Batch(
+            whole.pitch_BS[:, first : last + 1],
+            whole.duration_BS[:, first : last + 1],
+            whole.mask_BT[:, first:last],
+        )

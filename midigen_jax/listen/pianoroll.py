@@ -1,6 +1,6 @@
 """Notes to a picture: time to the right in bars of four quarters, pitch upwards, a dark edge at each attack.
 
-In: Notes. Out: a PNG of 900 x 260 pixels. The plot fills the same place in every picture (LEFT to RIGHT),
+In: Notes. Out: a PNG of 900 x 260 pixels, or an SVG. The plot fills the same place in each (LEFT to RIGHT),
 so that a page can move a line over it while the music plays.
 """
 
@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -26,7 +27,7 @@ _PAPER, _BLACK_KEY, _LINE, _BAR, _INK = "#fdfcf9", "#f3f1eb", "#e6e3da", "#cbc6b
 
 
 def draw(notes: Notes, path: Path, title: str = "", tempo: float | None = None) -> None:
-    """Draw `notes` (N, 4) into the PNG at `path`, a colour a track.
+    """Draw `notes` (N, 4) into the PNG (or, if it is named so, the SVG) at `path`, a colour a track.
 
     With `tempo` (quarters a minute) the length in minutes and seconds stands below.
     """
@@ -41,10 +42,15 @@ def draw(notes: Notes, path: Path, title: str = "", tempo: float | None = None) 
         seconds = round(end / TICKS_PER_QUARTER * 60 / tempo)
         clock = f"{seconds // 60}:{seconds % 60:02d} at {tempo:g} quarters a minute"
         figure.text(RIGHT, 0.02, clock, ha="right", va="bottom", fontsize=9.5, color=_INK)
-    with replacing(path) as partial, warnings.catch_warnings():
+    vector = path.suffix == ".svg"
+    # The same notes give the same bytes: an SVG gets no date, and ids that do not depend on chance.
+    repeatable = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "midigen-jax"})
+    with replacing(path) as partial, repeatable, warnings.catch_warnings():
         # A title may hold letters that the font lacks: they become boxes, which is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure.savefig(partial, format="png")
+        figure.savefig(
+            partial, format="svg" if vector else "png", metadata={"Date": None} if vector else None
+        )
 
 
 def _draw_paper(axes: Axes, pitches: NDArray[np.int32], end: int) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Batch, make_crops, steps_per_epoch, whole_pieces
+from midigen_jax.data.batches import Batch, in_chunks, make_crops, steps_per_epoch, whole_pieces
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.files import write_json
@@ -141,13 +141,7 @@ def validate(
     events = 0
     for _, piece in batches:
         carry = network.initial_carry(piece.mask_BT.shape[0])
-        for first in range(0, piece.mask_BT.shape[1], _EVAL_LENGTH):
-            last = first + _EVAL_LENGTH
-            chunk = Batch(
-                piece.pitch_BS[:, first : last + 1],
-                piece.duration_BS[:, first : last + 1],
-                piece.mask_BT[:, first:last],
-            )
+        for chunk in in_chunks(piece, _EVAL_LENGTH):
             carry, nats = eval_step(params, carry, chunk)
             pitch += float(nats.pitch_BT.sum())
             duration += float(nats.duration_BT.sum())

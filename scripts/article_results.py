@@ -1,0 +1,112 @@
+"""What docs/article.md shows of a finished run of the article's preset: two tables and pictures.
+
+    python scripts/article_results.py RUN CORPUS --pictures docs/article
+
+prints, as Markdown, likelihood by epoch from the run's rows, and for each kept checkpoint the likelihood of
+whole pieces with known and unknown chords apart; draws the first samples of each kept checkpoint as SVG.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from midigen_jax import rows
+from midigen_jax.data.batches import in_chunks, whole_pieces
+from midigen_jax.data.corpus import Corpus, load_corpus
+from midigen_jax.listen.pianoroll import draw
+from midigen_jax.music.read import read_piece
+from midigen_jax.music.sources import find_sources
+from midigen_jax.music.tokens import ChordTokenizer
+from midigen_jax.rows import Row
+from midigen_jax.train.checkpoint import Restored, open_run
+from midigen_jax.train.state import make_eval_step
+
+_EPOCHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+_PICTURES = 2  # of each checkpoint
+_TEMPO = 90.0
+_ROWS, _LENGTH = 8, 256  # of the batches that are scored
+_SPLITS = ("train", "valid")
+
+
+def main() -> int:
+    """Print the tables and draw the pictures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run of --preset article")
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="the corpus that it was trained on")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw samples into this folder")
+    given = parser.parse_args()
+    measured = rows.read(given.run / "rows.jsonl")
+    print(_table(("epoch", *_both("train"), *_both("valid")), by_epoch(measured)), end="\n\n")
+    kept = sorted(int(folder.name.split("-")[1]) for folder in (given.run / "samples").glob("step-*"))
+    columns = ("step", "train", "valid", "valid, chord known", "valid, chord `<unk>`")
+    print(_table(columns, by_checkpoint(given.run, load_corpus(given.corpus), kept)))
+    if given.pictures is not None:
+        for step in kept:
+            for number in range(1, _PICTURES + 1):
+                (source,) = find_sources([str(given.run / "samples" / f"step-{step:06d}" / f"{number}.mid")])
+                place = given.pictures / f"step-{step:06d}-{number}.svg"
+                draw(read_piece(source).notes, place, tempo=_TEMPO)
+    return 0
+
+
+def by_epoch(measured: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """Nats per event of both heads and their sum: training windows (an epoch's mean), validation pieces."""
+    values: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for row in measured:
+        if ".nats_per_event." in row["name"]:
+            # A validation stands at an epoch's end; a training row's mean lies before its step.
+            valid = row["name"].startswith("valid")
+            epoch = round(row["epoch"]) if valid else int(row["epoch"] - 1e-6) + 1
+            values[row["name"], epoch].append(row["value"])
+    for epoch in _EPOCHS:
+        means = []
+        for split in ("train", "valid"):
+            heads = [values[f"{split}.nats_per_event.{head}", epoch] for head in ("pitch", "duration")]
+            if all(heads):
+                means += [*map(fmean, heads), sum(map(fmean, heads))]
+        if len(means) == 6:
+            yield (str(epoch), *(f"{mean:.3f}" for mean in means))
+
+
+def by_checkpoint(run: Path, corpus: Corpus, steps: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    """Nats per event (both heads) of whole pieces, the state carried through each of them."""
+    with open_run(run) as checkpoints:
+        for step in steps:
+            restored = checkpoints.restore(str(step))
+            train, valid = (np.concatenate(list(_events(restored, corpus, name))) for name in _SPLITS)
+            unknown = valid[:, 0] == ChordTokenizer.UNKNOWN
+            parts = (train, valid, valid[~unknown], valid[unknown])
+            yield (str(step), *(f"{part[:, 1].mean():.3f}" for part in parts))
+
+
+def _events(restored: Restored, corpus: Corpus, split: str) -> Iterator[np.ndarray]:
+    """(N, 2) for each batch of pieces: the pitch id of each event that is predicted, and its nats."""
+    eval_step = make_eval_step(restored.network)
+    pieces = [piece for piece in corpus.pieces if piece.split == split]
+    for _, whole in whole_pieces(corpus, pieces, _ROWS, _LENGTH):
+        carry = restored.network.initial_carry(_ROWS)
+        for chunk in in_chunks(whole, _LENGTH):
+            carry, nats = eval_step(restored.state.params, carry, chunk)
+            total_BT = np.asarray(nats.pitch_BT + nats.duration_BT)
+            shown_BT = np.asarray(chunk.mask_BT)
+            yield np.stack([np.asarray(chunk.pitch_BS)[:, 1:][shown_BT], total_BT[shown_BT]], axis=1)
+
+
+def _both(split: str) -> tuple[str, ...]:
+    return (f"{split} pitch", f"{split} duration", f"{split} sum")
+
+
+def _table(columns: Sequence[str], lines: Iterator[tuple[str, ...]]) -> str:
+    table = [columns, ["---:"] * len(columns), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
