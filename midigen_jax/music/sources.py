@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from midigen_jax.errors import InputError
 
@@ -33,6 +34,8 @@ class Source:
     path: Path
     member: str | None = None
     """the name inside the zip at `path`; None for a file of its own"""
+    split: Literal["train", "valid", "test"] | None = None
+    """the split that a benchmark gives this piece"""
 
     def content(self) -> bytes:
         """The bytes. Raises InputError where they cannot be read or are more than 64 MiB."""
