@@ -59,7 +59,7 @@ def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(Config(), settings).prepare
     from midigen_jax import commands
 
-    return commands.prepare(given.sources, given.out, config, given.workers)
+    return commands.prepare(given.sources, given.out, config, given.workers, given.strict)
 
 
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -153,6 +153,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="N",
         help="processes that read files (default: one a core)",
     )
+    one.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     _add(one, "settings", PrepareConfig, "prepare.", dotted=False)
 
     one = command(

@@ -32,9 +32,9 @@ from midigen_jax.train.loop import fit
 INTERRUPTED = 130
 
 
-def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int) -> int:
+def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int, strict: bool) -> int:
     """`midigen prepare`."""
-    corpus = prepare_corpus(sources, Path(out), config, workers)
+    corpus = prepare_corpus(sources, Path(out), config, workers, strict)
     _describe(corpus)
     _say(f"Corpus in {out}. Next: midigen train {shlex.quote(out)} --out RUN")
     return 0
@@ -117,23 +117,33 @@ def _describe(corpus: Corpus) -> None:
     _say(
         f"{sum(pieces.values())} pieces ("
         + ", ".join(f"{name} {count}" for name, count in pieces.items())
-        + f"), {sum(events.values()):,} events, {facts['hours']:.1f} hours of music"
+        + f"), {facts['hours']:.1f} hours of music"
     )
+    _say(f"{facts['notes']:,} notes, {facts['slices']:,} slices, {sum(events.values()):,} events")
     sizes = f"{facts['pitch_size']} pitch ids, {facts['duration_size']} duration ids"
     _say(f"{facts['tokenizer']} tokenizer: {sizes}")
-    if facts["share_a_family"]:
-        _say(
-            f"{facts['share_a_family']} pieces share music with another one; each such family is in one split"
-        )
-    if facts["other_keys"]:
-        _say(f"{facts['other_keys']} pieces in other keys left out")
     for name, share in facts.get("unknown_share", {}).items():
         _say(f"{share:.1%} of the chords of the {name} split are not in the vocabulary (<unk>)")
-    refused = corpus.manifest["quarantine"]
-    for name, reason in list(refused.items())[:5]:
-        _say(f"refused {name}: {reason}")
-    if len(refused) > 5:
-        _say(f"… {len(refused)} refused in all: see {corpus.path / 'manifest.json'}")
+    if facts["share_a_family"]:
+        copies = f", {facts['duplicates']} of them as the same file" if facts["duplicates"] else ""
+        _say(f"{facts['share_a_family']} pieces share music with another one{copies}: kept in one split")
+    for name, count in facts["leaked"].items():
+        if count:
+            _say(f"{count} pieces of the given {name} split share music with one in training")
+    if facts["other_keys"]:
+        _say(f"{facts['other_keys']} pieces in other keys left out")
+    _describe_refused(corpus)
+
+
+def _describe_refused(corpus: Corpus) -> None:
+    """How many files could not be read and why, with a name for each reason."""
+    names = corpus.manifest["quarantine"]
+    if not names:
+        return
+    _say(f"{len(names)} files could not be read; {corpus.path / 'manifest.json'} lists them:")
+    for reason, count in corpus.manifest["summary"]["reasons"].items():
+        example = next(name for name, text in names.items() if text.startswith(reason))
+        _say(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
 
 
 def _read_prompt(prompt: str) -> Notes:
