@@ -19,8 +19,7 @@ from midigen_jax.files import write_json
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.report import write_report
-from midigen_jax.music.notes import Notes
-from midigen_jax.music.read import read_piece
+from midigen_jax.music.read import Piece, read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
@@ -56,7 +55,7 @@ def train(corpus: str, out: str, config: Config) -> int:
 def generate(run: str, out: str, config: SampleConfig, prompt: str | None, checkpoint: str) -> int:
     """`midigen generate`."""
     folder = Path(out)
-    notes = None if prompt is None else _read_prompt(prompt)
+    given = None if prompt is None else _read_prompt(prompt)
     with open_run(Path(run)) as checkpoints:
         restored = checkpoints.restore(checkpoint)
     settings = {
@@ -66,8 +65,8 @@ def generate(run: str, out: str, config: SampleConfig, prompt: str | None, check
         "sample": configs.to_json(config),
     }
     _claim(folder, settings)
-    music = generate_music(restored, config, notes)
-    _write_music(folder, music.pieces, config, f"{Path(run).name}, step {restored.step}")
+    music = generate_music(restored, config, given)
+    _write_music(folder, music, config, f"{Path(run).name}, step {restored.step}")
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
         f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
@@ -146,11 +145,11 @@ def _describe_refused(corpus: Corpus) -> None:
         _say(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
 
 
-def _read_prompt(prompt: str) -> Notes:
+def _read_prompt(prompt: str) -> Piece:
     sources = find_sources([prompt])
     if len(sources) != 1:
         raise InputError(f"--prompt {prompt}: {len(sources)} pieces; give one MIDI file")
-    return read_piece(sources[0]).notes
+    return read_piece(sources[0])
 
 
 def _write_samples(run: Path, steps: Sequence[int]) -> None:
@@ -166,27 +165,27 @@ def _write_samples(run: Path, steps: Sequence[int]) -> None:
 
 def _write_samples_of(restored: Restored, run: Path) -> None:
     """Written beside its place and renamed, so that a folder of samples is always whole."""
-    config = restored.config.sample
+    config = restored.experiment.config.sample
     music = generate_music(restored, config)
     partial = run / "samples" / f"{_step_name(restored.step)}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    _write_music(partial, music.pieces, config, f"{run.name}, step {restored.step}")
+    _write_music(partial, music, config, f"{run.name}, step {restored.step}")
     settings = {"run": run.name, "checkpoint": restored.step, "sample": configs.to_json(config)}
     rows.append(partial / "rows.jsonl", _sample_rows(music, settings))
     partial.rename(run / "samples" / _step_name(restored.step))
 
 
-def _write_music(folder: Path, pieces: Sequence[Notes], config: SampleConfig, origin: str) -> None:
+def _write_music(folder: Path, music: Generated, config: SampleConfig, origin: str) -> None:
     """`1.mid`, `1.mp3`, `1.png`, `2.mid` … A piece without a note is a MIDI file alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    with Progress("writing", len(pieces), "pieces") as progress:
-        for number, notes in enumerate(pieces, start=1):
+    with Progress("writing", len(music.pieces), "pieces") as progress:
+        for number, notes in enumerate(music.pieces, start=1):
             place = folder / f"{number}.mid"
             text = (f"midigen-jax: {origin}, seed {config.seed}, piece {number}",)
-            write_midi(notes, place, config.tempo, config.program, text=text)
+            write_midi(notes, place, music.tempo, config.program, meter=music.meter, text=text)
             if len(notes):
-                write_audio(place.with_suffix(".mp3"), synthesize(notes, config.tempo, config.program))
-                draw(notes, place.with_suffix(".png"), tempo=config.tempo)
+                write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, config.program))
+                draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
             progress.advance()
 
 

@@ -133,7 +133,7 @@ class SampleConfig:
     temperature: float = _option(1.0, "0: the likeliest event always; 1: as learned; above: wilder")
     duration_temperature: float | None = _option(None, "temperature of durations; none: the same")
     events: int = _option(1024, "longest piece, in events")
-    tempo: float = _option(90.0, "quarters a minute in the files written")
+    tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")
     program: int = _option(0, "General MIDI program, 0 to 127; 0 is the piano, 19 the church organ")
     seed: int = _option(0, "the same seed writes the same music on the same device")
 
@@ -144,7 +144,8 @@ class SampleConfig:
             ok = value is None or 0 <= value <= 100
             _require(ok, f"sample.{name}", value, "0 (greedy) to 100; 0.5 to 1.5 is usual")
         _require(1 <= self.events <= 1_000_000, "sample.events", self.events, "1 to 1,000,000")
-        _require(4 <= self.tempo <= 1000, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
+        tempo_fits = self.tempo is None or 4 <= self.tempo <= 1000
+        _require(tempo_fits, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
         _require(0 <= self.program <= 127, "sample.program", self.program, "0 to 127")
         _require_seed("sample.seed", self.seed)
 

@@ -87,9 +87,12 @@ def test_a_killed_command_goes_on_where_it_was_and_makes_the_same_bytes(
     assert subprocess.run(words, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "cut").exists()
     read = []
-    monkeypatch.setattr(
-        module, "read_all", lambda sources, *rest: read.extend(sources) or reading.read_all(sources, *rest)
-    )
+
+    def read_all(sources, *rest):
+        read.extend(sources)
+        return reading.read_all(sources, *rest)
+
+    monkeypatch.setattr(module, "read_all", read_all)
     prepare([str(tunes)], tmp_path / "cut", NOTE, workers=1)
     # Ten of 24 were spooled; one of those could not be read, and is tried again.
     assert len(read) == 24 - 10 + 1

@@ -26,8 +26,17 @@ from midigen_jax.train.state import TrainState, init_state, make_optimizer
 # A run that is opened for reading is meant to be: Orbax warns of it all the same.
 logging.getLogger("absl").addFilter(lambda record: "is read only" not in record.getMessage())
 
-FORMAT = 1
+FORMAT = 2
 METRIC = "valid.nats_per_event"
+
+
+class Experiment(NamedTuple):
+    """What a checkpoint holds besides the state, and what no step of the training changes."""
+
+    config: Config
+    tokenizer: Tokenizer
+    tempo: float  # of the music that is trained on, the median, in quarters a minute
+    meter: tuple[int, int]  # likewise, the most frequent one
 
 
 class Restored(NamedTuple):
@@ -36,8 +45,7 @@ class Restored(NamedTuple):
     step: int
     state: TrainState
     network: Network
-    tokenizer: Tokenizer
-    config: Config
+    experiment: Experiment
     metrics: dict[str, float]
 
 
@@ -75,9 +83,7 @@ class Checkpoints:
         """What validation measured at a step that has a checkpoint."""
         return dict(self._manager.metrics(step) or {})
 
-    def save(
-        self, state: TrainState, config: Config, tokenizer: Tokenizer, metrics: Mapping[str, float]
-    ) -> None:
+    def save(self, state: TrainState, experiment: Experiment, metrics: Mapping[str, float]) -> None:
         """Write the state in the background; a step that has a checkpoint keeps it.
 
         `metrics` of this step's validation decide which checkpoint is the best; they are empty where there
@@ -86,15 +92,15 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        experiment = {
+        facts = {
             "format": FORMAT,
-            "config": configs.to_json(config),
-            "vocab": tokenizer.to_json(),
+            "config": configs.to_json(experiment.config),
+            "vocab": experiment.tokenizer.to_json(),
+            "tempo": experiment.tempo,
+            "meter": experiment.meter,
             "metrics": dict(metrics),
         }
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(experiment)
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(facts))
         self._manager.save(step, args=args, metrics=dict(metrics))
 
     def restore(self, which: str = "latest") -> Restored:
@@ -103,21 +109,23 @@ class Checkpoints:
         Raises InputError when there is none, or none of that step.
         """
         step = self._step(which)
-        experiment = self._manager.restore(
+        facts = self._manager.restore(
             step, args=ocp.args.Composite(experiment=ocp.args.JsonRestore())
         ).experiment
-        if experiment.get("format") != FORMAT:
+        if facts.get("format") != FORMAT:
             raise InputError(
-                f"{self.path / str(step)}: checkpoint format {experiment.get('format')}, "
+                f"{self.path / str(step)}: checkpoint format {facts.get('format')}, "
                 f"this version reads {FORMAT}; train again"
             )
-        config = configs.from_json(Config, experiment["config"])
-        tokenizer = tokenizer_from_json(experiment["vocab"])
+        config = configs.from_json(Config, facts["config"])
+        tokenizer = tokenizer_from_json(facts["vocab"])
         network = make_network(config, tokenizer)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_shape(network, config)))
         ).state
-        return Restored(step, TrainState(*state), network, tokenizer, config, experiment["metrics"])
+        meter = (facts["meter"][0], facts["meter"][1])
+        experiment = Experiment(config, tokenizer, facts["tempo"], meter)
+        return Restored(step, TrainState(*state), network, experiment, facts["metrics"])
 
     def _step(self, which: str) -> int:
         steps = self.steps()

@@ -30,7 +30,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.files import write_json
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
-from midigen_jax.train.checkpoint import METRIC, Checkpoints, make_network
+from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment, make_network
 from midigen_jax.train.state import (
     EvalStep,
     Metrics,
@@ -70,6 +70,8 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
     train_step = make_train_step(network, optimizer, config, corpus.config.tokenizer == "note")
     valid = whole_pieces(corpus, corpus.split("valid"), _EVAL_ROWS, _EVAL_LENGTH)
     eval_step = make_eval_step(network)
+    facts = corpus.manifest["summary"]
+    experiment = Experiment(config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"]))
     log = _Log(run / "rows.jsonl", config, steps, per_epoch)
 
     with Checkpoints(run, keep=kept) as checkpoints, _StopRequest() as stop:
@@ -92,12 +94,12 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
                     pending = None
                     scores = validate(eval_step, network, state.params, valid)
                     log.valid(step, scores)
-                    checkpoints.save(state, config, corpus.tokenizer, scores)
+                    checkpoints.save(state, experiment, scores)
                 progress.advance(note=log.note)
             if pending is not None:
                 log.train(step, pending)
         log.end(step)
-        checkpoints.save(state, config, corpus.tokenizer, {})
+        checkpoints.save(state, experiment, {})
     return Fit(step, steps, tuple(sorted(s for s in kept if s <= step)))
 
 
