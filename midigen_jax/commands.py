@@ -3,7 +3,6 @@
 Every function returns the exit code of the process.
 """
 
-import json
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -14,13 +13,14 @@ from midigen_jax import rows
 from midigen_jax.config import Config, PrepareConfig, SampleConfig
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.prepare import prepare as prepare_corpus
+from midigen_jax.data.reading import digest_or_nothing
 from midigen_jax.errors import InputError
-from midigen_jax.files import write_json
+from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.report import write_report
-from midigen_jax.music.read import Piece, read_piece
-from midigen_jax.music.sources import find_sources
+from midigen_jax.music.read import read_piece
+from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated
@@ -29,6 +29,8 @@ from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 
 INTERRUPTED = 130
+
+_CLAIM = "settings.json"  # in a folder of music: what it was made with
 
 
 def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int, strict: bool) -> int:
@@ -42,7 +44,12 @@ def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: in
 def train(corpus: str, out: str, config: Config) -> int:
     """`midigen train`: training, then samples of the checkpoints that were kept."""
     run = Path(out)
-    done = fit(load_corpus(Path(corpus)), config, run)
+    music = load_corpus(Path(corpus))
+    for name in ("tokenizer", "transpose"):
+        wanted, there = getattr(config.prepare, name), getattr(music.config, name)
+        if config.prepare != PrepareConfig() and wanted != there:
+            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {there}.")
+    done = fit(music, config, run)
     if done.step < done.steps:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
         return INTERRUPTED
@@ -55,17 +62,22 @@ def train(corpus: str, out: str, config: Config) -> int:
 def generate(run: str, out: str, config: SampleConfig, prompt: str | None, checkpoint: str) -> int:
     """`midigen generate`."""
     folder = Path(out)
-    given = None if prompt is None else _read_prompt(prompt)
     with open_run(Path(run)) as checkpoints:
         restored = checkpoints.restore(checkpoint)
+    source = None if prompt is None else _find_prompt(prompt)
     settings = {
         "run": Path(run).name,
-        "checkpoint": restored.step,
-        "prompt": prompt and Path(prompt).name,
+        "step": restored.step,
+        "checkpoint": restored.digest,
+        "prompt": source and [source.name, digest_or_nothing(source)],
         "sample": configs.to_json(config),
     }
-    _claim(folder, settings)
+    _check_claim(folder, settings)
+    quantizer = restored.experiment.config.prepare.quantizer
+    given = None if source is None else read_piece(source, quantizer)
     music = generate_music(restored, config, given)
+    make_folder(folder)
+    write_json(folder / _CLAIM, settings)
     _write_music(folder, music, config, f"{Path(run).name}, step {restored.step}")
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
@@ -85,7 +97,7 @@ def report(run: str, out: str) -> int:
 def demo(out: str, config: Config) -> int:
     """`midigen demo`: all of the above on the Bach chorales of the music21 package."""
     folder = Path(out)
-    _refuse_others(folder, {"corpus", "corpus.partial", "run", "report.html"})
+    check_folder(folder, ("corpus", "corpus.partial", "run", "report.html"))
     corpus = prepare_corpus(["bach"], folder / "corpus", config.prepare)
     _describe(corpus)
     code = train(str(folder / "corpus"), str(folder / "run"), config)
@@ -145,11 +157,11 @@ def _describe_refused(corpus: Corpus) -> None:
         _say(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
 
 
-def _read_prompt(prompt: str) -> Piece:
+def _find_prompt(prompt: str) -> Source:
     sources = find_sources([prompt])
     if len(sources) != 1:
         raise InputError(f"--prompt {prompt}: {len(sources)} pieces; give one MIDI file")
-    return read_piece(sources[0])
+    return sources[0]
 
 
 def _write_samples(run: Path, steps: Sequence[int]) -> None:
@@ -170,7 +182,7 @@ def _write_samples_of(restored: Restored, run: Path) -> None:
     partial = run / "samples" / f"{_step_name(restored.step)}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     _write_music(partial, music, config, f"{run.name}, step {restored.step}")
-    settings = {"run": run.name, "checkpoint": restored.step, "sample": configs.to_json(config)}
+    settings = {"run": run.name, "step": restored.step, "sample": configs.to_json(config)}
     rows.append(partial / "rows.jsonl", _sample_rows(music, settings))
     partial.rename(run / "samples" / _step_name(restored.step))
 
@@ -199,27 +211,12 @@ def _sample_rows(music: Generated, settings: dict) -> list[rows.Row]:
     return [rows.make(name, value, unit, config=settings) for name, value, unit in values]
 
 
-def _claim(folder: Path, settings: dict) -> None:
-    """Make `folder` that of these settings. Raises InputError if it holds anything else."""
-    mark = folder / "settings.json"
-    if mark.is_file():
-        if json.loads(mark.read_text(encoding="utf-8")) != settings:
-            raise InputError(f"{folder}: holds music made with other settings; give another --out")
-        return
-    _refuse_others(folder, set())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(mark, settings)
-
-
-def _refuse_others(folder: Path, mine: set[str]) -> None:
-    """Raises InputError if `folder` is a file, or holds something that is not named in `mine`."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder")
-    others = (
-        sorted(item.name for item in folder.iterdir() if item.name not in mine) if folder.exists() else []
-    )
-    if others:
-        raise InputError(f"{folder}: holds something else ({others[0]}); give an --out that is empty or new")
+def _check_claim(folder: Path, settings: dict) -> None:
+    """Raises InputError if `folder` holds anything but music of these settings."""
+    if not (folder / _CLAIM).is_file():
+        check_folder(folder)
+    elif read_json(folder / _CLAIM, "give another --out") != settings:
+        raise InputError(f"{folder}: holds music made with other settings; give another --out")
 
 
 def _step_name(step: int) -> str:

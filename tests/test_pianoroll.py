@@ -85,11 +85,11 @@ def test_a_failure_leaves_the_old_picture(tmp_path, monkeypatch):
     draw(notes((0, 24, 60, 0)), path)
     before = path.read_bytes()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError
 
     monkeypatch.setattr(pianoroll.Figure, "savefig", fail)
-    with pytest.raises((RuntimeError, TypeError)):
+    with pytest.raises(RuntimeError):
         draw(notes((0, 24, 72, 0)), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

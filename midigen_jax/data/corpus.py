@@ -20,7 +20,7 @@ import numpy as np
 from midigen_jax import config as configs
 from midigen_jax.config import PrepareConfig
 from midigen_jax.errors import InputError
-from midigen_jax.files import write_json
+from midigen_jax.files import read_json, write_json
 from midigen_jax.music.tokens import Tokenizer, Tokens, tokenizer_from_json
 
 FORMAT = 2
@@ -98,7 +98,7 @@ def load_corpus(path: Path) -> Corpus:
     """
     if not (path / "manifest.json").is_file():
         raise InputError(f"{path}: no corpus there; `midigen prepare SOURCE --out {path}` makes one")
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(path / "manifest.json", "prepare it again")
     if manifest.get("format") != FORMAT:
         raise InputError(
             f"{path}: written in corpus format {manifest.get('format')}, this version reads {FORMAT}; "
@@ -107,14 +107,9 @@ def load_corpus(path: Path) -> Corpus:
     try:
         tokens = np.load(path / "tokens.npy", mmap_mode="r", allow_pickle=False)
         lines = (path / "pieces.jsonl").read_text(encoding="utf-8").splitlines()
-        vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        parsed = [json.loads(line) for line in lines]
+        pieces = tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in parsed)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None
-    pieces = [json.loads(line) for line in lines]
-    return Corpus(
-        path,
-        tokens,
-        tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in pieces),
-        tokenizer_from_json(vocab),
-        manifest,
-    )
+    tokenizer = tokenizer_from_json(read_json(path / "vocab.json", "prepare it again"))
+    return Corpus(path, tokens, pieces, tokenizer, manifest)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from midigen_jax.data.corpus import (
     write_facts,
     write_tokens,
 )
-from midigen_jax.data.reading import content_digest, read_all
+from midigen_jax.data.reading import digest_or_nothing, read_all
 from midigen_jax.data.spool import Entry, Spool
 from midigen_jax.data.summary import rows_of, summarise, unknown_share
 from midigen_jax.errors import InputError
+from midigen_jax.files import check_folder
 from midigen_jax.music import key as keys
 from midigen_jax.music.slices import Slices
 from midigen_jax.music.sources import Source, find_sources
@@ -55,14 +56,35 @@ def prepare(
         if name != "none":
             keys.parse_key(name)  # a misspelt key is refused before anything is read
     sources = find_sources(arguments)
-    plan = _hash([configs.to_json(config), [source.name for source in sources]])
-    partial = out.with_name(out.name + ".partial")
-    if _holds(out, plan):
+    if _holds(out, sources, config):
         # An earlier run may have been stopped between its last two lines.
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(_partial(out), ignore_errors=True)
         return load_corpus(out)
+    partial = _partial(out)
     with Spool(partial, _hash(configs.to_json(config))) as spool:
-        _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
+        done = _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
+    try:
+        summary = _assemble(arguments, sources, partial, config)
+    except InputError:
+        # What was read allows no corpus: going on with it would only fail again.
+        shutil.rmtree(partial)
+        raise
+    seconds = time.perf_counter() - start
+    rows.append(partial / "corpus" / "rows.jsonl", rows_of(summary, config, done, seconds))
+    os.replace(partial / "corpus", out)
+    shutil.rmtree(partial)
+    return load_corpus(out)
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def _assemble(
+    arguments: Sequence[str], sources: Sequence[Source], partial: Path, config: PrepareConfig
+) -> dict[str, Any]:
+    """Make the corpus out of the spool, in `partial`/corpus; returns its summary."""
+    with Spool(partial, _hash(configs.to_json(config))) as spool:
         entries = [spool[source.name] for source in sources]
         read = _with_music(entries, arguments, config)
         families, names = _split(read, {source.name: source.split for source in sources}, spool, config)
@@ -75,39 +97,39 @@ def prepare(
         summary = summarise(arguments, entries, pieces, tokenizer) | unknown_share(folder, pieces, tokenizer)
         manifest = {
             "version": __version__,
-            "plan": plan,
+            "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config),
             "config": configs.to_json(config),
             "summary": summary,
             "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
         }
         write_facts(folder, pieces, tokenizer, manifest)
-    seconds = time.perf_counter() - start
-    rows.append(folder / "rows.jsonl", rows_of(summary, config, len(sources), seconds))
-    os.replace(folder, out)
-    shutil.rmtree(partial)
-    return load_corpus(out)
+    return summary
+
+
+def _plan(sources: Iterable[tuple[str, str]], config: PrepareConfig) -> str:
+    """A hash of all that decides what a corpus holds: names and digests of the sources, and the settings."""
+    return _hash([configs.to_json(config), [list(source) for source in sources]])
 
 
 def _hash(value: Any) -> str:
-    """Of all that decides what a corpus or a reading holds, but for the bytes of the files."""
     return hashlib.sha256(json.dumps([FORMAT, value], sort_keys=True).encode()).hexdigest()
 
 
-def _holds(out: Path, plan: str) -> bool:
-    """Whether `out` is the finished corpus of this plan. Raises InputError if it holds anything else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _holds(out: Path, sources: Sequence[Source], config: PrepareConfig) -> bool:
+    """Whether `out` is the finished corpus of these. Raises InputError if it holds anything else."""
+    if not (out / "manifest.json").is_file():
+        check_folder(out)
         return False
-    if (out / "manifest.json").is_file():
-        if load_corpus(out).manifest["plan"] == plan:
-            return True
+    plan = _plan(((source.name, digest_or_nothing(source)) for source in sources), config)
+    if load_corpus(out).manifest.get("plan") != plan:
         raise InputError(f"{out}: holds a corpus of other sources or settings; give another --out")
-    raise InputError(f"{out}: holds something else; give an --out that is empty or not there yet")
+    return True
 
 
 def _read_missing(
     sources: Sequence[Source], spool: Spool, config: PrepareConfig, workers: int, strict: bool
-) -> None:
-    """Read into the spool what is not there yet with the same bytes."""
+) -> int:
+    """Read into the spool what is not there yet with the same bytes; returns how many sources that were."""
     missing = [source for source in sources if not _is_read(source, spool)]
     refused = 0
     with Progress("reading", len(sources), "files", done=len(sources) - len(missing)) as progress:
@@ -117,6 +139,7 @@ def _read_missing(
             spool.append(reading)
             refused += bool(reading.facts.refused)
             progress.advance(note=f"{refused} refused" if refused else "")
+    return len(missing)
 
 
 def _is_read(source: Source, spool: Spool) -> bool:
@@ -124,10 +147,7 @@ def _is_read(source: Source, spool: Spool) -> bool:
     entry = spool.get(source.name)
     if entry is None or entry.facts.refused:
         return False
-    try:
-        return entry.facts.digest == content_digest(source)
-    except InputError:
-        return False
+    return entry.facts.digest == digest_or_nothing(source)
 
 
 def _with_music(entries: Sequence[Entry], arguments: Sequence[str], config: PrepareConfig) -> list[Entry]:

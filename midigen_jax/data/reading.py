@@ -82,9 +82,8 @@ def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> 
 
 def read_source(source: Source, config: PrepareConfig) -> Reading:
     """Read, find the key, transpose, slice, encode, fingerprint. Never raises for what a file holds."""
-    digest = ""
+    digest = digest_or_nothing(source)
     try:
-        digest = content_digest(source)
         piece = read_piece(source, config.quantizer)
     except InputError as error:
         reason = str(error).removeprefix(f"{source.name}: ")
@@ -110,9 +109,12 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     return Reading(facts, NoteTokenizer(config.max_duration).encode(slices), windows)
 
 
-def content_digest(source: Source) -> str:
-    """SHA-256 of the source's bytes. Raises InputError where they cannot be had."""
-    return hashlib.sha256(source.content()).hexdigest()
+def digest_or_nothing(source: Source) -> str:
+    """SHA-256 of the source's bytes; empty where they cannot be had."""
+    try:
+        return hashlib.sha256(source.content()).hexdigest()
+    except InputError:
+        return ""
 
 
 def _without_music(facts: Facts) -> Reading:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from midigen_jax.data.reading import Facts, Reading
 from midigen_jax.errors import InputError
+from midigen_jax.files import check_folder, replacing
 from midigen_jax.music.tokens import Tokens
 
 _TOKEN_BYTES, _WINDOW_BYTES = 8, 8
@@ -44,17 +45,15 @@ class Spool:
     def __init__(self, folder: Path, settings: str):
         """Raises InputError when the folder was left by a command with other settings, or cannot be made."""
         mark = folder / "settings"
-        if folder.exists() and (not mark.is_file() or mark.read_text() != settings):
+        if not mark.is_file():
+            check_folder(folder)
+            with replacing(mark) as partial:
+                partial.write_text(settings)
+        if mark.read_text() != settings:
             raise InputError(
                 f"{folder}: left by an unfinished command with other settings; "
                 "finish that one, or delete the folder"
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not mark.is_file():
-                mark.write_text(settings)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --out") from None
         self.folder = folder
         self._entries: dict[str, Entry] = {}
         self._token = self._window = 0

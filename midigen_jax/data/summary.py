@@ -76,6 +76,7 @@ def unknown_share(folder: Path, pieces: Sequence[CorpusPiece], tokenizer: Tokeni
 
 
 def rows_of(summary: dict[str, Any], config: PrepareConfig, files: int, seconds: float) -> list[rows.Row]:
+    """What `prepare` measured; `files` were read by the command that ended it, in `seconds`."""
     settings = configs.to_json(config)
     values = [
         ("prepare.files", files, "files"),
@@ -83,7 +84,7 @@ def rows_of(summary: dict[str, Any], config: PrepareConfig, files: int, seconds:
         ("prepare.events", sum(summary["events"].values()), "events"),
         ("prepare.hours", summary["hours"], "h"),
         ("prepare.seconds", round(seconds, 3), "s"),
-        ("prepare.ms_per_file", round(1000 * seconds / files, 3), "ms"),
+        ("prepare.ms_per_file", round(1000 * seconds / max(files, 1), 3), "ms"),
     ]
     values += [
         (f"prepare.unknown_share.{name}", share, "share")

@@ -6,7 +6,6 @@ nothing of any network. Models and music are not looked into: the report is made
 """
 
 import base64
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,15 @@ from markupsafe import Markup
 
 from midigen_jax import __version__
 from midigen_jax import rows as row_files
-from midigen_jax.config import Config, flatten, options
+from midigen_jax.config import Config, flatten, from_json, options, to_json
 from midigen_jax.errors import InputError
-from midigen_jax.files import replacing
+from midigen_jax.files import read_json, replacing
 from midigen_jax.listen import audio, curves, pianoroll
 from midigen_jax.rows import Row
 
 _MARK = '<meta name="generator" content="midigen-jax">'  # tells a report of ours from another's file
+
+_REMEDY = "train again, or put back the file that was there"
 
 _SOUNDS = {".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".wav": "audio/wav"}
 _MEDIA = _SOUNDS | {".mid": "audio/midi", ".png": "image/png"}
@@ -59,11 +60,11 @@ def write_report(run: Path, out: Path) -> None:
     Raises InputError when `run` is no run, when a file in it cannot be read, and when `out` is a folder or a
     file that is not an earlier report.
     """
-    config = _read_json(run / "config.json")
-    if config is None:
+    if not (run / "config.json").is_file():
         raise InputError(f"{run}: no run (no config.json); `midigen train CORPUS --out {run}` makes one")
+    config = to_json(from_json(Config, read_json(run / "config.json", _REMEDY)))
     _check_free(out)
-    corpus = _read_json(run / "corpus.json") or {}
+    corpus = read_json(run / "corpus.json", _REMEDY) if (run / "corpus.json").is_file() else {}
     rows = row_files.read(run / "rows.jsonl") if (run / "rows.jsonl").is_file() else []
     checkpoints = tuple(_read_checkpoints(run / "samples", rows))
     kept = [checkpoint.step for checkpoint in checkpoints]
@@ -99,19 +100,6 @@ def _check_free(out: Path) -> None:
         with out.open(encoding="utf-8", errors="replace") as file:
             if _MARK not in file.read(1000):
                 raise InputError(f"{out} is there and is no report: give --out another name, or remove it")
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: not a JSON object; train again, or put back the file that was there")
-    return data
 
 
 def _read_checkpoints(folder: Path, rows: Sequence[Row]) -> Iterator[Checkpoint]:
@@ -165,8 +153,7 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
     table = []
     if (parameters := _last(rows, "model.parameters")) is not None:
         table.append(("parameters", f"{parameters:,.0f}"))
-    # A training that was stopped and gone on with has a row for each stretch.
-    if seconds := sum(row["value"] for row in rows if row.get("name") == "train.seconds"):
+    if (seconds := _last(rows, "train.seconds")) is not None:
         table.append(("training time", f"{seconds // 60:.0f} min {seconds % 60:.0f} s"))
     if speeds := curves.series(rows, "train.events_per_s")[1]:
         table.append(("events a second", f"{median(speeds):,.0f}"))
@@ -233,11 +220,11 @@ def _settings(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str]]
 
 def _commands(run: Path, out: Path, corpus: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What to do next, as (why, command line)."""
-    name, music = shlex.quote(str(run)), shlex.quote(f"{run}-music")
+    name, music, more = (shlex.quote(f"{run}{suffix}") for suffix in ("", "-music", "-continued"))
     wider, path = shlex.quote(f"{run}-wider"), shlex.quote(str(corpus.get("path", "CORPUS")))
     return [
         ("Write more music, a little tamer", f"midigen generate {name} --out {music} --temperature 0.9"),
-        ("Continue a piece of yours", f"midigen generate {name} --out {music} --prompt FILE.mid"),
+        ("Continue a piece of yours", f"midigen generate {name} --out {more} --prompt FILE.mid"),
         ("Train a wider model", f"midigen train {path} --out {wider} --model.width 384"),
         ("Make this report again", f"midigen report {name} --out {shlex.quote(str(out))}"),
     ]

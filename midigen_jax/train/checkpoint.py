@@ -5,8 +5,11 @@ vocabulary and the metrics, written atomically and in the background. The newest
 and those that the config asks for are kept.
 """
 
+import hashlib
+import json
 import logging
 import math
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +26,9 @@ from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokenizer, tokenizer_from_json
 from midigen_jax.train.state import TrainState, init_state, make_optimizer
 
-# A run that is opened for reading is meant to be: Orbax warns of it all the same.
-logging.getLogger("absl").addFilter(lambda record: "is read only" not in record.getMessage())
+# Orbax warns of what is meant to be: a run that is opened for reading, and what a kill left being replaced.
+_EXPECTED = ("is read only", "Attempted to create temporary directory")
+logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _EXPECTED))
 
 FORMAT = 2
 METRIC = "valid.nats_per_event"
@@ -47,6 +51,7 @@ class Restored(NamedTuple):
     network: Network
     experiment: Experiment
     metrics: dict[str, float]
+    digest: str  # tells this checkpoint from those of other experiments
 
 
 class Checkpoints:
@@ -106,9 +111,24 @@ class Checkpoints:
     def restore(self, which: str = "latest") -> Restored:
         """The checkpoint `latest`, `best` (by validation) or of a step number.
 
-        Raises InputError when there is none, or none of that step.
+        A damaged one is named on standard error and passed over, where `latest` was asked for. Raises
+        InputError when there is none, none of that step, or when that one is damaged.
         """
+        steps = self.steps()
         step = self._step(which)
+        older = [known for known in reversed(steps) if known < step] if which == "latest" else []
+        while True:
+            try:
+                return self._restore(step)
+            # Orbax raises what its parts stumble over, which depends on what is missing.
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                damage = f"{self.path / str(step)}: damaged checkpoint ({_first_line(error)})"
+                if not older:
+                    raise InputError(f"{damage}; choose another with --checkpoint, or train again") from None
+                step = older.pop(0)
+                print(f"midigen: {damage}; going back to step {step}", file=sys.stderr)
+
+    def _restore(self, step: int) -> Restored:
         facts = self._manager.restore(
             step, args=ocp.args.Composite(experiment=ocp.args.JsonRestore())
         ).experiment
@@ -123,9 +143,9 @@ class Checkpoints:
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_shape(network, config)))
         ).state
-        meter = (facts["meter"][0], facts["meter"][1])
-        experiment = Experiment(config, tokenizer, facts["tempo"], meter)
-        return Restored(step, TrainState(*state), network, experiment, facts["metrics"])
+        experiment = Experiment(config, tokenizer, facts["tempo"], (facts["meter"][0], facts["meter"][1]))
+        digest = hashlib.sha256(json.dumps([step, facts], sort_keys=True).encode()).hexdigest()
+        return Restored(step, TrainState(*state), network, experiment, facts["metrics"], digest[:16])
 
     def _step(self, which: str) -> int:
         steps = self.steps()
@@ -163,6 +183,10 @@ def _shape(network: Network, config: Config) -> TrainState:
     shapes = jax.eval_shape(lambda: init_state(network, optimizer, 0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _metric(metrics: dict[str, Any]) -> float:
