@@ -1,4 +1,4 @@
-"""The command line: `midigen prepare | train | generate | report | demo`.
+"""The command line: `midigen inspect | prepare | train | generate | report | demo`.
 
 In: words. Out: one call of `commands`, and an exit code: 0, 2 for a mistake of the user's (one line on
 standard error, no traceback), 130 after Ctrl-C. Nothing heavy is imported before the words are understood.
@@ -74,6 +74,12 @@ def _preset_in(words: Sequence[str]) -> Config:
     return PRESETS.get(named[-1], Config()) if named else Config()
 
 
+def _inspect(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from midigen_jax import commands
+
+    return commands.inspect(given.sources, given.out or None, given.limit)
+
+
 def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(Config(), settings).prepare
     from midigen_jax import commands
@@ -109,6 +115,7 @@ def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 _COMMANDS = {
+    "inspect": _inspect,
     "prepare": _prepare,
     "train": _train,
     "generate": _generate,
@@ -157,6 +164,26 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
             allow_abbrev=False,
         )
         return commands[name]
+
+    one = command(
+        "inspect",
+        "SOURCE… | CORPUS [--out FILE] [--limit N]",
+        "say what is in some music or in a corpus, in figures and in one HTML file of pictures",
+        "midigen inspect music.zip --out music.html",
+    )
+    one.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="a MIDI file, a folder, a zip, or bach; or one CORPUS"
+    )
+    one.add_argument(
+        "--out", default="", metavar="FILE", help="the HTML file to write (default: figures alone)"
+    )
+    one.add_argument(
+        "--limit",
+        type=_limit,
+        default=1000,
+        metavar="N",
+        help="look at N pieces at the most, evenly drawn (default: 1000)",
+    )
 
     one = command(
         "prepare",
@@ -259,6 +286,12 @@ def _spell(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None else str(value)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of pieces, 1 or more")
+    return int(text)
 
 
 def _count(text: str) -> int:

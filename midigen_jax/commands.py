@@ -12,11 +12,15 @@ from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config, PrepareConfig, SampleConfig
 from midigen_jax.data.corpus import Corpus, load_corpus
+from midigen_jax.data.inspect import inspect as inspect_music
 from midigen_jax.data.prepare import prepare as prepare_corpus
 from midigen_jax.data.reading import digest_or_nothing
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.listen.audio import synthesize, write_audio
+from midigen_jax.listen.findings import describe
+from midigen_jax.listen.inspect import write_inspection
+from midigen_jax.listen.page import INSPECTION, check_free
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.report import write_report
 from midigen_jax.music.read import read_piece
@@ -31,6 +35,19 @@ from midigen_jax.train.loop import fit
 INTERRUPTED = 130
 
 _CLAIM = "settings.json"  # in a folder of music: what it was made with
+
+
+def inspect(arguments: Sequence[str], out: str | None, limit: int) -> int:
+    """`midigen inspect`."""
+    if out is not None:
+        check_free(INSPECTION, Path(out))  # before the work, not after it
+    found = inspect_music(arguments, limit)
+    for line in describe(found):
+        _say(line)
+    if out is not None:
+        write_inspection(found, Path(out))
+        _say(f"Page in {out}: open it in a browser.")
+    return 0
 
 
 def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int, strict: bool) -> int:

@@ -44,7 +44,10 @@ INSPECTION = Kind("page of `midigen inspect`", "inspect.html.jinja", "midigen-ja
 
 
 def check_free(kind: Kind, out: Path) -> None:
-    """Refuse to write over anything but an earlier page of this kind. Raises InputError."""
+    """Raises InputError where nothing can be written, or anything but an earlier page of this kind is."""
+    folder = next(parent for parent in out.parents if parent.exists())
+    if not folder.is_dir():
+        raise InputError(f"{out}: {folder} is a file and no folder; give another --out")
     if out.is_dir():
         example = out / f"{kind.template.partition('.')[0]}.html"
         raise InputError(f"{out} is a folder: give --out the name of a file, such as {example}")
@@ -57,7 +60,7 @@ def check_free(kind: Kind, out: Path) -> None:
 
 
 def write_page(kind: Kind, out: Path, **values: Any) -> None:
-    """Fill the template of `kind` and write it to `out`. Raises InputError where nothing can be written."""
+    """Fill the template of `kind` and write it to `out`."""
     environment = Environment(
         loader=PackageLoader("midigen_jax.listen", "."),
         autoescape=True,
@@ -68,11 +71,8 @@ def write_page(kind: Kind, out: Path, **values: Any) -> None:
     page = environment.get_template(kind.template).render(
         mark=Markup(kind.mark), version=__version__, **values
     )
-    try:
-        with replacing(out) as partial:
-            partial.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+    with replacing(out) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def data_uri(path: Path) -> str:

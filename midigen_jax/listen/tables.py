@@ -24,6 +24,11 @@ def words(value: Any, share: bool = False) -> str:
     return str(value)
 
 
+def many(count: int, noun: str) -> str:
+    """1 piece, 1,234 pieces."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 _CORPUS_LABELS = {
     "sources": "sources",
     "tokenizer": "tokenizer",
