@@ -99,10 +99,10 @@ def by_split(found: Inspection) -> list[tuple[str, ...]]:
 
 
 def commonest(found: Inspection) -> list[tuple[str, str]]:
-    """The most frequent chord symbols, as (pitches, how often)."""
+    """The most frequent chord symbols, as (pitches, share of the slices that sound and how many)."""
     chords = found.census.whole.chords
     return [
-        (".".join(map(pitch_name, chord)), f"{count:,} times, {100 * count / chords.total():.2f} %")
+        (".".join(map(pitch_name, chord)), f"{100 * count / chords.total():.2f} % ({count:,})")
         for chord, count in ranked(chords)[:_COMMON]
     ]
 
