@@ -11,10 +11,7 @@ from midigen_jax.cli import main
 from midigen_jax.data.inspect import inspect
 from midigen_jax.errors import InputError
 from midigen_jax.listen import findings
-from midigen_jax.listen.chord_charts import draw_vocabulary
 from midigen_jax.listen.inspect import write_inspection
-from midigen_jax.listen.pitch_charts import draw_keys, draw_pitches, draw_polyphony
-from midigen_jax.listen.time_charts import draw_durations, draw_meters, draw_tempos
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.write import write_midi
 
@@ -73,14 +70,6 @@ def pages(home, music, chords):
     return {name: (home / f"{name}.html").read_text("utf-8") for name in ("music", "chords")}
 
 
-def heights(chart, axes: int = 0) -> list[float]:
-    return [bar.get_height() for bar in chart.figure.axes[axes].patches]
-
-
-def labels(chart) -> list[str]:
-    return [label.get_text() for label in chart.figure.axes[0].get_xticklabels()]
-
-
 def test_music_counts_the_same_before_and_after_it_became_a_corpus(music, corpus):
     mine, its = music.census, corpus.census
     for name in ("pieces", "events", "notes", "slices", "chords"):
@@ -129,65 +118,6 @@ def test_chords_that_a_corpus_lost_are_counted_as_unseen(chords):
     assert (len(census.whole.chords), census.whole.chords.total()) == (8, 56)
     assert census.unseen_share == census.held_out.unknown / 16  # two tunes are held out
     assert any("24 of its chords are not in its vocabulary" in line for line in findings.notices(chords))
-
-
-def test_pitches_are_drawn_over_a_keyboard(music):
-    chart = draw_pitches(music.census)
-    bars, keys = chart.figure.axes
-    drawn = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in bars.patches}
-    assert sum(drawn.values()) == pytest.approx(100)
-    assert drawn[48] == pytest.approx(100 / 90)  # the lowest tonic, once
-    assert len(keys.patches) == len(drawn)  # a key for each bar
-    assert [label.get_text() for label in keys.get_xticklabels()] == ["C3", "C4", "C5"]
-    assert "between C3 and A5" in chart.sentence
-
-
-def test_every_key_has_a_bar_beside_that_of_its_signature(music):
-    chart = draw_keys(music.census)
-    assert len(heights(chart)) == 24
-    assert heights(chart)[:12] == [1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1]  # by fifths: no Bb, no B
-    assert labels(chart)[5] == "C\nAm"
-
-
-def test_durations_are_drawn_in_note_values(music):
-    chart = draw_durations(music.census)
-    drawn = dict(zip(labels(chart), heights(chart), strict=False))
-    assert {name: share for name, share in drawn.items() if share} == pytest.approx(
-        {"1/8": 800 / 9, "1/1": 100 / 9}
-    )
-    assert heights(chart)[len(drawn) + list(drawn).index("1/8")] == 100  # of slices
-
-
-def test_polyphony_is_drawn_as_shares_of_the_time(music):
-    assert heights(draw_polyphony(music.census)) == [0, 0, 100, *[0] * 10]
-
-
-def test_tempi_and_meters_are_drawn_as_pieces(music):
-    tempi = draw_tempos(music.census)
-    assert {10 * place: count for place, count in enumerate(heights(tempi)) if count} == {
-        60: 4,
-        90: 3,
-        120: 3,
-    }
-    assert labels(tempi)[-1] == "240+"
-    meters = draw_meters(music.census)
-    assert dict(zip(labels(meters), heights(meters), strict=True)) == {"2/4": 5, "3/4": 5}
-
-
-def test_coverage_is_drawn_and_with_splits_what_is_unseen(music, corpus):
-    alone, both = draw_vocabulary(music.census), draw_vocabulary(corpus.census)
-    assert [line.get_label() for line in alone.figure.axes[0].lines] == ["slices covered"]
-    covered, unseen = both.figure.axes[0].lines
-    assert covered.get_ydata()[-1] == pytest.approx(100)
-    assert unseen.get_ydata()[-1] == pytest.approx(100 * corpus.census.unseen_share)
-
-
-def test_every_picture_has_axes_with_names_and_a_sentence(music):
-    draws = (draw_keys, draw_durations, draw_polyphony, draw_tempos, draw_meters, draw_vocabulary)
-    for chart in (draw(music.census) for draw in draws):
-        assert chart.figure.axes[0].get_xlabel()
-        assert chart.figure.axes[0].get_ylabel()
-        assert chart.sentence.endswith(".")
 
 
 @pytest.mark.parametrize("name", ["music", "chords"])

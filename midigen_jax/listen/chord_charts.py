@@ -8,7 +8,6 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from midigen_jax.listen.bars import Chart
 from midigen_jax.listen.svg import BLUE, ORANGE, dress, legend, new_figure
-from midigen_jax.listen.tables import many
 from midigen_jax.music.census import Census, covered, unseen
 
 _POINTS = 200  # of a curve: enough on a logarithmic axis
@@ -41,11 +40,11 @@ def _about(census: Census) -> str:
     """In words: how large the vocabulary is, and what it leaves out."""
     training = census.training
     shares = covered(training.chords, training.unknown)
-    enough = min(int(np.searchsorted(shares, 0.9)), len(shares) - 1)
-    text = (
-        f"Of {many(len(shares) - 1, 'chord symbol')} the {enough:,} most frequent cover "
-        f"{100 * shares[enough]:.0f} % of the slices that sound. "
-    )
+    size = len(shares) - 1
+    enough = min(int(np.searchsorted(shares, 0.9)), size)
+    some = f"the {enough:,} most frequent of them" if enough < size else "all of them together"
+    where = "training slices" if census.held_out.pieces else "slices"
+    text = f"Chord symbols: {size:,}; {some} cover {100 * shares[enough]:.0f} % of the {where} that sound. "
     left = f"{100 * census.unseen_share:.1f} %"
     if census.held_out.pieces:
         return text + f"With all of them {left} of the held-out slices are still unseen."

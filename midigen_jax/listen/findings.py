@@ -100,10 +100,11 @@ def by_split(found: Inspection) -> list[tuple[str, ...]]:
 
 def commonest(found: Inspection) -> list[tuple[str, str]]:
     """The most frequent chord symbols, as (pitches, share of the slices that sound and how many)."""
-    chords = found.census.whole.chords
+    whole = found.census.whole
+    sounding = whole.chords.total() + whole.unknown
     return [
-        (".".join(map(pitch_name, chord)), f"{100 * count / chords.total():.2f} % ({count:,})")
-        for chord, count in ranked(chords)[:_COMMON]
+        (".".join(map(pitch_name, chord)), f"{100 * count / sounding:.2f} % ({count:,})")
+        for chord, count in ranked(whole.chords)[:_COMMON]
     ]
 
 
@@ -124,8 +125,8 @@ def notices(found: Inspection) -> list[str]:
     if _tokenizer(found) == "chord":
         unknown = found.census.whole.unknown
         said.append(
-            "A corpus of chords strikes every pitch again in every slice, so its notes are more and shorter "
-            f"than those of its sources; {unknown:,} of its chords are not in its vocabulary: silence here."
+            "A corpus of chords strikes every pitch again in every slice, and so its notes are counted here; "
+            f"{unknown:,} of its chords are not in its vocabulary: they are silence here."
         )
     return said
 
