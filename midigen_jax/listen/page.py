@@ -47,7 +47,7 @@ def check_free(kind: Kind, out: Path) -> None:
     """Raises InputError where nothing can be written, or anything but an earlier page of this kind is."""
     folder = next(parent for parent in out.parents if parent.exists())
     if not folder.is_dir():
-        raise InputError(f"{out}: {folder} is a file and no folder; give another --out")
+        raise InputError(f"{out.parent}: cannot be made ({folder} is a file); give another --out")
     if out.is_dir():
         example = out / f"{kind.template.partition('.')[0]}.html"
         raise InputError(f"{out} is a folder: give --out the name of a file, such as {example}")
