@@ -6,7 +6,8 @@ moves is found by rule, left out, and counted.
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,20 @@ Heard = tuple[set[tuple[int, int]], set[tuple[int, int]]]
 """The (tick, pitch) that sound and the (tick, pitch) that are struck, 12 ticks to the quarter."""
 
 
-def parsed(path: Path) -> Any:
-    """The music21 score of a file."""
+@contextmanager
+def music21_unheeded() -> Iterator[None]:
+    """music21 warns of much that does not matter here, such as names in another encoding than UTF-8."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from music21 import converter
+        yield
 
-        return converter.parse(path, forceSource=True)
+
+@music21_unheeded()
+def parsed(path: Path) -> Any:
+    """The music21 score of a file."""
+    from music21 import converter
+
+    return converter.parse(path, forceSource=True)
 
 
 def members(element: Any) -> Iterable[Any]:
@@ -231,6 +239,7 @@ def without_bars(track: Any, per_quarter: int) -> Any:
     return part
 
 
+@music21_unheeded()
 def tracks_without_bars(path: Path) -> list[Any]:
     from music21 import midi
 
