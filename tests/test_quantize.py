@@ -91,19 +91,16 @@ def test_uniform_leaves_the_grid_alone(pairs: list[list[int]], scale: int) -> No
 
 def by_music21(path: Path) -> Notes:
     """The file's notes as music21 itself reads them, drums left out; its ties (at bar lines) joined."""
-    from music21 import converter, note, percussion
+    from music21 import converter
 
-    from midigen_jax.music.read import _part_notes
+    from midigen_jax.music.scores import rows_of
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         score: Any = converter.parse(path, forceSource=True)
     rows = []
     for track, part in enumerate(score.parts):
-        for element in list(part.recurse()):
-            if isinstance(element, note.Unpitched | percussion.PercussionChord):
-                element.activeSite.remove(element)
-        rows += _part_notes(part, track)
+        rows += rows_of(part.flatten(), track)
     return make_notes(*np.array(rows, np.int64).reshape(-1, 4).T)
 
 
