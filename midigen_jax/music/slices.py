@@ -76,11 +76,11 @@ def from_entries(
     )
 
 
-def canonical(slices: Slices) -> Slices:
+def canonical(slices: Slices, trim: bool = True) -> Slices:
     """The same music without what is redundant.
 
     A held pitch that did not sound in the slice before becomes attacked; a slice in which nothing changes
-    joins the one before, so neighbouring rests merge; leading and trailing rests go.
+    joins the one before, so neighbouring rests merge; leading and trailing rests go, unless `trim` is false.
     """
     if len(slices) == 0:
         return slices
@@ -91,7 +91,7 @@ def canonical(slices: Slices) -> Slices:
     changes = np.append(True, (attacks[1:] > 0) | (np.diff(slices.count) != 0))
     kept = np.flatnonzero(changes)
     duration = np.add.reduceat(slices.duration, kept)
-    sounds = slices.count[kept] > 0
+    sounds = (slices.count[kept] > 0) | (not trim)
     if not sounds.any():
         return Slices(slices.duration[:0], slices.start[:1], slices.pitch, slices.attacked)
     inside = slice(int(sounds.argmax()), len(sounds) - int(sounds[::-1].argmax()))
@@ -101,18 +101,21 @@ def canonical(slices: Slices) -> Slices:
     return Slices(duration.astype(np.int32), start.astype(np.int32), slices.pitch[entries], attacked[entries])
 
 
-def slice_notes(notes: Notes) -> Slices:
+def slice_notes(notes: Notes, length: int | None = None) -> Slices:
     """The canonical slices of notes from all tracks together, from the first onset to the last release.
 
-    A pitch that sounds in two tracks is one sounding pitch, attacked whenever a note on it begins.
+    A pitch that sounds in two tracks is one sounding pitch, attacked whenever a note on it begins. With a
+    `length` in ticks the slices go from tick 0 to there, rests at the ends and all.
     """
     onset, duration, pitch, _ = notes.T
-    cuts = np.unique(np.append(onset, onset + duration))
+    ends = [] if length is None else [0, length]
+    cuts = np.unique(np.concatenate([onset, onset + duration, np.array(ends, onset.dtype)]))
     first, last = np.searchsorted(cuts, onset), np.searchsorted(cuts, onset + duration)
     spans = last - first
     within = np.arange(spans.sum()) - np.repeat(np.cumsum(spans) - spans, spans)
     owner = np.repeat(first, spans) + within
-    return canonical(from_entries(np.diff(cuts), owner, np.repeat(pitch, spans), within == 0))
+    entries = from_entries(np.diff(cuts), owner, np.repeat(pitch, spans), within == 0)
+    return canonical(entries, trim=length is None)
 
 
 def to_notes(slices: Slices) -> Notes:

@@ -206,10 +206,12 @@ def _distinct(sources: Iterable[Source]) -> list[Source]:
     seen: set[str] = set()
     result = []
     for source in sources:
-        name, number = source.name, 1
+        # Old collections have names in other encodings: what is no UTF-8 is spelt out.
+        plain = os.fsencode(source.name).decode("utf-8", "backslashreplace")
+        name, number = plain, 1
         while name in seen:
             number += 1
-            name = f"{source.name} ({number})"
+            name = f"{plain} ({number})"
         seen.add(name)
         result.append(replace(source, name=name))
     return result
