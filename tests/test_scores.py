@@ -15,7 +15,14 @@ from midigen_jax.errors import InputError
 from midigen_jax.music import sandbox, scores
 from midigen_jax.music.read import Piece, Source, find_sources, read_piece
 
-LONG = "X:1\nM:4/4\nL:1/8\nK:C\n" + "CDEF GABc|" * 20_000
+
+def tune(bars: int) -> str:
+    """Of eight notes a bar."""
+    return "X:1\nM:4/4\nL:1/8\nK:C\n" + "CDEF GABc|" * bars
+
+
+# It would take hours.
+LONG = tune(20_000)
 
 
 def musicxml(*parts: str, head: str = "") -> str:
@@ -317,21 +324,21 @@ def test_a_process_that_died_meanwhile_is_replaced(read) -> None:
 SCRIPT = """
 import os, signal, sys
 from midigen_jax.music import sandbox
-signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGINT, {"heeds": signal.default_int_handler, "goes on": lambda *_: None}[sys.argv[1]])
 small, long = b"X:1\\nK:C\\nC", sys.stdin.buffer.read()
 sandbox.read_score(".abc", small)
 print(sandbox._workers[os.getpid()].process.pid, flush=True)
 try:
-    sandbox.read_score(".abc", long)
+    print(len(sandbox.read_score(".abc", long).notes), flush=True)
 except KeyboardInterrupt:
     print(len(sandbox.read_score(".abc", small).notes), flush=True)
 """
 
 
-def started() -> "tuple[subprocess.Popen[str], int]":
-    """A program that reads a long score, and the id of the process that does it for it."""
+def started(score: str, manner: str = "heeds") -> "tuple[subprocess.Popen[str], int]":
+    """A program that reads a score, whatever it does on a Ctrl-C; and the process that does it for it."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SCRIPT],
+        [sys.executable, "-W", "error", "-c", SCRIPT, manner],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -340,7 +347,7 @@ def started() -> "tuple[subprocess.Popen[str], int]":
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(LONG)
+    process.stdin.write(score)
     process.stdin.close()
     process.stdin = None
     worker = int(process.stdout.readline())
@@ -353,7 +360,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals to groups of proc
 
 @posix
 def test_a_ctrl_c_ends_the_score_and_leaves_nothing_behind() -> None:
-    process, worker = started()
+    process, worker = started(LONG)
     os.killpg(process.pid, signal.SIGINT)
     said, complaints = process.communicate(timeout=60)
     assert (process.returncode, said.split(), complaints) == (0, ["1"], "")
@@ -361,8 +368,16 @@ def test_a_ctrl_c_ends_the_score_and_leaves_nothing_behind() -> None:
 
 
 @posix
+def test_a_ctrl_c_that_the_program_does_not_heed_does_not_hurt_the_score() -> None:
+    process, _ = started(tune(150), "goes on")
+    os.killpg(process.pid, signal.SIGINT)
+    said, complaints = process.communicate(timeout=60)
+    assert (process.returncode, said.split(), complaints) == (0, ["1200"], "")
+
+
+@posix
 def test_the_process_ends_with_the_one_that_asked_even_in_the_middle_of_a_score() -> None:
-    process, worker = started()
+    process, worker = started(LONG)
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 10
