@@ -168,6 +168,9 @@ def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json: damaged"):
         write_report(tmp_path, tmp_path / "report.html")
+    (tmp_path / "config.json").write_text('{"somebody": "else"}')
+    with pytest.raises(InputError, match="somebody"):
+        write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
