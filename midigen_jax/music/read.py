@@ -72,7 +72,10 @@ def _read_score(suffix: str, content: bytes) -> Piece:
     score = sandbox.read_score(suffix, content)
     if len(score.notes) and score.notes[:, :2].sum(axis=1).max() > _LONGEST_QUARTERS * TICKS_PER_QUARTER:
         raise InputError(f"longer than {_LONGEST_QUARTERS:,} quarters; mend its durations")
-    return Piece(score.notes, score.tempo or _SCORE_TEMPO, score.meter or _DEFAULT_METER)
+    tempo = score.tempo if score.tempo is not None and 4 <= score.tempo <= 1000 else _SCORE_TEMPO
+    above, below = score.meter or _DEFAULT_METER
+    fits = 1 <= above <= 64 and below in (1, 2, 4, 8, 16, 32, 64)
+    return Piece(score.notes, tempo, (above, below) if fits else _DEFAULT_METER)
 
 
 def _read_midi_file(content: bytes, quantizer: Quantizer) -> Piece:
