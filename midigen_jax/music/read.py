@@ -1,4 +1,4 @@
-"""Reading: a source to a piece, through symusic for MIDI and music21 for the chorales that it carries.
+"""Reading: a source to a piece, through symusic for MIDI and music21, in a sandbox, for scores.
 
 What is no music, or lies about itself, raises InputError in one line, so that one bad file among thousands
 can be listed and left out. The parsers are imported when they are needed: they are slow to load.
@@ -6,24 +6,23 @@ can be listed and left out. The parsers are imported when they are needed: they 
 
 import io
 import struct
-import warnings
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
 
 from midigen_jax.errors import InputError
-from midigen_jax.music import quantize
+from midigen_jax.music import frames, quantize, sandbox, scores
 from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
-from midigen_jax.music.sources import Source, chorale_folder, find_sources
+from midigen_jax.music.sources import Source, find_sources
 
 __all__ = ["Piece", "Quantizer", "Source", "find_sources", "read_piece"]
 
 Quantizer = Literal["adaptive", "music21", "uniform"]
 
 _DEFAULT_TEMPO = 120.0
-_CHORALE_TEMPO = 90.0
+# Most scores say no number, and this is walking pace. MIDI's own default is for MIDI.
+_SCORE_TEMPO = 90.0
 _DEFAULT_METER = (4, 4)
 # Thirteen hours at 120: a longer "piece" is a broken delta time, and would become endless rests.
 _LONGEST_QUARTERS = 100_000
@@ -37,41 +36,71 @@ class Piece:
     tempo: float = _DEFAULT_TEMPO
     """quarters a minute"""
     meter: tuple[int, int] = _DEFAULT_METER
+    length: int | None = None
+    """ticks, where rests at the ends count (frame files): notes are anywhere in 0..length"""
+    frame: int | None = None
+    """ticks in a frame (frame files)"""
 
 
-def read_piece(source: Source, quantizer: Quantizer = "adaptive") -> Piece:
-    """The piece at `source`, drums left out. Chorales are on the grid already: no quantiser touches them.
+def read_piece(source: Source, quantizer: Quantizer = "adaptive", frame_ticks: int = 0) -> Piece:
+    """The piece at `source`, drums left out. Only MIDI is quantised: scores are written on a grid.
 
+    frame_ticks: in a frame of a frame file; 0 is what `frames.known_ticks` knows of the file's name.
     Raises InputError, which names the source, for what cannot be read or holds no notes.
     """
-    if source.member is None and source.path.suffix == ".mxl" and source.path.parent == chorale_folder():
-        return _read_chorale(source)
     content = source.content()
-    per_quarter = _check_header(source.name, content)
     try:
-        piece = _read_midi(content, per_quarter, quantizer)
+        if source.suffix in frames.SUFFIXES:
+            piece = _read_frames(content, frame_ticks or frames.known_ticks(source.path.name))
+        elif source.suffix in scores.SUFFIXES:
+            piece = _read_score(source.suffix, content)
+        else:
+            piece = _read_midi_file(content, quantizer)
     except InputError as error:
         raise InputError(f"{source.name}: {error}") from None
-    # The parsers raise whatever they stumble over; to the user it is all one: the file is broken.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{source.name}: damaged MIDI ({reason}); export it again") from None
     if len(piece.notes) == 0:
         raise InputError(f"{source.name}: no notes in it besides drums; leave it out")
     return piece
 
 
-def _check_header(name: str, content: bytes) -> int:
+def _read_frames(content: bytes, ticks: int) -> Piece:
+    notes, length = frames.read_frames(content, ticks)
+    return Piece(notes, length=length, frame=ticks)
+
+
+def _read_score(suffix: str, content: bytes) -> Piece:
+    score = sandbox.read_score(suffix, content)
+    if len(score.notes) and score.notes[:, :2].sum(axis=1).max() > _LONGEST_QUARTERS * TICKS_PER_QUARTER:
+        raise InputError(f"longer than {_LONGEST_QUARTERS:,} quarters; mend its durations")
+    tempo = score.tempo if score.tempo is not None and 4 <= score.tempo <= 1000 else _SCORE_TEMPO
+    above, below = score.meter or _DEFAULT_METER
+    fits = 1 <= above <= 64 and below in (1, 2, 4, 8, 16, 32, 64)
+    return Piece(score.notes, tempo, (above, below) if fits else _DEFAULT_METER)
+
+
+def _read_midi_file(content: bytes, quantizer: Quantizer) -> Piece:
+    per_quarter = _check_header(content)
+    try:
+        return _read_midi(content, per_quarter, quantizer)
+    except InputError:
+        raise
+    # The parsers raise whatever they stumble over; to the user it is all one: the file is broken.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"damaged MIDI ({reason}); export it again") from None
+
+
+def _check_header(content: bytes) -> int:
     """Ticks in a quarter. Parsers let through what is checked here, and then compute nonsense."""
     if len(content) < 14 or content[:4] != b"MThd":
-        raise InputError(f"{name}: not a MIDI file; convert it to .mid first")
+        raise InputError("not a MIDI file; convert it to .mid first")
     form, _, division = struct.unpack(">HHH", content[8:14])
     if form > 1:
-        raise InputError(f"{name}: MIDI format {form} is not supported; export it as format 0 or 1")
+        raise InputError(f"MIDI format {form} is not supported; export it as format 0 or 1")
     if division & 0x8000:
-        raise InputError(f"{name}: its time is in SMPTE frames, not beats; export it with beats")
+        raise InputError("its time is in SMPTE frames, not beats; export it with beats")
     if division == 0:
-        raise InputError(f"{name}: damaged MIDI (no ticks in a quarter); export it again")
+        raise InputError("damaged MIDI (no ticks in a quarter); export it again")
     return int(division)
 
 
@@ -134,46 +163,3 @@ def _music21_notes(content: bytes, per_quarter: int) -> Notes:
         for column, values in zip(columns, (onset, duration, pitch, np.full_like(onset, index)), strict=True):
             column.append(values)
     return make_notes(*(np.concatenate(column) for column in columns))
-
-
-def _read_chorale(source: Source) -> Piece:
-    """A score of the music21 package. Its own files are trusted: others can make music21 run for hours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from music21 import converter
-
-        # music21's cache of parsed scores lies in a folder that anyone on the machine may write to.
-        score: Any = converter.parse(source.path, forceSource=True)
-    rows = [row for track, part in enumerate(score.parts) for row in _part_notes(part, track)]
-    flat = score.flatten()
-    marks = [mark.getQuarterBPM() for mark in flat.getElementsByClass("MetronomeMark")]
-    meters = [(item.numerator, item.denominator) for item in flat.getElementsByClass("TimeSignature")]
-    tempo = next((float(mark) for mark in marks if mark), _CHORALE_TEMPO)
-    onset, duration, pitch, track = np.array(rows, np.int64).reshape(-1, 4).T
-    return Piece(make_notes(onset, duration, pitch, track), tempo, next(iter(meters), _DEFAULT_METER))
-
-
-def _part_notes(part: Any, track: int) -> list[list[int]]:
-    """Onset, duration, pitch, track of a music21 part's notes; ties joined, grace notes left out."""
-    rows: list[list[int]] = []
-    tied: dict[int, list[int]] = {}
-    for element in part.flatten().notes:
-        if element.duration.isGrace:
-            continue
-        onset, end = _ticks(element.offset), _ticks(element.offset + element.quarterLength)
-        for note in element.notes if element.isChord else (element,):
-            row = [onset, end - onset, note.pitch.midi, track]
-            before = tied.pop(note.pitch.midi, None)
-            goes_on = note.tie is not None and note.tie.type in ("continue", "stop")
-            if goes_on and before is not None and before[0] + before[1] == onset:
-                before[1] += row[1]
-                row = before
-            else:
-                rows.append(row)
-            if note.tie is not None and note.tie.type in ("start", "continue"):
-                tied[note.pitch.midi] = row
-    return rows
-
-
-def _ticks(quarters: float | Fraction) -> int:
-    return round(quarters * TICKS_PER_QUARTER)
