@@ -45,6 +45,7 @@ class PrepareConfig:
     only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
     profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
+    frame_ticks: int = _option(0, "ticks a frame of piano-roll files, 12 a quarter; 0: as known, else 3")
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
     valid_share: float = _option(0.1, "share of pieces kept for validation")
@@ -53,6 +54,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
+        _require(0 <= self.frame_ticks <= 96, "prepare.frame_ticks", self.frame_ticks, "0 to 96")
         count = self.min_chord_count
         _require(1 <= count <= _MOST, "prepare.min_chord_count", count, "1 or more")
         for name in ("valid_share", "test_share"):
