@@ -26,6 +26,7 @@ from midigen_jax.config import (
 )
 from midigen_jax.errors import InputError
 
+_METAVARS = {"prepare.tracks": "{all,piano,melody,N}"}
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
 
 
@@ -219,7 +220,7 @@ def _add(parser: argparse.ArgumentParser, title: str, kind: type, prefix: str, d
             *flags,
             dest=prefix + name,
             default=argparse.SUPPRESS,
-            metavar=_metavar(kind_of_value),
+            metavar=_METAVARS.get(prefix + name) or _metavar(kind_of_value),
             help=f"{help} (default: {default})".replace("%", "%%"),
         )
 

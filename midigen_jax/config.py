@@ -7,6 +7,7 @@ a checkpoint carries it, and an ablation arm is a mapping of dotted names to val
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,7 @@ class PrepareConfig:
     transpose: str = _option("none", "move every piece to this tonic: none, or C, F#, Bb …")
     only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
+    tracks: str = _option("all", "what is read, never drums: all, piano, melody, or the Nth track with notes")
     profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
@@ -47,6 +49,8 @@ class PrepareConfig:
     seed: int = _option(0, "seed of the split")
 
     def __post_init__(self) -> None:
+        named = self.tracks in ("all", "piano", "melody") or re.fullmatch("[1-9][0-9]{0,4}", self.tracks)
+        _require(bool(named), "tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         _require(self.max_duration >= 1, "max_duration", self.max_duration, "at least 1 tick")
         _require(self.min_chord_count >= 1, "min_chord_count", self.min_chord_count, "at least 1")
         for name in ("valid_share", "test_share"):
