@@ -32,9 +32,9 @@ def off(pitch: int, delta: int = 0, channel: int = 0) -> bytes:
     return bytes([delta, 0x80 | channel, pitch, 0])
 
 
-def midi(*tracks: bytes, form: int = 1, per_quarter: int = 12) -> bytes:
-    """A file of tracks without their ends. With 12 ticks to a quarter, bytes are ticks."""
-    chunks = [b"MTrk" + struct.pack(">I", len(track + END)) + track + END for track in tracks]
+def midi(*tracks: bytes, form: int = 1, per_quarter: int = 12, end: bytes = END) -> bytes:
+    """A file of tracks that lack their ends. With 12 ticks to a quarter, a delta byte counts ticks."""
+    chunks = [b"MTrk" + struct.pack(">I", len(track + end)) + track + end for track in tracks]
     return struct.pack(">4sIHHH", b"MThd", 6, form, len(tracks), per_quarter) + b"".join(chunks)
 
 
@@ -100,7 +100,7 @@ def test_an_absurd_meter_is_the_default(tmp_path: Path, meter: bytes) -> None:
 def test_tempo_and_meter_are_the_first_of_all_tracks(tmp_path: Path) -> None:
     tempo, meter = b"\xff\x51\x03\x0f\x42\x40", b"\xff\x58\x04\x03\x03\x18\x08"
     late = b"\x18\xff\x51\x03\x07\xa1\x20" + b"\x00\xff\x58\x04\x05\x02\x18\x08"
-    piece = read(tmp_path, midi(on(60) + off(60, 12) + late, b"\x00" + tempo + b"\x00" + meter))
+    piece = read(tmp_path, midi(late, on(60) + off(60, 12) + late, b"\x00" + tempo + b"\x00" + meter, late))
     assert (round(piece.tempo, 3), piece.meter) == (60, (3, 8))
 
 
@@ -180,7 +180,7 @@ PART = b"\x00\xf7\x02\x01\xf7"  # of a system exclusive message: it takes the le
 MISLEADING = [
     (on(60) + off(60, 12) + END + on(62) + off(62, 12), "goes on after its end"),
     (PART + on(60) + off(60, 12), "system messages in parts"),
-    (on(60) + b"\x00\xf0\x01\xf7" + b"\x0c\x3c\x00", "without its status"),
+    (on(60) + b"\x00\xf0\x01\x40" + b"\x0c\x3c\x00", "without its status"),
 ]
 
 
@@ -190,6 +190,11 @@ def test_what_would_be_misread_is_refused(
     tmp_path: Path, track: bytes, words: str, quantizer: Quantizer
 ) -> None:
     assert words in refusal(tmp_path, midi(track), quantizer)
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_a_track_without_its_end_is_refused(tmp_path: Path, quantizer: Quantizer) -> None:
+    assert "cut short" in refusal(tmp_path, midi(on(60) + off(60, 12), end=b""), quantizer)
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)

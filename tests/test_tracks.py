@@ -64,7 +64,7 @@ def test_of_many_melodies_the_highest_wins() -> None:
 
 
 def test_a_chord_is_as_high_as_its_top_note() -> None:
-    chords = make_notes([0, 0, 0, 0], [12] * 4, [70, 40, 30, 65], [0, 0, 0, 1])
+    chords = make_notes([0, 0, 12, 12, 0, 12], [12] * 6, [70, 40, 72, 42, 65, 67], [0, 0, 0, 0, 1, 1])
     assert chosen(chords, [Track(number=0), Track(number=1)], "melody") == [0]
 
 
@@ -160,10 +160,17 @@ def test_drums_are_no_track(tmp_path: Path, quantizer: Quantizer) -> None:
         read(tmp_path, SONG, quantizer, "4")
 
 
+def test_where_there_is_nothing_there_is_nothing_to_choose_from(tmp_path: Path) -> None:
+    for quantizer in ("adaptive", "music21"):
+        with pytest.raises(InputError, match="no notes in it besides drums"):
+            read(tmp_path, [struck([(0, 4, 38)], DRUMS)], quantizer, "piano")
+
+
 @pytest.mark.parametrize("quantizer", ["adaptive", "uniform", "music21"])
 def test_a_program_that_changes_is_the_piano_for_a_while(tmp_path: Path, quantizer: Quantizer) -> None:
-    strings = [mido.Message("program_change", program=48), *struck(TUNE, program=48)]
-    track = [*struck(CHORDS, program=4), *strings]
+    *piano, last_release = struck(CHORDS, program=4)
+    change, *strings = struck(TUNE, program=48)
+    track = [*piano, change, last_release, *strings]
     assert read(tmp_path, [track], quantizer, "piano").notes[:, 2].tolist() == [60, 62]
     assert read(tmp_path, [track], quantizer, "1").notes[:, 2].tolist() == [60, 62, 72, 74]
 

@@ -80,7 +80,7 @@ _RELEASES = [
 
 def _stuck(track: bytes, score: Any, per_quarter: int) -> int:
     """Keys that are still down when the track ends: the notes that come when all are let go there."""
-    channels = [channel for channel in range(16) if channel != DRUMS and 0x90 | channel in track]
+    channels = [channel for channel in range(16) if 0x90 | channel in track]
     if not channels:
         return 0
     releases = b"\x00".join(_RELEASES[channel] for channel in channels)
