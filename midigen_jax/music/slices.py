@@ -112,7 +112,9 @@ def canonical(slices: Slices) -> Slices:
         return Slices(slices.duration[:0], slices.start[:1], slices.pitch, slices.attacked)
     inside = slice(int(sounds.argmax()), len(sounds) - int(sounds[::-1].argmax()))
     kept, duration = kept[inside], duration[inside]
-    entries = np.isin(np.arange(len(slices)), kept)[owner]
+    is_kept = np.zeros(len(slices), np.bool_)
+    is_kept[kept] = True
+    entries = is_kept[owner]
     start = np.append(0, np.cumsum(slices.count[kept]))
     return Slices(duration.astype(np.int32), start.astype(np.int32), slices.pitch[entries], attacked[entries])
 
