@@ -2,12 +2,16 @@
 
 Arrays in JAX code carry their axes as a suffix, so that a line reads as maths:
 
-    B  batch rows            P  pitch ids (or chord symbols)
-    T  time, in events       R  duration ids
-    D  width of the model    L  layers
-    W  attention window      N  events of a corpus, or replicas of a run
+    B  batch rows                           P  pitch ids (or chord symbols)
+    T  time: events that are read           R  duration ids
+    S  T and the event before or after it   V  ids of either vocabulary
+    D  width of the model                   C  crops of an epoch
+    I  width of a layer's input             M  events of a corpus
+    G  gates, 4 D                           N  rows and times together, or events that are written
+    K  what a carry keeps, or a sum is over; its docstring says which
 
-`hidden_BTD` is a batch of sequences of vectors, `logits_BTP` scores every pitch id at every event.
+A digit is a length: `event_S2`, `seen_B1`. `hidden_BTD` is a batch of sequences of vectors, `logits_BTP`
+scores every pitch id at every event.
 """
 
 __version__ = "0.1.0"

@@ -1,10 +1,13 @@
-"""The command line: `midigen prepare | train | generate | report | demo`.
+"""The command line: `midigen inspect | prepare | train | generate | report | demo`.
 
 In: words. Out: one call of `commands`, and an exit code: 0, 2 for a mistake of the user's (one line on
 standard error, no traceback), 130 after Ctrl-C. Nothing heavy is imported before the words are understood.
 """
 
 import argparse
+import errno
+import io
+import itertools
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,12 +16,7 @@ from typing import Any, Literal, NoReturn
 from midigen_jax import __version__
 from midigen_jax.config import (
     PRESETS,
-    BatchConfig,
     Config,
-    ModelConfig,
-    PrepareConfig,
-    SampleConfig,
-    TrainConfig,
     nearest,
     options,
     override,
@@ -26,16 +24,27 @@ from midigen_jax.config import (
 )
 from midigen_jax.errors import InputError
 
+# What the machine denies: no fault of the program, and nothing that a traceback would explain.
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
 _METAVARS = {"prepare.tracks": "{all,piano,melody,N}"}
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the arguments are those of the process unless `words` are given."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     try:
         return _run(sys.argv[1:] if words is None else words)
     except InputError as error:
         print(f"midigen: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        print(f"midigen: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("midigen: interrupted; the same command goes on where it was", file=sys.stderr)
@@ -43,24 +52,40 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    parser, commands = _parsers()
+    parser, commands = _parsers(_preset_in(words))
     if words and not words[0].startswith("-") and words[0] not in commands:
         raise InputError(f"no command {words[0]!r}: {nearest(words[0], commands)}")
     given, unknown = parser.parse_known_args(words)
+    # An unknown flag is named before a missing one: it may be the missing one, misspelt.
     if unknown:
         flags = [flag for action in commands[given.command]._actions for flag in action.option_strings]
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         hint = nearest(word.split("=")[0], flags) if word.startswith("-") else "it takes no such argument"
         raise InputError(f"{given.command}: unknown {word!r}: {hint}")
+    if given.out is None:
+        raise InputError(f"{given.command}: --out is missing; `midigen {given.command} --help` tells more")
     settings = {name: value for name, value in vars(given).items() if "." in name}
     return _COMMANDS[given.command](given, settings)
+
+
+def _preset_in(words: Sequence[str]) -> Config:
+    """The preset that `words` ask for, as far as one can tell before they are parsed."""
+    named = [after for word, after in itertools.pairwise(words) if word == "--preset"]
+    named += [word.removeprefix("--preset=") for word in words if word.startswith("--preset=")]
+    return PRESETS.get(named[-1], Config()) if named else Config()
+
+
+def _inspect(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from midigen_jax import commands
+
+    return commands.inspect(given.sources, given.out or None, given.limit)
 
 
 def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(Config(), settings).prepare
     from midigen_jax import commands
 
-    return commands.prepare(given.sources, given.out, config, given.workers)
+    return commands.prepare(given.sources, given.out, config, given.workers, given.strict)
 
 
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -91,6 +116,7 @@ def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 _COMMANDS = {
+    "inspect": _inspect,
     "prepare": _prepare,
     "train": _train,
     "generate": _generate,
@@ -115,7 +141,8 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; `{self.prog} --help` tells more")
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser and those of the commands; `base` has the defaults that `--help` shows."""
     parser = _Parser(
         prog="midigen",
         description="Symbolic music with LSTMs: from MIDI to a trained model to new MIDI.",
@@ -140,13 +167,33 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         return commands[name]
 
     one = command(
+        "inspect",
+        "SOURCE… | CORPUS [--out FILE] [--limit N]",
+        "say what is in some music or in a corpus, in figures and in one HTML file of pictures",
+        "midigen inspect music.zip --out music.html",
+    )
+    one.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="a MIDI file, a folder, a zip, or bach; or one CORPUS"
+    )
+    one.add_argument(
+        "--out", default="", metavar="FILE", help="the HTML file to write (default: figures alone)"
+    )
+    one.add_argument(
+        "--limit",
+        type=_limit,
+        default=1000,
+        metavar="N",
+        help="look at N pieces at the most, evenly drawn (default: 1000)",
+    )
+
+    one = command(
         "prepare",
         "SOURCE… --out CORPUS [--SETTING VALUE …]",
         "turn music into a corpus folder",
         "midigen prepare music.zip more/ --out corpora/mine --tokenizer chord --transpose C",
     )
     one.add_argument("sources", nargs="+", metavar="SOURCE", help="a MIDI file, a folder, a zip, or bach")
-    one.add_argument("--out", required=True, metavar="CORPUS", help="the folder to make")
+    one.add_argument("--out", metavar="CORPUS", help="the folder to make")
     one.add_argument(
         "--workers",
         type=_count,
@@ -154,7 +201,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="N",
         help="processes that read files (default: one a core)",
     )
-    _add(one, "settings", PrepareConfig, "prepare.", dotted=False)
+    one.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    _add(one, "settings", Config().prepare, "prepare.", dotted=False)
 
     one = command(
         "train",
@@ -163,11 +211,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "midigen train corpora/bach --out runs/wide --model.width 384 --epochs 20",
     )
     one.add_argument("corpus", metavar="CORPUS", help="a folder that `midigen prepare` made")
-    one.add_argument("--out", required=True, metavar="RUN", help="the folder of the run")
+    one.add_argument("--out", metavar="RUN", help="the folder of the run")
     one.add_argument(
         "--preset", default="default", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: default)"
     )
-    _add_experiment(one)
+    _add_experiment(one, base)
 
     one = command(
         "generate",
@@ -176,12 +224,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "midigen generate runs/wide --out music --count 8 --temperature 0.9",
     )
     one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
-    one.add_argument("--out", required=True, metavar="FOLDER", help="the folder for the music")
+    one.add_argument("--out", metavar="FOLDER", help="the folder for the music")
     one.add_argument("--prompt", metavar="FILE", help="a MIDI file to go on from")
     one.add_argument(
         "--checkpoint", default="best", metavar="WHICH", help="best, latest or a step (default: best)"
     )
-    _add(one, "settings", SampleConfig, "sample.", dotted=False)
+    _add(one, "settings", Config().sample, "sample.", dotted=False)
 
     one = command(
         "report",
@@ -190,7 +238,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "midigen report runs/wide --out wide.html",
     )
     one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
-    one.add_argument("--out", required=True, metavar="FILE", help="the file to write")
+    one.add_argument("--out", metavar="FILE", help="the file to write")
 
     one = command(
         "demo",
@@ -198,22 +246,22 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "prepare Bach chorales, train, and write a report to listen to, in minutes",
         "midigen demo --out demo",
     )
-    one.add_argument("--out", required=True, metavar="FOLDER", help="the folder for all of it")
-    _add_experiment(one)
+    one.add_argument("--out", metavar="FOLDER", help="the folder for all of it")
+    _add_experiment(one, base)
     return parser, commands
 
 
-def _add_experiment(parser: argparse.ArgumentParser) -> None:
-    for title, kind in (("model", ModelConfig), ("batch", BatchConfig), ("train", TrainConfig)):
-        _add(parser, title, kind, f"{title}.")
-    _add(parser, "sample: the samples written after training", SampleConfig, "sample.")
+def _add_experiment(parser: argparse.ArgumentParser, base: Config) -> None:
+    for title, config in (("model", base.model), ("batch", base.batch), ("train", base.train)):
+        _add(parser, title, config, f"{title}.")
+    _add(parser, "sample: the samples written after training", base.sample, "sample.")
 
 
-def _add(parser: argparse.ArgumentParser, title: str, kind: type, prefix: str, dotted: bool = True) -> None:
-    """A flag for each field of a config class. Values stay text: `override` reads and checks them."""
+def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, dotted: bool = True) -> None:
+    """A flag for each field of a config. Values stay text: `override` reads and checks them."""
     group = parser.add_argument_group(title)
-    for name, (kind_of_value, help) in options(kind).items():
-        default = _spell(getattr(kind(), name))
+    for name, (kind_of_value, help) in options(type(config)).items():
+        default = _spell(getattr(config, name))
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
         group.add_argument(
@@ -236,7 +284,15 @@ def _spell(value: object) -> str:
     """A default as one would type it."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return "none" if value is None else str(value)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of pieces, 1 or more")
+    return int(text)
 
 
 def _count(text: str) -> int:

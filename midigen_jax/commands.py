@@ -3,7 +3,6 @@
 Every function returns the exit code of the process.
 """
 
-import json
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -13,15 +12,19 @@ from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config, PrepareConfig, SampleConfig
 from midigen_jax.data.corpus import Corpus, load_corpus
+from midigen_jax.data.inspect import inspect as inspect_music
 from midigen_jax.data.prepare import prepare as prepare_corpus
+from midigen_jax.data.reading import digest_or_nothing
 from midigen_jax.errors import InputError
-from midigen_jax.files import write_json
+from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.listen.audio import synthesize, write_audio
+from midigen_jax.listen.findings import describe
+from midigen_jax.listen.inspect import write_inspection
+from midigen_jax.listen.page import INSPECTION, check_free
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.report import write_report
-from midigen_jax.music.notes import Notes
 from midigen_jax.music.read import read_piece
-from midigen_jax.music.sources import find_sources
+from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated
@@ -31,10 +34,25 @@ from midigen_jax.train.loop import fit
 
 INTERRUPTED = 130
 
+_CLAIM = "settings.json"  # in a folder of music: what it was made with
 
-def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int) -> int:
+
+def inspect(arguments: Sequence[str], out: str | None, limit: int) -> int:
+    """`midigen inspect`."""
+    if out is not None:
+        check_free(INSPECTION, Path(out))  # before the work, not after it
+    found = inspect_music(arguments, limit)
+    for line in describe(found):
+        _say(line)
+    if out is not None:
+        write_inspection(found, Path(out))
+        _say(f"Page in {out}: open it in a browser.")
+    return 0
+
+
+def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: int, strict: bool) -> int:
     """`midigen prepare`."""
-    corpus = prepare_corpus(sources, Path(out), config, workers)
+    corpus = prepare_corpus(sources, Path(out), config, workers, strict)
     _describe(corpus)
     _say(f"Corpus in {out}. Next: midigen train {shlex.quote(out)} --out RUN")
     return 0
@@ -43,7 +61,12 @@ def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: in
 def train(corpus: str, out: str, config: Config) -> int:
     """`midigen train`: training, then samples of the checkpoints that were kept."""
     run = Path(out)
-    done = fit(load_corpus(Path(corpus)), config, run)
+    music = load_corpus(Path(corpus))
+    for name in ("tokenizer", "transpose"):
+        wanted, there = getattr(config.prepare, name), getattr(music.config, name)
+        if config.prepare != PrepareConfig() and wanted != there:
+            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {there}.")
+    done = fit(music, config, run)
     if done.step < done.steps:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
         return INTERRUPTED
@@ -56,18 +79,23 @@ def train(corpus: str, out: str, config: Config) -> int:
 def generate(run: str, out: str, config: SampleConfig, prompt: str | None, checkpoint: str) -> int:
     """`midigen generate`."""
     folder = Path(out)
-    notes = None if prompt is None else _read_prompt(prompt)
     with open_run(Path(run)) as checkpoints:
         restored = checkpoints.restore(checkpoint)
+    source = None if prompt is None else _find_prompt(prompt)
     settings = {
         "run": Path(run).name,
-        "checkpoint": restored.step,
-        "prompt": prompt and Path(prompt).name,
+        "step": restored.step,
+        "checkpoint": restored.digest,
+        "prompt": source and [source.name, digest_or_nothing(source)],
         "sample": configs.to_json(config),
     }
-    _claim(folder, settings)
-    music = generate_music(restored, config, notes)
-    _write_music(folder, music.pieces, config, f"{Path(run).name}, step {restored.step}")
+    _check_claim(folder, settings)
+    quantizer = restored.experiment.config.prepare.quantizer
+    given = None if source is None else read_piece(source, quantizer)
+    music = generate_music(restored, config, given)
+    make_folder(folder)
+    write_json(folder / _CLAIM, settings)
+    _write_music(folder, music, config, f"{Path(run).name}, step {restored.step}")
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
         f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
@@ -86,7 +114,7 @@ def report(run: str, out: str) -> int:
 def demo(out: str, config: Config) -> int:
     """`midigen demo`: all of the above on the Bach chorales of the music21 package."""
     folder = Path(out)
-    _refuse_others(folder, {"corpus", "corpus.partial", "run", "report.html"})
+    check_folder(folder, ("corpus", "corpus.partial", "run", "report.html"))
     corpus = prepare_corpus(["bach"], folder / "corpus", config.prepare)
     _describe(corpus)
     code = train(str(folder / "corpus"), str(folder / "run"), config)
@@ -117,30 +145,40 @@ def _describe(corpus: Corpus) -> None:
     _say(
         f"{sum(pieces.values())} pieces ("
         + ", ".join(f"{name} {count}" for name, count in pieces.items())
-        + f"), {sum(events.values()):,} events, {facts['hours']:.1f} hours of music"
+        + f"), {facts['hours']:.1f} hours of music"
     )
+    _say(f"{facts['notes']:,} notes, {facts['slices']:,} slices, {sum(events.values()):,} events")
     sizes = f"{facts['pitch_size']} pitch ids, {facts['duration_size']} duration ids"
     _say(f"{facts['tokenizer']} tokenizer: {sizes}")
-    if facts["share_a_family"]:
-        _say(
-            f"{facts['share_a_family']} pieces share music with another one; each such family is in one split"
-        )
-    if facts["other_keys"]:
-        _say(f"{facts['other_keys']} pieces in other keys left out")
     for name, share in facts.get("unknown_share", {}).items():
         _say(f"{share:.1%} of the chords of the {name} split are not in the vocabulary (<unk>)")
-    refused = corpus.manifest["quarantine"]
-    for name, reason in list(refused.items())[:5]:
-        _say(f"refused {name}: {reason}")
-    if len(refused) > 5:
-        _say(f"… {len(refused)} refused in all: see {corpus.path / 'manifest.json'}")
+    if facts["share_a_family"]:
+        copies = f", {facts['duplicates']} of them as the same file" if facts["duplicates"] else ""
+        _say(f"{facts['share_a_family']} pieces share music with another one{copies}: kept in one split")
+    for name, count in facts["leaked"].items():
+        if count:
+            _say(f"{count} pieces of the given {name} split share music with one in training")
+    if facts["other_keys"]:
+        _say(f"{facts['other_keys']} pieces in other keys left out")
+    _describe_refused(corpus)
 
 
-def _read_prompt(prompt: str) -> Notes:
+def _describe_refused(corpus: Corpus) -> None:
+    """How many files could not be read and why, with a name for each reason."""
+    names = corpus.manifest["quarantine"]
+    if not names:
+        return
+    _say(f"{len(names)} files could not be read; {corpus.path / 'manifest.json'} lists them:")
+    for reason, count in corpus.manifest["summary"]["reasons"].items():
+        example = next(name for name, text in names.items() if text.startswith(reason))
+        _say(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
+
+
+def _find_prompt(prompt: str) -> Source:
     sources = find_sources([prompt])
     if len(sources) != 1:
         raise InputError(f"--prompt {prompt}: {len(sources)} pieces; give one MIDI file")
-    return read_piece(sources[0]).notes
+    return sources[0]
 
 
 def _write_samples(run: Path, steps: Sequence[int]) -> None:
@@ -156,27 +194,27 @@ def _write_samples(run: Path, steps: Sequence[int]) -> None:
 
 def _write_samples_of(restored: Restored, run: Path) -> None:
     """Written beside its place and renamed, so that a folder of samples is always whole."""
-    config = restored.config.sample
+    config = restored.experiment.config.sample
     music = generate_music(restored, config)
     partial = run / "samples" / f"{_step_name(restored.step)}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    _write_music(partial, music.pieces, config, f"{run.name}, step {restored.step}")
-    settings = {"run": run.name, "checkpoint": restored.step, "sample": configs.to_json(config)}
+    _write_music(partial, music, config, f"{run.name}, step {restored.step}")
+    settings = {"run": run.name, "step": restored.step, "sample": configs.to_json(config)}
     rows.append(partial / "rows.jsonl", _sample_rows(music, settings))
     partial.rename(run / "samples" / _step_name(restored.step))
 
 
-def _write_music(folder: Path, pieces: Sequence[Notes], config: SampleConfig, origin: str) -> None:
+def _write_music(folder: Path, music: Generated, config: SampleConfig, origin: str) -> None:
     """`1.mid`, `1.mp3`, `1.png`, `2.mid` … A piece without a note is a MIDI file alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    with Progress("writing", len(pieces), "pieces") as progress:
-        for number, notes in enumerate(pieces, start=1):
+    with Progress("writing", len(music.pieces), "pieces") as progress:
+        for number, notes in enumerate(music.pieces, start=1):
             place = folder / f"{number}.mid"
             text = (f"midigen-jax: {origin}, seed {config.seed}, piece {number}",)
-            write_midi(notes, place, config.tempo, config.program, text=text)
+            write_midi(notes, place, music.tempo, config.program, meter=music.meter, text=text)
             if len(notes):
-                write_audio(place.with_suffix(".mp3"), synthesize(notes, config.tempo, config.program))
-                draw(notes, place.with_suffix(".png"), tempo=config.tempo)
+                write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, config.program))
+                draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
             progress.advance()
 
 
@@ -190,27 +228,12 @@ def _sample_rows(music: Generated, settings: dict) -> list[rows.Row]:
     return [rows.make(name, value, unit, config=settings) for name, value, unit in values]
 
 
-def _claim(folder: Path, settings: dict) -> None:
-    """Make `folder` that of these settings. Raises InputError if it holds anything else."""
-    mark = folder / "settings.json"
-    if mark.is_file():
-        if json.loads(mark.read_text(encoding="utf-8")) != settings:
-            raise InputError(f"{folder}: holds music made with other settings; give another --out")
-        return
-    _refuse_others(folder, set())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(mark, settings)
-
-
-def _refuse_others(folder: Path, mine: set[str]) -> None:
-    """Raises InputError if `folder` is a file, or holds something that is not named in `mine`."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder")
-    others = (
-        sorted(item.name for item in folder.iterdir() if item.name not in mine) if folder.exists() else []
-    )
-    if others:
-        raise InputError(f"{folder}: holds something else ({others[0]}); give an --out that is empty or new")
+def _check_claim(folder: Path, settings: dict) -> None:
+    """Raises InputError if `folder` holds anything but music of these settings."""
+    if not (folder / _CLAIM).is_file():
+        check_folder(folder)
+    elif read_json(folder / _CLAIM, "give another --out") != settings:
+        raise InputError(f"{folder}: holds music made with other settings; give another --out")
 
 
 def _step_name(step: int) -> str:

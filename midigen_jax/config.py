@@ -19,6 +19,11 @@ from midigen_jax.errors import InputError
 C = TypeVar("C")
 
 
+_MOST = 2**31 - 1  # what a step counter holds
+_LONGEST = 1 << 20
+_LARGEST_MODEL = {"pitch_embedding": 65_536, "duration_embedding": 65_536, "width": 65_536, "layers": 256}
+
+
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
@@ -50,12 +55,14 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         named = self.tracks in ("all", "piano", "melody") or re.fullmatch("[1-9][0-9]{0,4}", self.tracks)
-        _require(bool(named), "tracks", self.tracks, "all, piano, melody, or a number from 1 on")
-        _require(self.max_duration >= 1, "max_duration", self.max_duration, "at least 1 tick")
-        _require(self.min_chord_count >= 1, "min_chord_count", self.min_chord_count, "at least 1")
+        _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
+        _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
+        count = self.min_chord_count
+        _require(1 <= count <= _MOST, "prepare.min_chord_count", count, "1 or more")
         for name in ("valid_share", "test_share"):
-            _require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "between 0 and 0.5")
-        _require_seed("seed", self.seed)
+            share = getattr(self, name)
+            _require(0 < share < 0.5, f"prepare.{name}", share, "between 0 and 0.5")
+        _require_seed("prepare.seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,11 @@ class ModelConfig:
     dropout: float = _option(0.2, "share of units dropped, the same ones at all times of a row")
 
     def __post_init__(self) -> None:
-        for name in ("pitch_embedding", "duration_embedding", "width", "layers"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        _require(self.attention_window >= 0, "model.attention_window", self.attention_window, "0 or more")
+        for name, most in _LARGEST_MODEL.items():
+            value = getattr(self, name)
+            _require(1 <= value <= most, f"model.{name}", value, f"1 to {most:,}")
+        window = self.attention_window
+        _require(0 <= window <= _LONGEST, "model.attention_window", window, f"0 to {_LONGEST:,}")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
 
 
@@ -87,11 +96,14 @@ class BatchConfig:
     length: int = _option(256, "events in a sequence")
     crops: Literal["jittered", "fixed"] = _option("jittered", "cut pieces anew each epoch, or always alike")
     stride: int = _option(0, "fixed crops: events from one crop's start to the next; 0: the length")
-    transpose_share: float = _option(0.6, "share of rows transposed at random by -5..+6 (note tokenizer)")
+    transpose_share: float = _option(
+        0.6, "share of rows transposed at random by -5..+6 (note tokens of pieces in their own keys)"
+    )
 
     def __post_init__(self) -> None:
         for name in ("rows", "length"):
-            _require(getattr(self, name) >= 1, f"batch.{name}", getattr(self, name), "at least 1")
+            value = getattr(self, name)
+            _require(1 <= value <= _LONGEST, f"batch.{name}", value, f"1 to {_LONGEST:,}")
         _require(0 <= self.stride <= self.length, "batch.stride", self.stride, "0 up to batch.length")
         share = self.transpose_share
         _require(0 <= share <= 1, "batch.transpose_share", share, "between 0 and 1")
@@ -115,15 +127,19 @@ class TrainConfig:
     seed: int = _option(0, "seed of initial weights, batches and dropout")
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 0, "train.steps", self.steps, "1 or more")
-        _require(self.epochs >= 0, "train.epochs", self.epochs, "1 or more")
+        for name in ("steps", "epochs"):
+            value = getattr(self, name)
+            _require(0 <= value <= _MOST, f"train.{name}", value, f"1 to {_MOST:,}")
         if (self.steps > 0) == (self.epochs > 0):
             raise InputError(
                 f"train.steps = {self.steps} and train.epochs = {self.epochs}: give one of them, 1 or more"
             )
-        _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
+        _require(
+            0 < self.learning_rate <= 100, "train.learning_rate", self.learning_rate, "above 0, up to 100"
+        )
         for name in ("warmup", "weight_decay", "clip", "evaluate_every"):
-            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+            value = getattr(self, name)
+            _require(0 <= value <= _MOST, f"train.{name}", value, "0 or more")
         shares = self.keep_at
         _require(all(0 < share <= 1 for share in shares), "train.keep_at", shares, "shares in (0, 1]")
         _require_seed("train.seed", self.seed)
@@ -137,7 +153,7 @@ class SampleConfig:
     temperature: float = _option(1.0, "0: the likeliest event always; 1: as learned; above: wilder")
     duration_temperature: float | None = _option(None, "temperature of durations; none: the same")
     events: int = _option(1024, "longest piece, in events")
-    tempo: float = _option(90.0, "quarters a minute in the files written")
+    tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")
     program: int = _option(0, "General MIDI program, 0 to 127; 0 is the piano, 19 the church organ")
     seed: int = _option(0, "the same seed writes the same music on the same device")
 
@@ -148,7 +164,8 @@ class SampleConfig:
             ok = value is None or 0 <= value <= 100
             _require(ok, f"sample.{name}", value, "0 (greedy) to 100; 0.5 to 1.5 is usual")
         _require(1 <= self.events <= 1_000_000, "sample.events", self.events, "1 to 1,000,000")
-        _require(4 <= self.tempo <= 1000, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
+        tempo_fits = self.tempo is None or 4 <= self.tempo <= 1000
+        _require(tempo_fits, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
         _require(0 <= self.program <= 127, "sample.program", self.program, "0 to 127")
         _require_seed("sample.seed", self.seed)
 

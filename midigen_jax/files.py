@@ -1,11 +1,16 @@
-"""Whole files only: what is written takes its place at once, so a reader sees the old file or the new one."""
+"""Files and folders of ours: written whole, never over what is somebody else's.
+
+What is written takes its place at once, so a reader sees the old file or the new one.
+"""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from midigen_jax.errors import InputError
 
 
 @contextmanager
@@ -14,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Missing parent folders are made. The path keeps its suffix, which tells some writers the format.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         yield partial
@@ -27,3 +32,39 @@ def write_json(path: Path, value: Any) -> None:
     """`value` as readable JSON."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError with the remedy where there is no whole one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); {remedy}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not what belongs there; {remedy}")
+    return value
+
+
+def check_folder(folder: Path, mine: Collection[str] = ()) -> None:
+    """Raises InputError unless `folder` is new, empty, or holds nothing but what is named in `mine`.
+
+    Hidden files are nobody's: desktops and interrupted writes leave them.
+    """
+    if not folder.name:
+        raise InputError(f"--out {folder}: give the name of a folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder")
+    names = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
+    others = [name for name in names if name not in mine and not name.startswith(".")]
+    if others:
+        raise InputError(f"{folder}: holds something else ({others[0]}); give an --out that is empty or new")
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents. Raises InputError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --out") from None

@@ -3,7 +3,7 @@
     python scripts/article_results.py RUN CORPUS --pictures docs/article
 
 prints, as Markdown, likelihood by epoch from the run's rows, and for each kept checkpoint the likelihood of
-whole pieces with known and unknown chords apart; draws the first samples of each kept checkpoint as SVG.
+whole pieces with known and unknown chords apart; draws the first bars of samples of each kept checkpoint as SVG.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from midigen_jax import rows
 from midigen_jax.data.batches import in_chunks, whole_pieces
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.listen.pianoroll import draw
+from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.tokens import ChordTokenizer
@@ -27,9 +28,9 @@ from midigen_jax.train.checkpoint import Restored, open_run
 from midigen_jax.train.state import make_eval_step
 
 _EPOCHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-_PICTURES = 2  # of each checkpoint
+_PICTURES, _BARS = 2, 8  # of each checkpoint: the first bars of so many samples
 _TEMPO = 90.0
-_ROWS, _LENGTH = 8, 256  # of the batches that are scored
+_ROWS, _LENGTH, _WINDOW = 8, 256, 32  # of the batches that are scored
 _SPLITS = ("train", "valid")
 
 
@@ -45,14 +46,18 @@ def main() -> int:
     measured = rows.read(given.run / "rows.jsonl")
     print(_table(("epoch", *_both("train"), *_both("valid")), by_epoch(measured)), end="\n\n")
     kept = sorted(int(folder.name.split("-")[1]) for folder in (given.run / "samples").glob("step-*"))
-    columns = ("step", "train", "valid", "valid, chord known", "valid, chord `<unk>`")
+    columns = (
+        *("step", "train, windows", "valid, windows", "train, whole", "valid, whole"),
+        *("valid, chord known", "valid, chord `<unk>`"),
+    )
     print(_table(columns, by_checkpoint(given.run, load_corpus(given.corpus), kept)))
     if given.pictures is not None:
         for step in kept:
             for number in range(1, _PICTURES + 1):
                 (source,) = find_sources([str(given.run / "samples" / f"step-{step:06d}" / f"{number}.mid")])
                 place = given.pictures / f"step-{step:06d}-{number}.svg"
-                draw(read_piece(source).notes, place, tempo=_TEMPO)
+                notes = read_piece(source).notes
+                draw(notes[notes[:, 0] < _BARS * 4 * TICKS_PER_QUARTER], place, tempo=_TEMPO)
     return 0
 
 
@@ -76,27 +81,32 @@ def by_epoch(measured: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 
 
 def by_checkpoint(run: Path, corpus: Corpus, steps: Sequence[int]) -> Iterator[tuple[str, ...]]:
-    """Nats per event (both heads) of whole pieces, the state carried through each of them."""
+    """Nats per event (both heads): in windows, each with a fresh state, and with the state carried through
+    whole pieces; for these with the chords of the vocabulary and the others apart."""
     with open_run(run) as checkpoints:
         for step in steps:
             restored = checkpoints.restore(str(step))
-            train, valid = (np.concatenate(list(_events(restored, corpus, name))) for name in _SPLITS)
-            unknown = valid[:, 0] == ChordTokenizer.UNKNOWN
-            parts = (train, valid, valid[~unknown], valid[unknown])
+            cut = [_events(restored, corpus, name, _WINDOW, carried=False) for name in _SPLITS]
+            whole = [_events(restored, corpus, name, _LENGTH, carried=True) for name in _SPLITS]
+            unknown = whole[1][:, 0] == ChordTokenizer.UNKNOWN
+            parts = (*cut, *whole, whole[1][~unknown], whole[1][unknown])
             yield (str(step), *(f"{part[:, 1].mean():.3f}" for part in parts))
 
 
-def _events(restored: Restored, corpus: Corpus, split: str) -> Iterator[np.ndarray]:
-    """(N, 2) for each batch of pieces: the pitch id of each event that is predicted, and its nats."""
+def _events(restored: Restored, corpus: Corpus, split: str, length: int, carried: bool) -> np.ndarray:
+    """(N, 2): the pitch id of each event that is predicted, and its nats, read `length` events at once."""
     eval_step = make_eval_step(restored.network)
     pieces = [piece for piece in corpus.pieces if piece.split == split]
-    for _, whole in whole_pieces(corpus, pieces, _ROWS, _LENGTH):
+    found = []
+    for _, whole in whole_pieces(corpus, pieces, _ROWS, length):
         carry = restored.network.initial_carry(_ROWS)
-        for chunk in in_chunks(whole, _LENGTH):
-            carry, nats = eval_step(restored.state.params, carry, chunk)
+        for chunk in in_chunks(whole, length):
+            before = carry if carried else restored.network.initial_carry(_ROWS)
+            carry, nats = eval_step(restored.state.params, before, chunk)
             total_BT = np.asarray(nats.pitch_BT + nats.duration_BT)
             shown_BT = np.asarray(chunk.mask_BT)
-            yield np.stack([np.asarray(chunk.pitch_BS)[:, 1:][shown_BT], total_BT[shown_BT]], axis=1)
+            found.append(np.stack([np.asarray(chunk.pitch_BS)[:, 1:][shown_BT], total_BT[shown_BT]], axis=1))
+    return np.concatenate(found)
 
 
 def _both(split: str) -> tuple[str, ...]:

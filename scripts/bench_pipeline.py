@@ -31,7 +31,7 @@ from midigen_jax.sample.decode import Prompt, Temperature, decode
 from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.state import init_state, make_optimizer, make_train_step
 
-_COMMAND = "python scripts/bench_pipeline.py --quick"
+_COMMAND = "python scripts/bench_pipeline.py"
 
 
 def main() -> int:
@@ -138,7 +138,7 @@ def _print(name: str, values: list[float], unit: str, config: dict) -> None:
         min=round(min(values), 3),
         max=round(max(values), 3),
         runs=len(values),
-        command=_COMMAND,
+        command=" ".join([_COMMAND, *sys.argv[1:]]),
     )
     print(json.dumps(row), flush=True)
 

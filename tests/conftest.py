@@ -1,8 +1,10 @@
 """What all tests share. Tests write nowhere but under `tmp_path`."""
 
 import os
+from html.parser import HTMLParser
 
 import hypothesis
+import pytest
 
 # Read when JAX is imported, and inherited by the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,3 +18,40 @@ _common = hypothesis.settings(
 hypothesis.settings.register_profile("dev", _common)
 hypothesis.settings.register_profile("ci", _common, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "dev")
+
+
+class Page(HTMLParser):
+    """An HTML page as its tags, text and nesting; `open` is empty when every element was closed."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="session")
+def parse():
+    """Reads the text of an HTML page."""
+    return Page

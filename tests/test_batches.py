@@ -1,4 +1,4 @@
-"""Batches: a pure function of the step that visits every event of an epoch."""
+"""Batches: a pure function of the step that reads every event once an epoch."""
 
 import jax
 import jax.numpy as jnp
@@ -8,49 +8,76 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midigen_jax.config import BatchConfig
-from midigen_jax.data.batches import Crops, batch, shuffled, steps_per_epoch, transpose
+from midigen_jax.data.batches import Epochs, batch, make_crops, shuffled, transpose
+from midigen_jax.data.corpus import CorpusPiece, load_corpus, write_facts, write_tokens
 from midigen_jax.music.tokens import END, START, NoteTokenizer
 
 
-def crops_of(lengths, length):
-    """Pieces whose event n has the duration id n, so that an event tells its place."""
-    counts = [-(-(events - 1) // length) for events in lengths]
-    firsts = np.cumsum([0, *lengths[:-1]])
-    tokens = np.concatenate([np.stack([np.full(n, 40), np.arange(n)], axis=1) for n in lengths])
-    columns = {
-        "tokens_N2": tokens,
-        "first_C": np.repeat(firsts, counts),
-        "steps_C": np.repeat(np.array(lengths) - 1, counts),
-        "index_C": np.concatenate([np.arange(count) for count in counts]),
-        "count_C": np.repeat(counts, counts),
-    }
-    return Crops(**{name: jnp.asarray(column, jnp.int32) for name, column in columns.items()})
+def crops_of(folder, lengths, config):
+    """The crops of pieces of which event n has the duration id n, so that an event tells its place."""
+    tokenizer = NoteTokenizer(max(lengths))
+    tokens = [np.stack([np.full(n, 40 + i), np.arange(n)], axis=1) for i, n in enumerate(lengths)]
+    stops = np.cumsum(lengths).tolist()
+    pieces = [
+        CorpusPiece(stop - n, stop, "train", f"{i}", "", i, False, "C major", 0, 90.0, (4, 4), n)
+        for i, (n, stop) in enumerate(zip(lengths, stops, strict=True))
+    ]
+    write_tokens(folder, tokens, stops[-1])
+    write_facts(folder, pieces, tokenizer, {})
+    return make_crops(load_corpus(folder), "train", config)
 
 
 take = jax.jit(batch, static_argnames=("config", "transposable"))
 
 
 @pytest.mark.parametrize("crops", ["fixed", "jittered"])
-def test_an_epoch_visits_every_beginning_and_every_end(crops):
-    table = crops_of([5, 17, 30], length=8)
-    config = BatchConfig(rows=1, length=8, crops=crops, transpose_share=0.0)
-    assert steps_per_epoch(table, config) == 1 + 2 + 4
-    for epoch in range(2):
-        rows = [take(table, config, False, jax.random.key(0), jnp.int32(7 * epoch + i)) for i in range(7)]
-        starts = [int(row.duration_BS[0, 0]) for row in rows]
-        ends = [int(row.duration_BS[0, 1:][row.mask_BT[0]].max()) for row in rows]
-        assert starts.count(0) == 3
-        assert {4, 16, 29} <= set(ends)
-        for row in rows:
-            read = row.duration_BS[0, :-1][row.mask_BT[0]]
-            np.testing.assert_array_equal(np.diff(read), 1)
-        if crops == "fixed":
-            assert sum(int(row.mask_BT.sum()) for row in rows) == 4 + 16 + 29
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_epoch_reads_every_event_once(tmp_path, crops, rows):
+    config = BatchConfig(rows=rows, length=8, crops=crops, transpose_share=0.0)
+    lengths = [5, 17, 18, 30, 2]
+    table = crops_of(tmp_path, lengths, config)
+    epochs = Epochs(table.first_C.shape[0], rows)
+    assert epochs.crops == 1 + 2 + 3 + 4 + 1
+    batches = [take(table, config, False, jax.random.key(0), jnp.int32(i)) for i in range(epochs.steps(rows))]
+    starts = set()
+    visited = []
+    for part in batches:
+        for pitch, duration, mask in zip(*map(np.asarray, part), strict=True):
+            read, following = duration[:-1][mask], duration[1:][mask]
+            np.testing.assert_array_equal(following, read + 1)
+            visited += [(pitch[0] - 40, event) for event in read.tolist()]
+            starts.add((pitch[0] - 40, duration[0]))
+    # As many epochs as there are rows in a batch end with a whole batch.
+    expected = [(piece, event) for piece, n in enumerate(lengths) for event in range(n - 1)]
+    assert sorted(visited) == sorted(expected * rows)
+    # 17 events are 16 steps: two crops without room to move.
+    assert {start for piece, start in starts if piece == 1} == {0, 8}
 
 
-def test_a_step_gives_the_same_batch_whenever_it_is_asked_for_and_another_than_its_neighbour():
-    table = crops_of([50, 60, 70], length=8)
+def test_jittered_crops_lie_elsewhere_in_each_epoch(tmp_path):
+    config = BatchConfig(rows=3, length=8, transpose_share=0.0)
+    table = crops_of(tmp_path, [18], config)
+    starts = set()
+    for step in range(60):
+        starts |= set(
+            take(table, config, False, jax.random.key(0), jnp.int32(step)).duration_BS[:, 0].tolist()
+        )
+    # 17 steps in three crops of 8: 7 to spare, and a grid that begins 0 to 7 events before the piece.
+    assert starts == {0} | set(range(1, 17))
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 100))
+def test_any_number_of_epochs_ends_at_the_step_that_reads_its_last_crop(crops, rows, count):
+    epochs = Epochs(crops, rows)
+    last = epochs.steps(count)
+    assert (last - 1) * rows < count * crops <= last * rows
+    assert epochs.ends(last)
+    assert sum(epochs.ends(step) for step in range(1, last + 1)) <= count + rows // crops
+
+
+def test_a_step_gives_the_same_batch_whenever_it_is_asked_for_and_another_than_its_neighbour(tmp_path):
     config = BatchConfig(rows=4, length=8)
+    table = crops_of(tmp_path, [50, 60, 70], config)
     batches = [take(table, config, True, jax.random.key(3), jnp.int32(step)) for step in (5, 6, 5)]
     jax.tree.map(np.testing.assert_array_equal, batches[0], batches[2])
     assert (batches[0].duration_BS != batches[1].duration_BS).any()

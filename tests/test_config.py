@@ -84,11 +84,7 @@ def test_steps_and_epochs_change_together() -> None:
         ("train.keep_at", "0.5,2", "shares in (0, 1]"),
         ("train.keep_at", 1.0, "give numbers with commas between them"),
         ("prepare.tokenizer", "cord", "prepare.tokenizer = 'cord': did you mean chord?"),
-        (
-            "prepare.tracks",
-            "drums",
-            "tracks = 'drums' is out of range: all, piano, melody, or a number from 1",
-        ),
+        ("prepare.tracks", "drums", "prepare.tracks = 'drums' is out of range: all, piano, melody, or a"),
         ("prepare.tracks", "0", "out of range"),
         ("prepare.transpose", None, "prepare.transpose = None: give text"),
         ("model.attention_residual", "yes", "give true or false"),

@@ -1,6 +1,8 @@
 """The whole way on a tiny corpus, as a user goes it: prepare, train, stop, go on, generate, report."""
 
+import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ def test_generated_music_reads_back_begins_with_its_prompt_and_repeats_with_its_
 def test_the_report_holds_the_samples(home, tmp_path):
     assert main(["report", str(home / "run"), "--out", str(tmp_path / "report.html")]) == 0
     text = (tmp_path / "report.html").read_text()
-    assert "step-000012" in text or "12" in text
+    assert "step 12 · validation" in text
     assert text.count("data:audio/mpeg") == len(list((home / "run" / "samples").glob("*/*.mp3")))
 
 
@@ -100,6 +102,22 @@ def test_the_chord_tokenizer_and_the_article_preset_go_the_same_way(home, tmp_pa
     assert main([*words, "--min-chord-count", "1"]) == 0
     assert main(["train", corpus, "--out", run, "--preset", "article", "--epochs", "1", *TINY]) == 0
     assert values(tmp_path / "run", "valid.nats_per_event")
+
+
+@pytest.fixture(scope="module")
+def traps(home, tmp_path_factory):
+    """What nobody should give to the commands."""
+    folder = tmp_path_factory.mktemp("traps")
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "config.json").write_text('{"model_type": "bert"}')
+    shutil.copytree(home / "corpus", folder / "cut")
+    (folder / "cut" / "manifest.json").write_text('{"format": ')
+    with zipfile.ZipFile(folder / "escape.zip", "w") as archive:
+        archive.writestr("../out.mid", b"")
+    with zipfile.ZipFile(folder / "bomb.zip", "w") as archive:
+        archive.writestr("0.mid", b"")
+        archive.filelist[0].file_size = 3 << 30  # what the directory says is what is believed
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -123,15 +141,72 @@ def test_the_chord_tokenizer_and_the_article_preset_go_the_same_way(home, tmp_pa
         (["generate", "{home}/run", "--out", "{tmp}/g", "--checkpoint", "7"], "checkpoint '7'"),
         (["report", "{tmp}/empty", "--out", "{tmp}/r.html"], "empty"),
         (["demo", "--out", "{tmp}/full"], "something else"),
+        (["prepare", "{home}/music", "--out", "."], "name of a folder"),
+        (["prepare", "{home}/music", "--out", "{tmp}/c", "--max-duration", "99999999999"], "1 to 65,536"),
+        (["prepare", "{traps}/bomb.zip", "--out", "{tmp}/c"], "GiB when unpacked"),
+        (["prepare", "{traps}/escape.zip", "--out", "{tmp}/c"], "leads out of its folder"),
+        (["prepare", "{home}/music", "--out", "{home}/run"], "something else"),
+        (["train", "{traps}/cut", "--out", "{tmp}/r"], "damaged"),
+        (["train", "{home}/corpus", "--out", "{tmp}/text.mid/r"], "cannot be made"),
+        (["train", "{home}/corpus", "--uot", "{tmp}/r"], "did you mean --out?"),
+        (["train", "{home}/corpus", "--out", "{tmp}/r", "--model.width", "9" * 20], "1 to 65,536"),
+        (["generate", "{home}/run", "--out", "{tmp}/text.mid/g"], "cannot be made"),
+        (["generate", "{home}/run", "--out", "{tmp}/g", "--prompt", "{tmp}/text.mid"], "not a MIDI file"),
+        (["report", "{home}/run", "--out", "{tmp}/text.mid/r.html"], "cannot be made"),
+        (["report", "{traps}/foreign", "--out", "{tmp}/r.html"], "model_type"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2_and_loses_nothing(home, tmp_path, capsys, words, part):
+def test_a_mistake_is_one_line_and_exit_code_2_and_loses_nothing(home, traps, tmp_path, capsys, words, part):
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("mine")
     (tmp_path / "text.mid").write_text("this is no music")
-    assert main([word.format(tmp=tmp_path, home=home) for word in words]) == 2
+    assert main([word.format(tmp=tmp_path, home=home, traps=traps) for word in words]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("reading")]
     assert len(lines) == 1
     assert part in lines[0]
     assert (tmp_path / "full" / "precious.txt").read_text() == "mine"
+
+
+def test_after_a_mistake_the_same_out_takes_the_command_that_was_meant(home, tmp_path):
+    music, corpus, out = str(home / "music"), str(tmp_path / "corpus"), str(tmp_path / "out")
+    assert main(["prepare", music, "--out", corpus, "--only-key", "F# minor"]) == 2
+    assert main(["prepare", music, "--out", corpus]) == 0
+    run = str(home / "run")
+    (tmp_path / "text.mid").write_text("this is no music")
+    words = ["generate", run, "--out", out, "--count", "1", "--events", "10"]
+    assert main([*words, "--prompt", str(tmp_path / "text.mid")]) == 2
+    assert main(words) == 0
+
+
+def test_other_music_under_the_same_names_is_another_corpus(home, tmp_path, capsys):
+    shutil.copytree(home / "music", tmp_path / "music")
+    corpus = str(tmp_path / "corpus")
+    assert main(["prepare", str(home / "music"), "--out", corpus]) == 0
+    (tmp_path / "music" / "0.mid").write_bytes((home / "music" / "1.mid").read_bytes())
+    assert main(["prepare", str(tmp_path / "music"), "--out", corpus]) == 2
+    assert "holds a corpus of other sources" in capsys.readouterr().err
+
+
+def test_a_file_name_in_another_encoding_is_spelt_out(home, tmp_path):
+    shutil.copytree(home / "music", tmp_path / "music")
+    (tmp_path / "music" / "0.mid").rename(os.fsdecode(os.fsencode(tmp_path / "music") + b"/caf\xe9.mid"))
+    assert main(["prepare", str(tmp_path / "music"), "--out", str(tmp_path / "corpus")]) == 0
+    assert "caf\\\\xe9.mid" in (tmp_path / "corpus" / "pieces.jsonl").read_text()
+
+
+def test_what_is_written_has_the_prompts_tempo_and_meter(home, tmp_path):
+    write_midi(
+        make_notes([0, 12, 24], [12, 12, 12], [60, 62, 64], [0, 0, 0]),
+        tmp_path / "waltz.mid",
+        70,
+        meter=(3, 4),
+    )
+    words = ["generate", str(home / "run"), "--count", "1", "--events", "10"]
+    assert main([*words, "--out", str(tmp_path / "with"), "--prompt", str(tmp_path / "waltz.mid")]) == 0
+    assert main([*words, "--out", str(tmp_path / "without")]) == 0
+    found = {}
+    for name in ("with", "without"):
+        piece = read_piece(find_sources([str(tmp_path / name / "1.mid")])[0])
+        found[name] = (round(piece.tempo), piece.meter)
+    assert found == {"with": (70, (3, 4)), "without": (90, (4, 4))}

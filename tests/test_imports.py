@@ -122,7 +122,6 @@ def test_model_knows_no_files() -> None:
     assert not outside({"model"}, FILES)
 
 
-@pytest.mark.skipif(not (PACKAGE / "cli.py").exists(), reason="there is no command line yet")
 def test_the_command_line_starts_without_heavy_packages() -> None:
     heavy = JAX | READERS | {"matplotlib"}
     code = f"import midigen_jax.cli, sys; print(*sorted({heavy!r} & set(sys.modules)))"

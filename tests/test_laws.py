@@ -179,6 +179,40 @@ def test_what_the_mask_hides_is_invisible_to_the_lstm_even_if_it_is_nan():
     np.testing.assert_array_equal(after.cell_BD[2], carry.cell_BD[2])
 
 
+def plain_lstm(weights, carry, inputs, mask):
+    """The recurrence as the textbook has it, for autodiff to differentiate."""
+    hidden, cell = carry
+    outputs = []
+    for time in range(inputs.shape[1]):
+        gates = inputs[:, time] @ weights.input_IG + hidden @ weights.recurrent_DG + weights.bias_G[None]
+        enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
+        new_cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
+        new_hidden = jax.nn.sigmoid(leave) * jnp.tanh(new_cell)
+        seen = mask[:, time, None]
+        hidden, cell = jnp.where(seen, new_hidden, hidden), jnp.where(seen, new_cell, cell)
+        outputs.append(hidden)
+    return LSTMCarry(hidden, cell), jnp.stack(outputs, axis=1)
+
+
+@pytest.mark.parametrize("lengths", [[TIMES] * ROWS, [TIMES, 4, 0]])
+def test_the_gradient_written_by_hand_is_that_of_the_plain_recurrence_in_float64(lengths):
+    with jax.enable_x64(True):
+        weights, carry, inputs, _ = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), lstm_case())
+        mask = padded(lengths)
+        salt = jax.random.normal(jax.random.key(7), (ROWS, TIMES, 4), jnp.float64)
+
+        def loss(function, weights, carry, inputs):
+            after, hidden = function(weights, carry, inputs, mask)
+            return (hidden * salt).sum() + (after.hidden_BD**2).sum() + jnp.sin(after.cell_BD).sum()
+
+        gradient = jax.value_and_grad(loss, (1, 2, 3))
+        expected = gradient(plain_lstm, weights, carry, inputs)
+        found = gradient(lstm, weights, carry, inputs)
+        # float64 keeps sixteen digits; sums of a few dozen terms lose one or two.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), found, expected)
+        assert found[0].dtype == jnp.float64
+
+
 @pytest.mark.parametrize("window", [0, 3])
 def test_what_the_mask_hides_is_invisible_to_attention_even_if_it_is_nan(window):
     hidden = jax.random.normal(jax.random.key(0), (ROWS, TIMES, 4))

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,37 +13,7 @@ from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.report import write_report
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 MIDI = b"MThd" + bytes(10)
-
-
-class Page(HTMLParser):
-    """An HTML page as its tags, text and nesting; `open` is empty when every element was closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def measured(step: int, pitch: float, duration: float) -> list[rows.Row]:
@@ -97,16 +66,16 @@ def html(run, tmp_path_factory):
     return out.read_text(encoding="utf-8")
 
 
-def test_the_page_is_well_formed(html):
-    page = Page(html)
+def test_the_page_is_well_formed(html, parse):
+    page = parse(html)
     assert page.open == []
     identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identities) == len(set(identities))
 
 
-def test_the_page_needs_nothing_else(html):
+def test_the_page_needs_nothing_else(html, parse):
     assert not re.search(r"https?:|//[a-z]+\.[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
-    page = Page(html)
+    page = parse(html)
     references = [
         attributes[key] for _, attributes in page.tags for key in ("src", "href") if key in attributes
     ]
@@ -115,8 +84,8 @@ def test_the_page_needs_nothing_else(html):
     assert not page.all("link")
 
 
-def test_every_sample_has_a_player_a_picture_and_its_midi(html, run):
-    page = Page(html)
+def test_every_sample_has_a_player_a_picture_and_its_midi(html, run, parse):
+    page = parse(html)
     assert len(page.all("audio")) == 4
     assert len(page.all("img")) == 4
     downloads = page.all("a")
@@ -128,22 +97,22 @@ def test_every_sample_has_a_player_a_picture_and_its_midi(html, run):
     assert heard == (run / "samples/step-000600/1.mp3").read_bytes()
 
 
-def test_checkpoints_stand_early_to_late_with_their_validation(html):
-    text = " ".join(Page(html).text.split())
+def test_checkpoints_stand_early_to_late_with_their_validation(html, parse):
+    text = " ".join(parse(html).text.split())
     early, late = text.index("After 1.25 epochs"), text.index("After 25 epochs")
     assert early < text.index("4.750") < late < text.index("2.000", late)
     assert text.index("best validation") > late
 
 
-def test_both_heads_have_curves(html):
-    page = Page(html)
+def test_both_heads_have_curves(html, parse):
+    page = parse(html)
     assert len(page.all("svg")) == 2
     assert "pitch head" in page.text
     assert "duration head" in page.text
 
 
-def test_the_tables_say_what_the_files_say(html):
-    text = " ".join(Page(html).text.split())
+def test_the_tables_say_what_the_files_say(html, parse):
+    text = " ".join(parse(html).text.split())
     for words in (
         "1,234,567",
         "315,000",
@@ -155,39 +124,39 @@ def test_the_tables_say_what_the_files_say(html):
         assert words in text
 
 
-def test_commands_quote_the_names_of_the_run(html, run):
-    text = Page(html).text
+def test_commands_quote_the_names_of_the_run(html, run, parse):
+    text = parse(html).text
     assert f"midigen generate {run} --out {run}-music --temperature 0.9" in text
     assert f"midigen train 'my corpus' --out {run}-wider --model.width 384" in text
 
 
-def test_a_name_is_text_and_never_markup(tmp_path):
+def test_a_name_is_text_and_never_markup(tmp_path, parse):
     run = make_run(tmp_path / "<b>a & 'b'", steps=())
     write_report(run, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<b>a" not in html
-    assert "<b>a & 'b'" in Page(html).text
+    assert "<b>a & 'b'" in parse(html).text
 
 
-def test_an_interrupted_run_has_a_report_too(tmp_path):
+def test_an_interrupted_run_has_a_report_too(tmp_path, parse):
     run = make_run(tmp_path / "run", steps=())
     (run / "rows.jsonl").unlink()
     (run / "corpus.json").unlink()
     write_report(run, tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = parse((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert not page.all("audio")
     assert "no samples in this run yet" in page.text
     assert "midigen generate" in page.text
 
 
-def test_a_run_cut_short_before_its_first_validation_has_curves(tmp_path):
+def test_a_run_cut_short_before_its_first_validation_has_curves(tmp_path, parse):
     run = make_run(tmp_path / "run", steps=(10,), samples=1)
     rows.rewrite(
         run / "rows.jsonl", [rows.make("train.nats_per_event.pitch", 4.0, "nats", step=10, epoch=0.5)]
     )
     write_report(run, tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = parse((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert len(page.all("svg")) == 1
     assert "After 0.5 epochs" in page.text
     assert "No validation has been measured yet" in page.text
@@ -197,7 +166,10 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no run.*midigen train"):
         write_report(tmp_path / "nowhere", tmp_path / "report.html")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: not a JSON object"):
+    with pytest.raises(InputError, match=r"config\.json: damaged"):
+        write_report(tmp_path, tmp_path / "report.html")
+    (tmp_path / "config.json").write_text('{"somebody": "else"}')
+    with pytest.raises(InputError, match="somebody"):
         write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
@@ -213,4 +185,6 @@ def test_only_a_report_is_written_over(tmp_path):
     assert thesis.read_text() == "<html>mine</html>"
     with pytest.raises(InputError, match=r"is a folder.*report\.html"):
         write_report(run, tmp_path)
+    with pytest.raises(InputError, match=r"cannot be made \(.*thesis\.html is a file\)"):
+        write_report(run, thesis / "report.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run", "thesis.html"]

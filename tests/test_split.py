@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from midigen_jax.data import split as splits
-from midigen_jax.data.split import WINDOW, families, split
+from midigen_jax.data.split import WINDOW, families, fingerprint, leaked, split
 from midigen_jax.errors import InputError
 from midigen_jax.music.slices import Slices
 
@@ -31,12 +32,18 @@ def line(seed: int, length: int) -> NDArray[np.int64]:
 
 def related(*pieces: Slices) -> list[int]:
     """The families of pieces from files that differ."""
-    return families(pieces, [str(number) for number in range(len(pieces))]).tolist()
+    return alike(pieces, [str(number) for number in range(len(pieces))])
+
+
+def alike(pieces: Sequence[Slices], digests: Sequence[str]) -> list[int]:
+    prints = [fingerprint(piece) for piece in pieces]
+    marks = [(digest, shape) for digest, (shape, _) in zip(digests, prints, strict=True)]
+    return families(marks, [len(windows) for _, windows in prints], lambda i: prints[i][1]).tolist()
 
 
 def test_the_same_file_under_two_names_is_one_family() -> None:
     pieces = [melody(line(seed, 4)) for seed in range(3)]
-    assert families(pieces, ["a", "b", "a"]).tolist() == [0, 1, 0]
+    assert alike(pieces, ["a", "b", "a"]) == [0, 1, 0]
 
 
 def test_the_same_slices_in_another_key_are_one_family_even_if_short() -> None:
@@ -90,7 +97,7 @@ def test_pieces_without_windows_or_notes_are_on_their_own() -> None:
         np.array([12], np.int32), np.zeros(2, np.int32), np.empty(0, np.int32), np.empty(0, np.bool_)
     )
     assert related(melody(line(0, WINDOW)), rest, melody(line(1, WINDOW))) == [0, 1, 2]
-    assert families([], []).tolist() == []
+    assert alike([], []) == []
 
 
 @given(st.lists(st.integers(0, 11), min_size=3, max_size=60), st.integers(0, 5))
@@ -128,3 +135,27 @@ def test_too_small_a_corpus_is_refused_with_the_number_that_is_needed() -> None:
         split(np.array([0, 1, 0]), SHARES, 0)
     with pytest.raises(InputError, match="too few pieces"):
         split(np.empty(0, np.int64), SHARES, 0)
+
+
+def test_kinship_does_not_depend_on_how_many_windows_are_looked_at_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tunes = [line(seed, 60) for seed in range(4)]
+    pieces = [melody(tune) for tune in (tunes[0], tunes[1], tunes[0] + 2, tunes[2], np.append(tunes[1], 60))]
+    expected = related(*pieces)
+    assert expected == [0, 1, 0, 2, 1]
+    monkeypatch.setattr(splits, "_WINDOWS_AT_ONCE", 10)
+    assert related(*pieces) == expected
+
+
+def test_a_given_split_is_kept_and_takes_relatives_without_one_with_it() -> None:
+    found = np.array([0, 0, 1, 2, 3, 3])
+    names = split(found, SHARES, 0, ["test", None, "train", "valid", "train", "valid"])
+    assert names == ["test", "test", "train", "valid", "train", "valid"]
+    assert leaked(found, names).tolist() == [False, False, False, False, False, True]
+
+
+def test_what_a_given_split_lacks_is_dealt() -> None:
+    names = split(np.arange(10), SHARES, 0, ["train"] * 5 + [None] * 5)
+    assert names[:5] == ["train"] * 5
+    assert set(names) == set(SHARES)

@@ -30,10 +30,13 @@ class Batch(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """The events of a split and, for each crop of an epoch, its piece and its place within the piece."""
+    """The events of a split and, for each crop of an epoch, its piece and its place within the piece.
 
-    tokens_N2: Array
-    first_C: Array  # where the crop's piece begins in tokens_N2
+    C crops, and M events in all.
+    """
+
+    tokens_M2: Array
+    first_C: Array  # where the crop's piece begins in tokens_M2
     steps_C: Array  # events of the piece that are followed by another
     index_C: Array  # which of the piece's crops this is
     count_C: Array  # how many the piece has
@@ -49,7 +52,7 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
     counts = -(-(lengths - 1) // stride)
     firsts = np.cumsum(lengths) - lengths
     columns = {
-        "tokens_N2": np.concatenate([corpus.tokens[piece.start : piece.stop] for piece in pieces]),
+        "tokens_M2": np.concatenate([corpus.tokens[piece.start : piece.stop] for piece in pieces]),
         "first_C": np.repeat(firsts, counts),
         "steps_C": np.repeat(lengths - 1, counts),
         "index_C": np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
@@ -59,10 +62,12 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
 
 
 def batch(crops: Crops, config: BatchConfig, transposable: bool, key: Array, step: Array) -> Batch:
-    """The batch of a step: rows of B crops, every crop once an epoch, in an order shuffled anew each time.
+    """The batch of a step: B crops; an epoch has every crop, in an order that is shuffled anew each time.
 
-    `transposable` says that the ids are `note` tokens, so that `config.transpose_share` of the rows can be
-    shifted by a number of semitones. A crop that is shorter than `config.length` is padded under the mask.
+    The crops of an epoch hold every event that follows another one exactly once (with a `stride` of fixed
+    crops below their length: more than once). One that is shorter than `config.length` is padded under the
+    mask. `transposable` says that the ids are `note` tokens, so that `config.transpose_share` of the rows
+    can be shifted by a number of semitones.
     """
     size = crops.first_C.shape[0]
     position_B = step.astype(jnp.uint32) * config.rows + jnp.arange(config.rows, dtype=jnp.uint32)
@@ -78,12 +83,11 @@ def _row(
     """Crop number `index` of an epoch, without the batch axis."""
     epoch_key = jax.random.fold_in(key, epoch)
     crop = shuffled(index, crops.first_C.shape[0], epoch_key).astype(jnp.int32)
-    phase_key, share_key, shift_key = jax.random.split(jax.random.fold_in(epoch_key, crop), 3)
-    steps = crops.steps_C[crop]
-    start = _crop_start(crops, config, crop, phase_key)
+    share_key, shift_key = jax.random.split(jax.random.fold_in(epoch_key, crop))
+    start, stop = _crop_bounds(crops, config, crop, epoch_key)
     offset_S = start + jnp.arange(config.length + 1)
-    event_S2 = crops.tokens_N2[crops.first_C[crop] + jnp.minimum(offset_S, steps)]
-    mask_T = offset_S[:-1] < steps
+    event_S2 = crops.tokens_M2[crops.first_C[crop] + jnp.minimum(offset_S, crops.steps_C[crop])]
+    mask_T = offset_S[:-1] < stop
     pitch_S = event_S2[:, 0]
     if transposable and config.transpose_share > 0:
         shift = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
@@ -92,16 +96,21 @@ def _row(
     return Batch(pitch_S, event_S2[:, 1], mask_T)
 
 
-def _crop_start(crops: Crops, config: BatchConfig, crop: Array, key: Array) -> Array:
-    """Fixed crops lie at multiples of the stride. Jittered ones get a fresh phase, but the first and the
-    last stay at the piece's ends, so that beginnings and endings are seen in every epoch."""
+def _crop_bounds(crops: Crops, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:
+    """The first event of a crop and the one after its last, within its piece.
+
+    Fixed crops lie at multiples of the stride. Jittered ones are a grid of `length` events that is laid over
+    the piece anew in each epoch, as far back as the last crop's empty end allows.
+    """
     index, count, steps = crops.index_C[crop], crops.count_C[crop], crops.steps_C[crop]
     if config.crops == "fixed":
-        return index * (config.stride or config.length)
-    latest = jnp.maximum(steps - config.length, 0)
-    phase = jax.random.randint(key, (), 0, config.length)
-    inner = jnp.clip(index * config.length - phase, 0, latest)
-    return jnp.where(index == 0, 0, jnp.where(index == count - 1, latest, inner))
+        start = index * (config.stride or config.length)
+        return start, jnp.minimum(start + config.length, steps)
+    # One phase for all crops of a piece: the place where the piece begins tells it from the others.
+    piece_key = jax.random.fold_in(epoch_key, crops.first_C.shape[0] + crops.first_C[crop])
+    phase = jax.random.randint(piece_key, (), 0, count * config.length - steps + 1)
+    start = index * config.length - phase
+    return jnp.maximum(start, 0), jnp.minimum(start + config.length, steps)
 
 
 def transpose(pitch_S: Array, shift: Array) -> Array:
@@ -140,9 +149,23 @@ def _hash(number: Array) -> Array:
     return number ^ (number >> 16)
 
 
-def steps_per_epoch(crops: Crops, config: BatchConfig) -> float:
-    """Training steps that visit every crop once; no whole number, as epochs follow each other gaplessly."""
-    return crops.first_C.shape[0] / config.rows
+class Epochs(NamedTuple):
+    """Steps and epochs, in whole numbers: epochs follow each other without a gap, in batches of `rows`."""
+
+    crops: int
+    rows: int
+
+    def steps(self, epochs: int) -> int:
+        """The steps that it takes to visit every crop `epochs` times."""
+        return -(-epochs * self.crops // self.rows)
+
+    def at(self, step: int) -> float:
+        """Epochs done after `step` steps."""
+        return step * self.rows / self.crops
+
+    def ends(self, step: int) -> bool:
+        """Whether an epoch's last crop is in the batch of `step` (counted from 1)."""
+        return step * self.rows // self.crops > (step - 1) * self.rows // self.crops
 
 
 def whole_pieces(

@@ -10,6 +10,7 @@ A folder is written beside its place and renamed, so a reader never sees half of
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +20,14 @@ import numpy as np
 from midigen_jax import config as configs
 from midigen_jax.config import PrepareConfig
 from midigen_jax.errors import InputError
-from midigen_jax.files import write_json
+from midigen_jax.files import read_json, write_json
 from midigen_jax.music.tokens import Tokenizer, Tokens, tokenizer_from_json
 
-FORMAT = 1
+FORMAT = 2
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+HELD_OUT = SPLITS[1:]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class CorpusPiece:
     split: Split
     source: str
     digest: str  # SHA-256 of the source's bytes
-    family: int  # pieces of one family share music, and so a split
+    family: int  # pieces of one family share music, and so a split, unless a benchmark's split was given
+    leaked: bool  # held out, but a relative of it is in the training split
     key: str  # as found in the source
     shift: int  # semitones from the source to the corpus
     tempo: float  # quarters a minute
@@ -65,17 +68,25 @@ class Corpus:
         return [piece for piece in self.pieces if piece.split == name]
 
 
-def write_corpus(
-    path: Path,
-    tokens: Tokens,
-    pieces: list[CorpusPiece],
-    tokenizer: Tokenizer,
-    manifest: dict[str, Any],
+def write_tokens(path: Path, pieces: Iterable[Tokens], events: int) -> None:
+    """Write `tokens.npy` into the folder `path`, one piece after another; `events` is their sum."""
+    tokens = np.lib.format.open_memmap(path / "tokens.npy", mode="w+", dtype=np.int32, shape=(events, 2))
+    start = 0
+    for piece in pieces:
+        tokens[start : start + len(piece)] = piece
+        start += len(piece)
+    if start != events:
+        raise ValueError(f"{start} events where {events} were announced")
+    tokens.flush()
+
+
+def write_facts(
+    path: Path, pieces: Iterable[CorpusPiece], tokenizer: Tokenizer, manifest: dict[str, Any]
 ) -> None:
-    """Fill the existing folder `path`; the caller renames it into place."""
-    np.save(path / "tokens.npy", tokens)
-    lines = "".join(json.dumps(asdict(piece), ensure_ascii=False) + "\n" for piece in pieces)
-    (path / "pieces.jsonl").write_text(lines, encoding="utf-8")
+    """Write all else into the folder `path`; the caller renames it into place."""
+    with (path / "pieces.jsonl").open("w", encoding="utf-8") as file:
+        for piece in pieces:
+            file.write(json.dumps(asdict(piece), ensure_ascii=False) + "\n")
     write_json(path / "vocab.json", tokenizer.to_json())
     write_json(path / "manifest.json", {"format": FORMAT} | manifest)
 
@@ -87,7 +98,7 @@ def load_corpus(path: Path) -> Corpus:
     """
     if not (path / "manifest.json").is_file():
         raise InputError(f"{path}: no corpus there; `midigen prepare SOURCE --out {path}` makes one")
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(path / "manifest.json", "prepare it again")
     if manifest.get("format") != FORMAT:
         raise InputError(
             f"{path}: written in corpus format {manifest.get('format')}, this version reads {FORMAT}; "
@@ -96,14 +107,9 @@ def load_corpus(path: Path) -> Corpus:
     try:
         tokens = np.load(path / "tokens.npy", mmap_mode="r", allow_pickle=False)
         lines = (path / "pieces.jsonl").read_text(encoding="utf-8").splitlines()
-        vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        parsed = [json.loads(line) for line in lines]
+        pieces = tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in parsed)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None
-    pieces = [json.loads(line) for line in lines]
-    return Corpus(
-        path,
-        tokens,
-        tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in pieces),
-        tokenizer_from_json(vocab),
-        manifest,
-    )
+    tokenizer = tokenizer_from_json(read_json(path / "vocab.json", "prepare it again"))
+    return Corpus(path, tokens, pieces, tokenizer, manifest)

@@ -1,4 +1,4 @@
-"""Hearing and seeing what a model wrote: piano rolls, audio, and the report of a run.
+"""Hearing and seeing music, a model's and its data: piano rolls, audio, the report of a run, an inspection.
 
-In: Notes, and the files of a run's folder. Out: PNG, MP3, HTML. No JAX here: a report is made anywhere.
+In: Notes, a census, and the files of a run's folder. Out: PNG, MP3, HTML. No JAX: pages are made anywhere.
 """

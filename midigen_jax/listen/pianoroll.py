@@ -1,4 +1,4 @@
-"""Notes to a picture: time to the right in bars of four quarters, pitch upwards, a dark edge at each attack.
+"""Notes to a picture: time to the right in bars, pitch upwards, a dark edge at each attack.
 
 In: Notes. Out: a PNG of 900 x 260 pixels, or an SVG. The plot fills the same place in each (LEFT to RIGHT),
 so that a page can move a line over it while the music plays.
@@ -20,21 +20,28 @@ from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
 
 LEFT, RIGHT = 0.045, 0.99  # where the plot begins and ends, as shares of the picture's width
 
-_TICKS_PER_BAR = 4 * TICKS_PER_QUARTER
 _SIZE = (9.0, 2.6)  # inches at 100 dots each
 _TRACKS = ("#3b6fd4", "#d9822b", "#2f9e77", "#b0509e", "#8a8d3a", "#c8504b", "#3f9bb5", "#7d68c9")
 _PAPER, _BLACK_KEY, _LINE, _BAR, _INK = "#fdfcf9", "#f3f1eb", "#e6e3da", "#cbc6ba", "#5c5a55"
 
 
-def draw(notes: Notes, path: Path, title: str = "", tempo: float | None = None) -> None:
+def draw(
+    notes: Notes,
+    path: Path,
+    title: str = "",
+    tempo: float | None = None,
+    meter: tuple[int, int] = (4, 4),
+) -> None:
     """Draw `notes` (N, 4) into the PNG (or, if it is named so, the SVG) at `path`, a colour a track.
 
-    With `tempo` (quarters a minute) the length in minutes and seconds stands below.
+    With `tempo` (quarters a minute) the length in minutes and seconds stands below; `meter` decides where
+    the bar lines are.
     """
     figure = Figure(figsize=_SIZE, dpi=100, facecolor=_PAPER)
     axes = figure.add_axes((LEFT, 0.15, RIGHT - LEFT, 0.74 if title else 0.81))
-    end = int((notes[:, 0] + notes[:, 1]).max(initial=_TICKS_PER_BAR))
-    _draw_paper(axes, notes[:, 2], end)
+    bar = max(4 * TICKS_PER_QUARTER * meter[0] // meter[1], 1)
+    end = int((notes[:, 0] + notes[:, 1]).max(initial=bar))
+    _draw_paper(axes, notes[:, 2], end, bar)
     _draw_notes(axes, notes, end)
     if title:
         axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=4, parse_math=False)
@@ -53,7 +60,7 @@ def draw(notes: Notes, path: Path, title: str = "", tempo: float | None = None) 
         )
 
 
-def _draw_paper(axes: Axes, pitches: NDArray[np.int32], end: int) -> None:
+def _draw_paper(axes: Axes, pitches: NDArray[np.int32], end: int, bar: int) -> None:
     """Axes, bar lines, and the black keys as darker rows."""
     low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (60, 60)
     spare = max(24 - (high - low), 4)  # two octaves at least, so that a few notes are no huge blocks
@@ -65,17 +72,17 @@ def _draw_paper(axes: Axes, pitches: NDArray[np.int32], end: int) -> None:
     tonics = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
     axes.set_yticks(tonics, [f"C{pitch // 12 - 1}" for pitch in tonics])
 
-    bars = -(-end // _TICKS_PER_BAR)
+    bars = -(-end // bar)
     between = next(step for step in (2**n for n in range(31)) if bars / step <= 14)
     axes.set_xticks(
-        [bar * _TICKS_PER_BAR for bar in range(0, bars, between)],
-        [f"bar {bar + 1}" if bar == 0 else str(bar + 1) for bar in range(0, bars, between)],
+        [number * bar for number in range(0, bars, between)],
+        ["bar 1" if number == 0 else str(number + 1) for number in range(0, bars, between)],
     )
     if bars <= 16:
         axes.vlines(
             np.arange(0, end, TICKS_PER_QUARTER), low - 1, high + 1, colors=_LINE, linewidth=0.6, zorder=0.5
         )
-    lines = np.arange(0, end, _TICKS_PER_BAR * (1 if bars <= 40 else between))
+    lines = np.arange(0, end, bar * (1 if bars <= 40 else between))
     axes.vlines(lines, low - 1, high + 1, colors=_BAR, linewidth=0.8, zorder=0.6)
     axes.hlines(np.array(tonics) - 0.5, 0, end, colors=_LINE, linewidth=0.6, zorder=0.5)
     axes.tick_params(length=0, labelsize=11, colors=_INK, pad=3)

@@ -88,11 +88,11 @@ def _changes(values: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
 
 
-def canonical(slices: Slices) -> Slices:
+def canonical(slices: Slices, trim: bool = True) -> Slices:
     """The same music without what is redundant.
 
     A held pitch that did not sound in the slice before becomes attacked; a slice in which nothing changes
-    joins the one before, so neighbouring rests merge; leading and trailing rests go.
+    joins the one before, so neighbouring rests merge; leading and trailing rests go, unless `trim` is false.
     """
     if len(slices) == 0:
         return slices
@@ -107,7 +107,7 @@ def canonical(slices: Slices) -> Slices:
     changes = np.append(True, (attacks[1:] > 0) | (np.diff(slices.count) != 0))
     kept = np.flatnonzero(changes)
     duration = np.add.reduceat(slices.duration, kept)
-    sounds = slices.count[kept] > 0
+    sounds = (slices.count[kept] > 0) | (not trim)
     if not sounds.any():
         return Slices(slices.duration[:0], slices.start[:1], slices.pitch, slices.attacked)
     inside = slice(int(sounds.argmax()), len(sounds) - int(sounds[::-1].argmax()))
@@ -119,14 +119,16 @@ def canonical(slices: Slices) -> Slices:
     return Slices(duration.astype(np.int32), start.astype(np.int32), slices.pitch[entries], attacked[entries])
 
 
-def slice_notes(notes: Notes) -> Slices:
+def slice_notes(notes: Notes, length: int | None = None) -> Slices:
     """The canonical slices of notes from all tracks together, from the first onset to the last release.
 
-    A pitch that sounds in two tracks is one sounding pitch, attacked whenever a note on it begins.
+    A pitch that sounds in two tracks is one sounding pitch, attacked whenever a note on it begins. With a
+    `length` in ticks the slices go from tick 0 to there, rests at the ends and all.
     Raises InputError for more than ten million entries: notes that are held through very many others.
     """
     onset, duration, pitch, _ = notes.T
-    times = np.sort(np.append(onset, onset + duration), kind="stable")
+    ends = [] if length is None else [0, length]
+    times = np.sort(np.concatenate([onset, onset + duration, np.array(ends, onset.dtype)]), kind="stable")
     cuts = times[_changes(times)]
     first, last = np.searchsorted(cuts, onset), np.searchsorted(cuts, onset + duration)
     spans = last - first
@@ -136,7 +138,8 @@ def slice_notes(notes: Notes) -> Slices:
         )
     within = np.arange(spans.sum()) - np.repeat(np.cumsum(spans) - spans, spans)
     owner = np.repeat(first, spans) + within
-    return canonical(from_entries(np.diff(cuts), owner, np.repeat(pitch, spans), within == 0))
+    entries = from_entries(np.diff(cuts), owner, np.repeat(pitch, spans), within == 0)
+    return canonical(entries, trim=length is None)
 
 
 def to_notes(slices: Slices) -> Notes:

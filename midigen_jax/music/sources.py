@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from midigen_jax.errors import InputError
 
@@ -33,6 +34,8 @@ class Source:
     path: Path
     member: str | None = None
     """the name inside the zip at `path`; None for a file of its own"""
+    split: Literal["train", "valid", "test"] | None = None
+    """the split that a benchmark gives this piece"""
 
     def content(self) -> bytes:
         """The bytes. Raises InputError where they cannot be read or are more than 64 MiB."""
@@ -165,10 +168,12 @@ def _distinct(sources: Iterable[Source]) -> list[Source]:
     seen: set[str] = set()
     result = []
     for source in sources:
-        name, number = source.name, 1
+        # Old collections have names in other encodings: what is no UTF-8 is spelt out.
+        plain = os.fsencode(source.name).decode("utf-8", "backslashreplace")
+        name, number = plain, 1
         while name in seen:
             number += 1
-            name = f"{source.name} ({number})"
+            name = f"{plain} ({number})"
         seen.add(name)
         result.append(replace(source, name=name))
     return result

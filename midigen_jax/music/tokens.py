@@ -72,10 +72,11 @@ class NoteTokenizer:
         ids[0, 0], ids[-1, 0] = START, END
         return ids
 
-    def decode(self, tokens: Tokens) -> Slices:
+    def decode(self, tokens: Tokens, trim: bool = True) -> Slices:
         """The canonical slices of any ids of this tokenizer: total, so that a model's output can be heard.
 
         Reads up to the first <end>. An unfinished last slice is dropped, and so is a rest beside pitches.
+        Without `trim` rests at the ends stay.
         """
         pitch, duration = _events(tokens)
         ends = np.flatnonzero(duration)
@@ -83,7 +84,7 @@ class NoteTokenizer:
         sounds = (owner < len(ends)) & (pitch != self.REST)
         attacked = pitch[sounds] < self.HELD
         pitches = pitch[sounds] - np.where(attacked, self.ATTACKED, self.HELD)
-        return canonical(from_entries(duration[ends], owner[sounds], pitches, attacked))
+        return canonical(from_entries(duration[ends], owner[sounds], pitches, attacked), trim)
 
     def symbol(self, pitch_id: int) -> str:
         """A pitch id for people: C4 attacked, (C4) held, rest."""

@@ -5,8 +5,11 @@ vocabulary and the metrics, written atomically and in the background. The newest
 and those that the config asks for are kept.
 """
 
+import hashlib
+import json
 import logging
 import math
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +26,21 @@ from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokenizer, tokenizer_from_json
 from midigen_jax.train.state import TrainState, init_state, make_optimizer
 
-# A run that is opened for reading is meant to be: Orbax warns of it all the same.
-logging.getLogger("absl").addFilter(lambda record: "is read only" not in record.getMessage())
+# Orbax warns of what is meant to be: a run that is opened for reading, and what a kill left being replaced.
+_EXPECTED = ("is read only", "Attempted to create temporary directory")
+logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _EXPECTED))
 
-FORMAT = 1
+FORMAT = 2
 METRIC = "valid.nats_per_event"
+
+
+class Experiment(NamedTuple):
+    """What a checkpoint holds besides the state, and what no step of the training changes."""
+
+    config: Config
+    tokenizer: Tokenizer
+    tempo: float  # of the music that is trained on, the median, in quarters a minute
+    meter: tuple[int, int]  # likewise, the most frequent one
 
 
 class Restored(NamedTuple):
@@ -36,9 +49,9 @@ class Restored(NamedTuple):
     step: int
     state: TrainState
     network: Network
-    tokenizer: Tokenizer
-    config: Config
+    experiment: Experiment
     metrics: dict[str, float]
+    digest: str  # tells this checkpoint from those of other experiments
 
 
 class Checkpoints:
@@ -75,9 +88,7 @@ class Checkpoints:
         """What validation measured at a step that has a checkpoint."""
         return dict(self._manager.metrics(step) or {})
 
-    def save(
-        self, state: TrainState, config: Config, tokenizer: Tokenizer, metrics: Mapping[str, float]
-    ) -> None:
+    def save(self, state: TrainState, experiment: Experiment, metrics: Mapping[str, float]) -> None:
         """Write the state in the background; a step that has a checkpoint keeps it.
 
         `metrics` of this step's validation decide which checkpoint is the best; they are empty where there
@@ -86,38 +97,55 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        experiment = {
+        facts = {
             "format": FORMAT,
-            "config": configs.to_json(config),
-            "vocab": tokenizer.to_json(),
+            "config": configs.to_json(experiment.config),
+            "vocab": experiment.tokenizer.to_json(),
+            "tempo": experiment.tempo,
+            "meter": experiment.meter,
             "metrics": dict(metrics),
         }
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(experiment)
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(facts))
         self._manager.save(step, args=args, metrics=dict(metrics))
 
     def restore(self, which: str = "latest") -> Restored:
         """The checkpoint `latest`, `best` (by validation) or of a step number.
 
-        Raises InputError when there is none, or none of that step.
+        A damaged one is named on standard error and passed over, where `latest` was asked for. Raises
+        InputError when there is none, none of that step, or when that one is damaged.
         """
+        steps = self.steps()
         step = self._step(which)
-        experiment = self._manager.restore(
+        older = [known for known in reversed(steps) if known < step] if which == "latest" else []
+        while True:
+            try:
+                return self._restore(step)
+            # Orbax raises what its parts stumble over, which depends on what is missing.
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                damage = f"{self.path / str(step)}: damaged checkpoint ({_first_line(error)})"
+                if not older:
+                    raise InputError(f"{damage}; choose another with --checkpoint, or train again") from None
+                step = older.pop(0)
+                print(f"midigen: {damage}; going back to step {step}", file=sys.stderr)
+
+    def _restore(self, step: int) -> Restored:
+        facts = self._manager.restore(
             step, args=ocp.args.Composite(experiment=ocp.args.JsonRestore())
         ).experiment
-        if experiment.get("format") != FORMAT:
+        if facts.get("format") != FORMAT:
             raise InputError(
-                f"{self.path / str(step)}: checkpoint format {experiment.get('format')}, "
+                f"{self.path / str(step)}: checkpoint format {facts.get('format')}, "
                 f"this version reads {FORMAT}; train again"
             )
-        config = configs.from_json(Config, experiment["config"])
-        tokenizer = tokenizer_from_json(experiment["vocab"])
+        config = configs.from_json(Config, facts["config"])
+        tokenizer = tokenizer_from_json(facts["vocab"])
         network = make_network(config, tokenizer)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_shape(network, config)))
         ).state
-        return Restored(step, TrainState(*state), network, tokenizer, config, experiment["metrics"])
+        experiment = Experiment(config, tokenizer, facts["tempo"], (facts["meter"][0], facts["meter"][1]))
+        digest = hashlib.sha256(json.dumps([step, facts], sort_keys=True).encode()).hexdigest()
+        return Restored(step, TrainState(*state), network, experiment, facts["metrics"], digest[:16])
 
     def _step(self, which: str) -> int:
         steps = self.steps()
@@ -155,6 +183,10 @@ def _shape(network: Network, config: Config) -> TrainState:
     shapes = jax.eval_shape(lambda: init_state(network, optimizer, 0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _metric(metrics: dict[str, Any]) -> float:

@@ -1,0 +1,146 @@
+"""Sources to readings: everything of a piece that needs no other piece, in one process or shared by many.
+
+In: sources and the settings. Out: one `Reading` a source, in the order of the sources whatever the number of
+processes, so that what is made of them does not depend on it. A source that cannot be read gives a reading
+that says why.
+"""
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data.split import fingerprint
+from midigen_jax.errors import InputError
+from midigen_jax.music import key as keys
+from midigen_jax.music.read import read_piece
+from midigen_jax.music.slices import slice_notes
+from midigen_jax.music.sources import Source
+from midigen_jax.music.tokens import NoteTokenizer, Tokens
+
+_FILES_PER_TASK = 8
+_TASKS_AHEAD = 4  # of each process: enough to keep it busy, few enough to keep memory flat
+_FEWEST_PER_PROCESS = 64  # starting a process costs about as much as reading that many files
+
+
+class Facts(NamedTuple):
+    """What is known of a source, but for its arrays; all of it plain values."""
+
+    name: str
+    digest: str
+    """SHA-256 of the bytes; empty where they could not be had"""
+    refused: str = ""
+    """why it could not be read; empty if it was"""
+    wanted: bool = True
+    """False: it was read, but is in another key than the one that is kept"""
+    key: str = ""
+    shift: int = 0
+    tempo: float = 0.0
+    meter: tuple[int, int] = (4, 4)
+    ticks: int = 0
+    notes: int = 0
+    slices: int = 0
+    shape: str = ""
+    """equal for two pieces whose slices are equal up to transposition"""
+
+
+class Reading(NamedTuple):
+    """A source that was read, or refused: then its arrays are empty."""
+
+    facts: Facts
+    tokens: Tokens
+    """(E, 2) of the `note` tokenizer, from which the slices can be had again"""
+    windows: NDArray[np.uint64]
+    """(W,) distinct fingerprints of windows of the top line"""
+
+
+def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> Iterator[Reading]:
+    """Readings in the order of `sources`; as many processes share them as pay, `workers` at most."""
+    workers = min(workers, len(sources) // _FEWEST_PER_PROCESS)
+    if workers < 2:
+        for source in sources:
+            yield read_source(source, config)
+        return
+    # Spawned, not forked: the caller may run JAX's threads, which a fork would copy half-way.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_leave_interrupts_to_the_parent) as pool:
+        try:
+            yield from _in_order(pool, sources, config, workers * _TASKS_AHEAD)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def read_source(source: Source, config: PrepareConfig) -> Reading:
+    """Read, find the key, transpose, slice, encode, fingerprint. Never raises for what a file holds."""
+    digest = digest_or_nothing(source)
+    try:
+        piece = read_piece(source, config.quantizer)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{source.name}: ")
+        return _without_music(Facts(source.name, digest, refused=reason))
+    key = keys.find_key(piece.notes, config.profile)
+    if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
+        return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
+    shift = 0 if config.transpose == "none" else keys.shift_to(key, keys.parse_key(config.transpose))
+    slices = slice_notes(keys.transpose(piece.notes, shift))
+    shape, windows = fingerprint(slices)
+    facts = Facts(
+        source.name,
+        digest,
+        key=str(key),
+        shift=shift,
+        tempo=piece.tempo,
+        meter=piece.meter,
+        ticks=int(slices.duration.sum()),
+        notes=len(piece.notes),
+        slices=len(slices),
+        shape=shape,
+    )
+    return Reading(facts, NoteTokenizer(config.max_duration).encode(slices), windows)
+
+
+def digest_or_nothing(source: Source) -> str:
+    """SHA-256 of the source's bytes; empty where they cannot be had."""
+    try:
+        return hashlib.sha256(source.content()).hexdigest()
+    except InputError:
+        return ""
+
+
+def _without_music(facts: Facts) -> Reading:
+    return Reading(facts, np.empty((0, 2), np.int32), np.empty(0, np.uint64))
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, sources: Iterable[Source], config: PrepareConfig, ahead: int
+) -> Iterator[Reading]:
+    """As `pool.map`, but with a bounded number of tasks in flight."""
+    rest = iter(sources)
+    pending: deque[Future[list[Reading]]] = deque()
+    while True:
+        while len(pending) < ahead and (task := list(itertools.islice(rest, _FILES_PER_TASK))):
+            pending.append(pool.submit(_read_task, task, config))
+        if not pending:
+            return
+        yield from pending.popleft().result()
+
+
+def _read_task(sources: Sequence[Source], config: PrepareConfig) -> list[Reading]:
+    return [read_source(source, config) for source in sources]
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """A Ctrl-C reaches every process of the terminal; one traceback a worker would be noise."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Each process has a core to itself: more threads would only get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,63 @@
+"""Figures, settings and corpora in words, as the tables of a page tell them.
+
+In: values as JSON has them. Out: lists of (label, text).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from midigen_jax.config import Config, flatten, options
+
+
+def words(value: Any, share: bool = False) -> str:
+    """A value as people write it: 12,345; 3.25; 27.0 %; train 10 · valid 2."""
+    if isinstance(value, Mapping):
+        return " · ".join(f"{key} {words(inner, share)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(words(inner, share) for inner in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()  # as the command line takes them
+    if isinstance(value, int | float):
+        if share:
+            return f"{100 * value:.1f} %"
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return str(value)
+
+
+def many(count: int, noun: str) -> str:
+    """1 piece, 1,234 pieces."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+_CORPUS_LABELS = {
+    "sources": "sources",
+    "tokenizer": "tokenizer",
+    "pieces": "pieces",
+    "events": "events",
+    "hours": "hours of music",
+    "quarantined": "files left out",
+    "other_keys": "in other keys",
+    "share_a_family": "sharing music",
+    "pitch_size": "pitch ids",
+    "duration_size": "duration ids",
+    "unknown_share": "unseen symbols",
+}
+
+
+def corpus_table(corpus: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a corpus, its manifest's summary, as (label, value)."""
+    return [
+        (label, words(corpus[key], share=key == "unknown_share"))
+        for key, label in _CORPUS_LABELS.items()
+        if corpus.get(key) is not None
+    ]
+
+
+def settings_table(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
+    """Every setting as section -> (name, value, what it means)."""
+    known = options(Config)
+    sections: dict[str, list[tuple[str, str, str]]] = {}
+    for name, value in flatten(config).items():
+        section, _, leaf = name.rpartition(".")
+        sections.setdefault(section or "run", []).append((leaf, words(value), known.get(name, ("", ""))[1]))
+    return sections

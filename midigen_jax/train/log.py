@@ -1,0 +1,103 @@
+"""What a training measures, as rows, and as the line that its progress bar shows.
+
+In: metrics of steps and of validations. Out: rows in the run's `rows.jsonl`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from midigen_jax import config as configs
+from midigen_jax import rows
+from midigen_jax.config import Config
+from midigen_jax.data.batches import Epochs
+from midigen_jax.errors import InputError
+from midigen_jax.train.checkpoint import METRIC
+from midigen_jax.train.state import Metrics, learning_rate
+
+_ROWS_EVERY = 10  # steps that one row of the training curve averages over
+
+
+class Log:
+    """The rows of a run: training means every few steps, every validation, and what the progress shows."""
+
+    def __init__(self, path: Path, config: Config, steps: int, epochs: Epochs):
+        self._path, self._epochs = path, epochs
+        self._config = configs.to_json(config)
+        self._rate: Callable = learning_rate(config.train, steps)
+        self._metrics: list[Metrics] = []
+        self._train, self._valid = "", ""
+        self._since = time.perf_counter()
+        self._start = self._since  # of the whole training, had it not been cut
+
+    def begin(self, step: int, params: Any) -> None:
+        """Start at `step`: rows that a cut run wrote beyond it would be written again, so they go."""
+        before = rows.read(self._path) if self._path.is_file() else []
+        kept = [row for row in before if row.get("step", 0) <= step]
+        if kept != before:
+            rows.rewrite(self._path, kept)
+        if step == 0:
+            count = sum(leaf.size for leaf in jax.tree.leaves(params))
+            self._write(0, [("model.parameters", count, "parameters")], config=self._config)
+        seconds = [row["value"] for row in kept if row["name"] == "train.seconds"]
+        self._since = time.perf_counter()
+        self._start = self._since - (seconds[-1] if seconds else 0.0)
+
+    @property
+    def note(self) -> str:
+        """The newest losses, for the progress bar."""
+        return " ".join(filter(None, (self._train, self._valid)))
+
+    def train(self, step: int, metrics: Metrics) -> None:
+        """Take in the metrics of a step; this waits for the device to end it."""
+        self._metrics.append(jax.device_get(metrics))
+        self._train = f"train {self._metrics[-1].pitch + self._metrics[-1].duration:.3f}"
+        if step % _ROWS_EVERY == 0:
+            self.flush(step)
+
+    def flush(self, step: int) -> None:
+        """Write the means since the last rows."""
+        if not self._metrics:
+            return
+        elapsed = time.perf_counter() - self._since
+        pitch, duration, norm, events = (np.array(values) for values in zip(*self._metrics, strict=True))
+        self._write(
+            step,
+            [
+                ("train.nats_per_event.pitch", np.average(pitch, weights=events), "nats"),
+                ("train.nats_per_event.duration", np.average(duration, weights=events), "nats"),
+                ("train.gradient_norm", norm.mean(), "1"),
+                ("train.learning_rate", self._rate(step - 1), "1"),
+                ("train.events_per_s", events.sum() / elapsed, "events/s"),
+            ],
+        )
+        self._metrics = []
+        self._since = time.perf_counter()
+
+    def valid(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write a validation, and how long the training has taken so far, all told."""
+        self.flush(step)
+        seconds = time.perf_counter() - self._start
+        self._write(step, [*((name, value, "nats") for name, value in metrics.items())])
+        self._write(step, [("train.seconds", seconds, "s")])
+        self._valid = f"valid {metrics[METRIC]:.3f}"
+        self._since = time.perf_counter()
+
+    def _write(self, step: int, values: list[tuple[str, float, str]], **fields: Any) -> None:
+        for name, value, _ in values:
+            if not math.isfinite(value):
+                raise InputError(
+                    f"{self._path.parent}: the training diverged: {name} is {value} at step {step}; lower "
+                    "--train.learning_rate or set --train.clip, and give another --out"
+                )
+        fields |= {"run": self._path.parent.name, "step": step, "epoch": round(self._epochs.at(step), 3)}
+        fields["seed"] = self._config["train"]["seed"]
+        rows.append(
+            self._path,
+            [rows.make(name, float(value), unit, **fields) for name, value, unit in values],
+        )

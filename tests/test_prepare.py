@@ -1,0 +1,181 @@
+"""Preparing: the same corpus for any number of processes and after any cut; nothing is lost in silence."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data import prepare as module
+from midigen_jax.data import reading
+from midigen_jax.data.corpus import load_corpus
+from midigen_jax.data.prepare import prepare
+from midigen_jax.data.spool import Spool
+from midigen_jax.errors import InputError
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.sources import find_sources
+from midigen_jax.music.write import write_midi
+
+NOTE = PrepareConfig()
+CHORD = PrepareConfig(tokenizer="chord", transpose="C", min_chord_count=1)
+
+
+def write_tunes(folder: Path, count: int, notes: int = 30) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pitch = 60 + np.cumsum(rng.integers(-3, 4, notes)) % 24
+        onset = np.arange(notes) * 6
+        write_midi(make_notes(onset, np.full(notes, 6), pitch, np.zeros(notes)), folder / f"{number:04d}.mid")
+
+
+def contents(corpus: Path) -> dict[str, bytes]:
+    """The bytes of every file, but for what was measured: times differ."""
+    return {file.name: file.read_bytes() for file in corpus.iterdir() if file.name != "rows.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def tunes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tunes")
+    write_tunes(folder, 24)
+    (folder / "0007.mid").write_text("no music")
+    return folder
+
+
+@pytest.mark.parametrize("config", [NOTE, CHORD], ids=["note", "chord"])
+def test_any_number_of_processes_makes_the_same_bytes(
+    tunes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: PrepareConfig
+) -> None:
+    monkeypatch.setattr(reading, "_FEWEST_PER_PROCESS", 8)
+    monkeypatch.setattr(reading, "_FILES_PER_TASK", 2)
+    for workers in (1, 2):
+        prepare([str(tunes)], tmp_path / str(workers), config, workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data.prepare import prepare
+from midigen_jax.data.spool import Spool
+
+append, left = Spool.append, [10]
+
+def cut(spool, reading):
+    if left[0] == 0:
+        spool._tokens.write(b"half a piece")
+        spool._facts.write(b'{"name": ')
+        spool._tokens.flush(), spool._facts.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    append(spool, reading)
+
+Spool.append = cut
+prepare([sys.argv[1]], Path(sys.argv[2]), PrepareConfig(), workers=1)
+"""
+
+
+def test_a_killed_command_goes_on_where_it_was_and_makes_the_same_bytes(
+    tunes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare([str(tunes)], tmp_path / "whole", NOTE, workers=1)
+    words = [sys.executable, "-c", KILLED, str(tunes), str(tmp_path / "cut")]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not (tmp_path / "cut").exists()
+    read = []
+
+    def read_all(sources, *rest):
+        read.extend(sources)
+        return reading.read_all(sources, *rest)
+
+    monkeypatch.setattr(module, "read_all", read_all)
+    prepare([str(tunes)], tmp_path / "cut", NOTE, workers=1)
+    # Ten of 24 were spooled; one of those could not be read, and is tried again.
+    assert len(read) == 24 - 10 + 1
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert not (tmp_path / "cut.partial").exists()
+
+
+def test_a_file_that_changed_since_the_cut_is_read_again(tmp_path: Path) -> None:
+    write_tunes(tmp_path / "tunes", 4)
+    changed = tmp_path / "tunes" / "0002.mid"
+    (tmp_path / "tunes" / "0003.mid").write_text("no music")
+    with pytest.raises(InputError, match="0003"):
+        prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1, strict=True)
+    write_midi(make_notes([0, 12], [12, 12], [40, 41], [0, 0]), changed)
+    write_midi(make_notes([0, 12], [12, 12], [50, 52], [0, 0]), tmp_path / "tunes" / "0003.mid")
+    corpus = prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1)
+    piece = next(piece for piece in corpus.pieces if piece.source == "0002.mid")
+    assert corpus.tokenizer.decode(corpus.tokens[piece.start : piece.stop]).pitch.tolist() == [40, 41]
+
+
+def test_a_cut_at_any_byte_of_the_spool_leaves_a_spool(tunes: Path, tmp_path: Path) -> None:
+    sources = find_sources([str(tunes)])[:6]
+    readings = list(reading.read_all(sources, NOTE, 1))
+    with Spool(tmp_path / "spool", "x") as spool:
+        for each in readings:
+            spool.append(each)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "spool").iterdir()}
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        for name, text in whole.items():
+            cut = len(text) if name == "settings" else int(rng.integers(len(text) + 1))
+            (tmp_path / "spool" / name).write_bytes(text[:cut])
+        with Spool(tmp_path / "spool", "x") as spool:
+            known = [each for each in readings if spool.get(each.facts.name) is not None]
+            assert known == readings[: len(known)]
+            for each in known:
+                entry = spool[each.facts.name]
+                assert entry.facts == each.facts
+                np.testing.assert_array_equal(spool.tokens(entry), each.tokens)
+                np.testing.assert_array_equal(spool.windows(entry), each.windows)
+            for each in readings[len(known) :]:
+                spool.append(each)
+        assert {file.name: file.read_bytes() for file in (tmp_path / "spool").iterdir()} == whole
+
+
+def test_a_spool_of_other_settings_is_refused(tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool", "x"):
+        pass
+    with pytest.raises(InputError, match="other settings"):
+        Spool(tmp_path / "spool", "y")
+
+
+def test_what_could_not_be_read_stands_in_the_manifest_with_its_reason(tunes: Path, tmp_path: Path) -> None:
+    corpus = prepare([str(tunes)], tmp_path / "out", NOTE, workers=1)
+    assert corpus.manifest["quarantine"] == {"0007.mid": "not a MIDI file; convert it to .mid first"}
+    summary = corpus.manifest["summary"]
+    assert summary["reasons"] == {"not a MIDI file": 1}
+    assert sum(summary["pieces"].values()) == 23
+    assert summary["notes"] == 23 * 30
+    assert summary["events"]["train"] == sum(
+        piece.stop - piece.start for piece in corpus.pieces if piece.split == "train"
+    )
+
+
+def test_strict_stops_at_the_first_file_that_cannot_be_read(tunes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"0007\.mid: not a MIDI file"):
+        prepare([str(tunes)], tmp_path / "out", NOTE, workers=1, strict=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_are_counted_and_kept_together(tmp_path: Path) -> None:
+    write_tunes(tmp_path / "tunes", 5)
+    for number in range(3):
+        (tmp_path / "tunes" / f"copy{number}.mid").write_bytes((tmp_path / "tunes" / "0000.mid").read_bytes())
+    corpus = prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1)
+    assert corpus.manifest["summary"]["duplicates"] == 3
+    assert corpus.manifest["summary"]["share_a_family"] == 4
+    assert len({piece.split for piece in corpus.pieces if piece.source.startswith(("copy", "0000"))}) == 1
+
+
+def test_the_manifest_is_readable_json_and_the_corpus_opens(tunes: Path, tmp_path: Path) -> None:
+    prepare([str(tunes)], tmp_path / "out", CHORD, workers=1)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    corpus = load_corpus(tmp_path / "out")
+    assert manifest["summary"]["unknown_share"].keys() == {"valid", "test"}
+    assert corpus.tokens.shape == (corpus.pieces[-1].stop, 2)

@@ -1,0 +1,153 @@
+"""Training: what is cut goes on as if it had not been; what is damaged is named; what diverges stops."""
+
+import dataclasses
+import json
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from midigen_jax import rows
+from midigen_jax.config import Config, TrainConfig, override
+from midigen_jax.data.prepare import prepare
+from midigen_jax.errors import InputError
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.write import write_midi
+from midigen_jax.progress import Progress
+from midigen_jax.train.checkpoint import METRIC, open_run
+from midigen_jax.train.loop import fit
+from midigen_jax.train.state import loss_weight
+
+TINY = override(
+    Config(),
+    {
+        "model.width": 8,
+        "model.pitch_embedding": 4,
+        "model.duration_embedding": 4,
+        "model.layers": 1,
+        "batch.rows": 2,
+        "batch.length": 16,
+        "train.steps": 12,
+        "train.warmup": 2,
+        "train.evaluate_every": 4,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        pitch = 60 + np.cumsum(rng.integers(-2, 3, 20))
+        notes = make_notes(np.arange(20) * 6, np.full(20, 6), pitch, np.zeros(20))
+        write_midi(notes, folder / "music" / f"{number}.mid", tempo=100, meter=(3, 4))
+    return prepare([str(folder / "music")], folder / "out", TINY.prepare, workers=1)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """A run of 12 steps that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert fit(corpus, TINY, run).step == 12
+    return run
+
+
+def interrupt_at(monkeypatch, step, number):
+    advance = Progress.advance
+
+    def cut(progress, *args, **kwargs):
+        advance(progress, *args, **kwargs)
+        if progress._done == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Progress, "advance", cut)
+
+
+def measured(run):
+    """What training and validation measured, but for times."""
+    kept = [row for row in rows.read(run / "rows.jsonl") if "nats" in row["name"] and row["step"] % 4 == 0]
+    return [(row["step"], row["name"], row["value"]) for row in kept if row["name"].startswith("valid")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_training_that_was_stopped_anywhere_goes_on_to_the_same_bits(
+    corpus, whole, tmp_path, monkeypatch, number, step
+):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step, number)
+        assert fit(corpus, TINY, tmp_path / "run").step == step
+    assert fit(corpus, TINY, tmp_path / "run").step == 12
+    assert measured(tmp_path / "run") == measured(whole)
+    states = []
+    for run in (tmp_path / "run", whole):
+        with open_run(run) as checkpoints:
+            states.append(checkpoints.restore("latest").state)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_checkpoint_holds_all_that_restoring_needs(corpus, whole):
+    with open_run(whole) as checkpoints:
+        assert checkpoints.steps() == [1, 12]
+        restored = checkpoints.restore("best")
+    assert restored.step == 12
+    assert restored.experiment.config.model == TINY.model
+    assert restored.experiment.config.prepare == corpus.config
+    assert restored.experiment.tokenizer == corpus.tokenizer
+    assert (round(restored.experiment.tempo, 3), restored.experiment.meter) == (100, (3, 4))
+    assert restored.metrics[METRIC] == measured(whole)[-3][2]
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(corpus, whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for file in (run / "checkpoints" / "12" / "experiment").iterdir():
+        file.write_bytes(file.read_bytes()[:20])
+    with open_run(run) as checkpoints:
+        assert checkpoints.restore("latest").step == 1
+        assert "12: damaged checkpoint" in capsys.readouterr().err
+        with pytest.raises(InputError, match="12: damaged checkpoint"):
+            checkpoints.restore("12")
+
+
+def test_a_run_without_a_checkpoint_and_a_step_that_is_not_there_are_refused(whole, tmp_path):
+    with open_run(whole) as checkpoints, pytest.raises(InputError, match="there is best, latest, 1, 12"):
+        checkpoints.restore("7")
+    with pytest.raises(InputError, match="no run there"):
+        open_run(tmp_path)
+
+
+def test_a_training_that_diverges_stops_with_the_remedy_and_its_rows_stay_json(corpus, tmp_path):
+    wild = override(TINY, {"train.learning_rate": 100, "train.clip": 0, "train.schedule": "constant"})
+    wild = override(wild, {"train.steps": 4000, "train.evaluate_every": 50, "train.weight_decay": 1e6})
+    with pytest.raises(InputError, match=r"diverged: .* at step \d+; lower --train.learning_rate"):
+        fit(corpus, wild, tmp_path / "run")
+    for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_a_folder_where_no_step_was_made_can_be_given_other_settings(corpus, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="given to nobody"):
+        fit(dataclasses.replace(corpus, manifest=_Broken(corpus.manifest)), TINY, run)
+    assert fit(corpus, override(TINY, {"train.steps": 1}), run).step == 1
+
+
+class _Broken(dict):
+    """A manifest that fails after the run folder was made."""
+
+    def __getitem__(self, name):
+        if name == "plan":
+            raise InputError("given to nobody")
+        return super().__getitem__(name)
+
+
+def test_the_last_position_alone_can_give_the_loss():
+    mask_BT = jnp.array([[True, True, True], [True, False, False], [False, False, False]])
+    last = loss_weight(mask_BT, TrainConfig(loss_positions="last"))
+    np.testing.assert_array_equal(last, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(loss_weight(mask_BT, TrainConfig()), mask_BT)
