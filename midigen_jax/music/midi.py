@@ -13,13 +13,11 @@ import numpy as np
 from midigen_jax.errors import InputError
 from midigen_jax.music import quantize
 from midigen_jax.music.notes import Notes, make_notes
-from midigen_jax.music.piece import DEFAULT_METER, DEFAULT_TEMPO, Piece, Quantizer
+from midigen_jax.music.piece import DEFAULT_METER, DEFAULT_TEMPO, LONGEST_QUARTERS, Piece, Quantizer
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose
 
-# Thirteen hours at 120: a longer "piece" is a broken delta time, and would become endless rests.
-_LONGEST = 100_000
 _MOST_NOTES = 2_000_000
 
 
@@ -34,8 +32,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         events(track)
     scores = [_parse(track, file.per_quarter) for track in file.tracks]
     rows, tracks = _rows(scores, file.form)
-    if len(rows) and (rows.min() < 0 or (rows[:, 0] + rows[:, 1]).max() > _LONGEST * file.per_quarter):
-        raise InputError(f"longer than {_LONGEST:,} quarters; mend its delta times")
+    _require_bounded(rows, file.per_quarter)
     if quantizer == "music21":
         names = [next((track.name for track in score.tracks), "") for score in scores]
         notes, program, stuck = _by_music21(file, names, wanted)
@@ -46,7 +43,14 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
         program = _program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
-    return Piece(notes, *_beginning(scores), program, stuck)
+    tempo, meter = _beginning(scores)
+    return Piece(notes, tempo, meter, program=program, stuck=stuck)
+
+
+def _require_bounded(rows: Ticks, per_quarter: int) -> None:
+    # symusic counts in 32 bits: time that they cannot hold comes round as negative.
+    if len(rows) and (rows.min() < 0 or (rows[:, 0] + rows[:, 1]).max() > LONGEST_QUARTERS * per_quarter):
+        raise InputError(f"longer than {LONGEST_QUARTERS:,} quarters; mend its delta times")
 
 
 def _may_mislead(track: bytes) -> bool:

@@ -9,6 +9,8 @@ Quantizer = Literal["adaptive", "music21", "uniform"]
 
 DEFAULT_TEMPO = 120.0
 DEFAULT_METER = (4, 4)
+# Thirteen hours at 120: a longer "piece" is a broken delta time, and would become endless rests.
+LONGEST_QUARTERS = 100_000
 
 
 @dataclass(frozen=True)
