@@ -18,8 +18,6 @@ from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose
 
-_MOST_NOTES = 2_000_000
-
 
 def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piece:
     """The piece in the bytes of a MIDI file: the `wanted` tracks (see `tracks.choose`), drums left out.
@@ -104,9 +102,6 @@ def _rows(scores: Sequence[Any], form: int) -> tuple[Ticks, list[Track]]:
         for part in score.tracks
         if not part.is_drum and len(part.notes)
     ]
-    count = sum(len(part.notes) for _, part in parts)
-    if count > _MOST_NOTES:
-        raise InputError(f"{count:,} notes are more than the {_MOST_NOTES:,} of a piece; cut it up")
     if not parts:
         return np.empty((0, 4), np.int64), []
     columns = [part.notes.numpy() for _, part in parts]

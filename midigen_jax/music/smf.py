@@ -22,6 +22,8 @@ SYSEX, ESCAPE = 0xF0, 0xF7
 """the status of a system exclusive message, and of the further parts of one"""
 
 _META = 0xFF
+# Some two million notes, which fit into a gigabyte by any way of reading; real pieces have thousands.
+_MOST_BYTES = 16 << 20
 # Song position, clock and the like have no business in a file; where they come, their data is skipped.
 _SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1, 0xF6: 0, 0xF8: 0, 0xFA: 0, 0xFB: 0, 0xFC: 0, 0xFE: 0}
 _MARKS = (0x03, 0x04, 0x51, 0x58, 0x59)  # names of track and instrument, tempo, meter, key
@@ -51,6 +53,8 @@ def take_apart(content: bytes) -> File:
     """The tracks of a file. Raises InputError for what is no MIDI file, or not a whole one."""
     if len(content) < 14 or content[:4] != b"MThd":
         raise InputError("not a MIDI file; convert it to .mid first")
+    if len(content) > _MOST_BYTES:
+        raise InputError(f"{len(content) >> 20} MiB of MIDI are more than any piece has; cut it up")
     size, form, count, division = struct.unpack(">IHHH", content[4:14])
     if form > 1:
         raise InputError(f"MIDI format {form} is not supported; export it as format 0 or 1")
