@@ -16,7 +16,7 @@ from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import DEFAULT_METER, DEFAULT_TEMPO, LONGEST_QUARTERS, Piece, Quantizer
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
-from midigen_jax.music.tracks import Track, choose
+from midigen_jax.music.tracks import Track, choose, main_program
 
 
 def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piece:
@@ -39,7 +39,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         snap = quantize.adaptive if quantizer == "adaptive" else quantize.uniform
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
-        program = _program(rows, tracks)
+        program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
     tempo, meter = _beginning(scores)
     return Piece(notes, tempo, meter, program=program, stuck=stuck)
@@ -129,13 +129,6 @@ def _beginning(scores: Sequence[Any]) -> tuple[float, tuple[int, int]]:
     return tempo, meter
 
 
-def _program(rows: Ticks, tracks: Sequence[Track]) -> int:
-    """The program of the most notes."""
-    if len(rows) == 0:
-        return 0
-    return int(np.bincount(np.array([track.program for track in tracks])[rows[:, 3]]).argmax())
-
-
 def _by_music21(file: File, names: Sequence[str], wanted: str) -> tuple[Notes, int, int]:
     """The notes as music21 reads them, the program of the most, and how many keys are stuck."""
     read = [events(track) for track in file.tracks]
@@ -169,11 +162,11 @@ def _wanted_voices(
     rows: Ticks = np.array([time[struck], 0 * index, pitch[struck], index], np.int64).T
     rows = choose(rows, tracks, wanted)
     if wanted == "all":
-        return voices, _program(rows, tracks)
+        return voices, main_program(rows, tracks)
     kept = (velocity == 0) | np.isin(player, players[np.unique(rows[:, 3])])
     cuts = np.cumsum(sizes)[:-1]
     parts = zip(voices, np.split(kept, cuts), strict=True)
-    return [one[mask] for one, mask in parts], _program(rows, tracks)
+    return [one[mask] for one, mask in parts], main_program(rows, tracks)
 
 
 def _keys_down(voiced: Ticks) -> int:

@@ -74,3 +74,11 @@ def _melody(rows: Rows, number: NDArray[np.int64], tracks: Sequence[Track]) -> i
     asked = named if len(named) else sounding
     asked = asked[onsets[asked] > _ALMOST_EMPTY * onsets[asked].max()]
     return int(asked[height[asked].argmax()])
+
+
+def main_program(rows: Rows, tracks: Sequence[Track]) -> int:
+    """The program of the most notes; 0 if there are none."""
+    if len(rows) == 0:
+        return 0
+    programs = np.array([track.program for track in tracks])
+    return int(np.bincount(programs[rows[:, 3]]).argmax())
