@@ -192,7 +192,13 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
         "turn music into a corpus folder",
         "midigen prepare music.zip more/ --out corpora/mine --tokenizer chord --transpose C",
     )
-    one.add_argument("sources", nargs="+", metavar="SOURCE", help="a MIDI file, a folder, a zip, or bach")
+    kinds = "MIDI, MusicXML, ABC, Humdrum, or a benchmark's .mat, .npz, .json"
+    one.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help=f"a file ({kinds}), a folder, a zip, or a collection such as bach",
+    )
     one.add_argument("--out", metavar="CORPUS", help="the folder to make")
     one.add_argument(
         "--workers",

@@ -47,6 +47,7 @@ class PrepareConfig:
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
     tracks: str = _option("all", "what is read, never drums: all, piano, melody, or the Nth track with notes")
     profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
+    frame_ticks: int = _option(0, "ticks a frame of piano-roll files, 12 a quarter; 0: as known, else 3")
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
     valid_share: float = _option(0.1, "share of pieces kept for validation")
@@ -57,6 +58,7 @@ class PrepareConfig:
         named = self.tracks in ("all", "piano", "melody") or re.fullmatch("[1-9][0-9]{0,4}", self.tracks)
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
+        _require(0 <= self.frame_ticks <= 96, "prepare.frame_ticks", self.frame_ticks, "0 to 96")
         count = self.min_chord_count
         _require(1 <= count <= _MOST, "prepare.min_chord_count", count, "1 or more")
         for name in ("valid_share", "test_share"):

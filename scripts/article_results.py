@@ -3,7 +3,7 @@
     python scripts/article_results.py RUN CORPUS --pictures docs/article
 
 prints, as Markdown, likelihood by epoch from the run's rows, and for each kept checkpoint the likelihood of
-whole pieces with known and unknown chords apart; draws the first bars of samples of each kept checkpoint as SVG.
+whole pieces with known and unknown chords apart; draws the first bars of some samples as SVG.
 """
 
 import argparse

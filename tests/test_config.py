@@ -77,7 +77,7 @@ def test_steps_and_epochs_change_together() -> None:
         ("model.width", 12.5, "model.width = 12.5: give a whole number"),
         ("model.width", True, "model.width = True: give a whole number"),
         ("model.width", float("inf"), "model.width = inf: give a whole number"),
-        ("model.width", 0, "model.width = 0 is out of range: at least 1"),
+        ("model.width", 0, "model.width = 0 is out of range: 1 to 65,536"),
         ("train.learning_rate", "nan", "train.learning_rate = 'nan': give a number"),
         ("train.learning_rate", "inf", "train.learning_rate = 'inf': give a number"),
         ("train.learning_rate", 10**400, "give a number"),

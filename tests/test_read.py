@@ -137,7 +137,7 @@ def test_what_is_not_there_is_named_with_the_nearest(tmp_path: Path, midi: bytes
     (tmp_path / "chorales.mid").write_bytes(midi)
     refused([str(tmp_path / "choral.mid")], r"choral\.mid: not there; did you mean chorales\.mid\?")
     refused(["bahc"], r"did you mean bach\?")
-    refused([str(tmp_path / "no" / "where")], "give a MIDI file, a folder, a zip or bach")
+    refused([str(tmp_path / "no" / "where")], "give a file, a folder, a zip or bach")
 
 
 def test_a_folder_or_zip_without_music_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The scripts: what they write is what the rows say."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from midigen_jax import rows
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.write import write_midi
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -102,3 +105,34 @@ def test_a_row_without_a_unit_is_named(
 @pytest.mark.skipif(not (table.DOCS / "benchmarks.jsonl").exists(), reason="no benchmark has been run yet")
 def test_the_page_of_this_repository_is_up_to_date() -> None:
     assert table.main(["--check"]) == 0
+
+
+def test_preparing_is_compared_on_the_files_that_both_sides_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, pitches in (("one", [60, 64, 67]), ("two", [69, 72, 76])):
+        notes = make_notes([0, 12, 24], [12, 12, 24], pitches, [0, 0, 0])
+        write_midi(notes, tmp_path / "music" / f"{name}.mid")
+    (tmp_path / "music" / "broken.mid").write_bytes(b"MThd")
+    small = ["--generated", "12", "--rounds", "1"]
+    assert load("bench_prepare").main(["--data", str(tmp_path / "music"), *small]) == 0
+    said = capsys.readouterr()
+    found = {row["name"]: row for row in map(json.loads, said.out.splitlines())}
+    assert set(found) == {
+        "prepare.ratio.music21",
+        "prepare.ratio_per_file.music21",
+        "prepare.ms_per_file",
+        "prepare.ms_per_file.music21",
+        "prepare.scaling.2workers",
+        "prepare.scaling_after_start.2workers",
+        "prepare.start_seconds.2workers",
+    }
+    ratio = found["prepare.ratio.music21"]
+    assert (ratio["config"]["files"], ratio["left_out"]) == (2, ["broken.mid"])
+    assert ratio["command"] == "python scripts/bench_prepare.py --data music --generated 12 --rounds 1"
+    assert "left out: broken.mid" in said.err
+
+
+def test_a_comparison_without_files_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("bench_prepare").main(["--data", str(tmp_path / "nowhere.zip")]) == 2
+    assert "nowhere.zip: not there" in capsys.readouterr().err

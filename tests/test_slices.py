@@ -1,9 +1,6 @@
 """Slices: what sounds when, and what was struck."""
 
 import tracemalloc
-from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +9,6 @@ from hypothesis import strategies as st
 
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes, make_notes
-from midigen_jax.music.read import find_sources, read_piece
 from midigen_jax.music.slices import Slices, canonical, from_entries, slice_notes, to_notes
 
 NOTES = st.lists(
@@ -161,46 +157,3 @@ def test_any_canonical_slices_survive_notes(loose: Slices) -> None:
 def test_canonical_changes_nothing_that_can_be_heard(loose: Slices) -> None:
     np.testing.assert_array_equal(roll(to_notes(loose))[0], roll(to_notes(canonical(loose)))[0])
     np.testing.assert_array_equal(roll(to_notes(loose))[1], roll(to_notes(canonical(loose)))[1])
-
-
-CHORALES = ["1.6", "16.6", "44.7", "64.4", "93.7", "126.6", "256", "270", "326", "410"]
-
-
-def ticks(quarters: float | Fraction) -> int:
-    return round(12 * quarters)
-
-
-def by_music21(path: Path) -> Slices:
-    """The slices of music21's chordify.
-
-    It also cuts at bar lines, and where a voice strikes a pitch that another voice holds its ties say
-    "held" for both: there the score's own notes say what begins. What is redundant after that is merged
-    by `canonical`, as it is in ours.
-    """
-    from music21 import converter
-
-    score: Any = converter.parse(path, forceSource=True)
-    begun = {
-        (ticks(element.offset), note.pitch.midi)
-        for part in score.parts
-        for element in part.flatten().notes
-        for note in (element.notes if element.isChord else (element,))
-        if note.tie is None or note.tie.type == "start"
-    }
-    duration: list[int] = []
-    entries = []
-    for element in score.chordify().flatten().notesAndRests:
-        assert ticks(element.offset) == sum(duration)
-        for note in element.notes if element.isChord else ():
-            struck = note.tie is None or note.tie.type == "start"
-            struck |= (sum(duration), note.pitch.midi) in begun
-            entries.append((len(duration), note.pitch.midi, struck))
-        duration.append(ticks(element.quarterLength))
-    owner, pitch, attacked = np.array(entries).T
-    return canonical(from_entries(np.array(duration), owner, pitch, attacked > 0))
-
-
-@pytest.mark.parametrize("number", CHORALES)
-def test_slices_equal_music21_chordify(number: str) -> None:
-    (source,) = (s for s in find_sources(["bach"]) if s.name == f"bach/bwv{number}.mxl")
-    assert slice_notes(read_piece(source).notes) == by_music21(source.path)

@@ -187,3 +187,14 @@ def test_the_melody_of_a_chorale_is_its_soprano() -> None:
     assert melody.notes.tolist() == whole.notes[whole.notes[:, 3] == 0].tolist()
     with pytest.raises(InputError, match=r"^bach/bwv66\.6\.mxl: no track 5: it has 4"):
         read_piece(source, tracks="5")
+
+
+def test_frames_without_voices_are_one_track(tmp_path: Path) -> None:
+    path = tmp_path / "frames.json"
+    path.write_text('{"train": [[[60, 64], [60], [67]]], "valid": [], "test": []}')
+    (source,) = find_sources([str(path)])
+    whole, first = read_piece(source), read_piece(source, tracks="1")
+    assert first.notes.tolist() == whole.notes.tolist()
+    assert first.length == whole.length
+    with pytest.raises(InputError, match="no track 2: it has 1"):
+        read_piece(source, tracks="2")

@@ -46,6 +46,7 @@ class CorpusPiece:
     tempo: float  # quarters a minute
     meter: tuple[int, int]
     ticks: int  # length, 12 to the quarter
+    frame: int  # ticks a frame, where the source has frames; else 0
 
 
 @dataclass(frozen=True, eq=False)

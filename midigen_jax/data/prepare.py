@@ -232,6 +232,7 @@ def _pieces(
                 tempo=facts.tempo,
                 meter=facts.meter,
                 ticks=facts.ticks,
+                frame=facts.frame,
             )
         )
         start = stop

@@ -45,6 +45,8 @@ class Facts(NamedTuple):
     key: str = ""
     shift: int = 0
     tempo: float = 0.0
+    frame: int = 0
+    """ticks a frame, where the source has frames"""
     meter: tuple[int, int] = (4, 4)
     ticks: int = 0
     notes: int = 0
@@ -84,7 +86,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     """Read, find the key, transpose, slice, encode, fingerprint. Never raises for what a file holds."""
     digest = digest_or_nothing(source)
     try:
-        piece = read_piece(source, config.quantizer)
+        piece = read_piece(source, config.quantizer, frame_ticks=config.frame_ticks)
     except InputError as error:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
@@ -92,7 +94,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
         return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
     shift = 0 if config.transpose == "none" else keys.shift_to(key, keys.parse_key(config.transpose))
-    slices = slice_notes(keys.transpose(piece.notes, shift))
+    slices = slice_notes(keys.transpose(piece.notes, shift), piece.length)
     shape, windows = fingerprint(slices)
     facts = Facts(
         source.name,
@@ -100,6 +102,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         key=str(key),
         shift=shift,
         tempo=piece.tempo,
+        frame=piece.frame or 0,
         meter=piece.meter,
         ticks=int(slices.duration.sum()),
         notes=len(piece.notes),

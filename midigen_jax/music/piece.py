@@ -24,6 +24,10 @@ class Piece:
     tempo: float = DEFAULT_TEMPO
     """quarters a minute"""
     meter: tuple[int, int] = DEFAULT_METER
+    length: int | None = None
+    """ticks, where rests at the ends count (frame files): notes are anywhere in 0..length"""
+    frame: int | None = None
+    """ticks in a frame (frame files)"""
     program: int = 0
     """General MIDI program, 0 to 127, of the most notes"""
     stuck: int = 0

@@ -97,7 +97,8 @@ def music21(track: RawTrack, per_quarter: int) -> tuple[Ticks, Ticks, Ticks]:
     gap = np.where(later < len(others), next_onset - element_onset, 0) / TICKS_PER_QUARTER
     duration = _best_match(length / per_quarter, gap, zero_allowed=length == 0)
     kept = pitched[owner]
-    return element_onset[owner][kept], duration[owner][kept], pitch[kept]
+    onset, duration, pitch = element_onset[owner][kept], duration[owner][kept], pitch[kept]
+    return onset, _outlasting(onset, duration, pitch), pitch
 
 
 def _chords(notes: Ticks, per_quarter: int) -> tuple[Ticks, Ticks, Ticks, Ticks, NDArray[np.bool_]]:
@@ -152,3 +153,17 @@ def _best_match(
         match.append(near)
     thirds = (left[1] < left[0]) | ((left[1] == left[0]) & (error[1] < error[0]))
     return np.rint(np.where(thirds, match[1], match[0]) * TICKS_PER_QUARTER).astype(np.int64)
+
+
+def _outlasting(onset: Ticks, duration: Ticks, pitch: Ticks) -> Ticks:
+    """Durations by which no note ends before one that began earlier on its pitch.
+
+    In music21 both sound on, but `make_notes` ends the earlier where the later begins.
+    """
+    order = np.lexsort((onset, pitch))
+    release = (onset + duration)[order]
+    # Lifted above those of the pitch before, the releases of all pitches have one running maximum.
+    lift = pitch[order] * (release.max(initial=0) + 1)
+    longest = np.empty_like(release)
+    longest[order] = np.maximum.accumulate(release + lift) - lift
+    return longest - onset

@@ -1,24 +1,32 @@
-"""Sources: what the user names (a file, a folder, a zip, `bach`) as a list of single pieces to read.
+"""Sources: what the user names (a file, a folder, a zip, a collection) as a list of single pieces to read.
 
 Nothing is unpacked: a member of a zip is read into memory, and only after its declared size was checked.
+A tunebook (ABC) holds several pieces, and so does a frame file (a benchmark's piano rolls): each is a source.
 """
 
+import contextlib
 import difflib
-import importlib.util
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, cast
 
 from midigen_jax.errors import InputError
+from midigen_jax.music import frames, scores
+from midigen_jax.music.collections import COLLECTIONS, collection
+from midigen_jax.music.tunes import split_tunes
 
-SUFFIXES = (".mid", ".midi", ".kar")
-CHORALES = "bach"
+Split = Literal["train", "valid", "test"]
+
+MIDI_SUFFIXES = (".mid", ".midi", ".kar")
+SUFFIXES = (*MIDI_SUFFIXES, *scores.SUFFIXES)
+"""what a folder or zip is searched for; frame files are not, since not every .json is music"""
 MAX_PIECE_BYTES = 64 << 20
 MAX_ZIP_BYTES = 2 << 30
 # What zipfile raises for a zip that is cut short, altered, or packed in a way that it does not know.
@@ -34,11 +42,26 @@ class Source:
     path: Path
     member: str | None = None
     """the name inside the zip at `path`; None for a file of its own"""
-    split: Literal["train", "valid", "test"] | None = None
+    part: str | None = None
+    """the piece inside the file: the number of a tune, or `test/12`; None for a file that is one piece"""
+    split: Split | None = None
     """the split that a benchmark gives this piece"""
 
+    @property
+    def suffix(self) -> str:
+        """Of the file's name, in lower case: it decides who reads the file."""
+        return PurePosixPath(self.member or self.path.name).suffix.lower()
+
     def content(self) -> bytes:
-        """The bytes. Raises InputError where they cannot be read or are more than 64 MiB."""
+        """The bytes of this piece alone; where it is a part, as `split_tunes` or `split_frames` gives it.
+
+        Raises InputError where they cannot be read or the file has more than 64 MiB.
+        """
+        if self.part is not None:
+            parts = self.parts()
+            if self.part not in parts:
+                raise InputError(f"{self.name}: not in the file any more; find the sources again")
+            return parts[self.part]
         try:
             return self._read()
         except OSError as error:
@@ -53,6 +76,14 @@ class Source:
         ) as error:
             raise InputError(f"{self.name}: damaged in the zip ({error}); zip it again") from None
 
+    def parts(self) -> Mapping[str, bytes]:
+        """The pieces in the tunebook or frame file, by name. Raises InputError where it cannot be read."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be read ({error.strerror or error})") from None
+        return _parts(self.path, self.member, status.st_mtime_ns, status.st_size)
+
     def _read(self) -> bytes:
         if self.member is None:
             size = self.path.stat().st_size
@@ -63,6 +94,18 @@ class Source:
         if size > MAX_PIECE_BYTES:
             raise InputError(f"{self.name}: {size >> 20} MiB is no piece of music; the limit is 64 MiB")
         return self.path.read_bytes() if self.member is None else archive.read(self.member)
+
+
+@lru_cache(maxsize=2)
+def _parts(path: Path, member: str | None, changed: int, size: int) -> Mapping[str, bytes]:
+    """Kept while the file stays as it is: to take it apart for each of its pieces would take long."""
+    whole = Source(member or path.name, path, member)
+    if whole.suffix not in frames.SUFFIXES:
+        return split_tunes(whole.content())
+    try:
+        return frames.split_frames(whole.suffix, whole.content())
+    except InputError as error:
+        raise InputError(f"{whole.name}: {error}") from None
 
 
 @lru_cache(maxsize=2)
@@ -77,48 +120,43 @@ def _archive(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFi
 def find_sources(arguments: Sequence[str]) -> list[Source]:
     """All pieces that the arguments name, in their order, each argument's pieces sorted.
 
-    An argument is a file (tried whatever its name), a folder (searched through), a zip, or `bach` for the
-    408 chorales of the installed music21 package; a file or folder of that name is given as ./bach.
-    Raises InputError for a path that is not there, for one without music, and for a zip that is damaged,
-    encrypted, gigabytes large when unpacked, or has members outside of its folder.
+    An argument is a file (tried whatever its name), a folder (searched through), a zip, or the name of a
+    collection, such as `bach`; a file or folder of that name is given as ./bach. Frame files are named one
+    by one. Raises InputError for a path that is not there, for one without music, for a damaged frame file,
+    and for a zip that is damaged, encrypted, gigabytes large when unpacked, or leads out of its folder.
     """
-    found: dict[tuple[Path, str | None], Source] = {}
+    found: dict[tuple[Path, str | None, str | None], Source] = {}
     for argument in arguments:
         path = Path(argument)
-        if argument == CHORALES:
-            sources = _chorales()
+        if argument in COLLECTIONS:
+            files = [Source(f"{argument}/{path.name}", path) for path in collection(argument)]
         elif path.is_dir():
-            sources = _in_folder(path)
+            files = _in_folder(path)
         elif path.is_file():
-            sources = _in_zip(path) if path.suffix.lower() == ".zip" else [Source(path.name, path)]
+            files = _in_zip(path) if path.suffix.lower() == ".zip" else [Source(path.name, path)]
         else:
             raise InputError(f"{argument}: not there; {_remedy(path)}")
-        if not sources:
+        if not files:
             raise InputError(f"{argument}: no music in it; it needs files that end in {', '.join(SUFFIXES)}")
-        for source in sources:
-            found.setdefault((source.path.resolve(), source.member), source)
+        for source in chain.from_iterable(map(_pieces, files)):
+            found.setdefault((source.path.resolve(), source.member, source.part), source)
     return _distinct(found.values())
 
 
-def chorale_folder() -> Path:
-    """The folder of the Bach scores in the installed music21 package, found without importing it.
-
-    Raises InputError when music21 is not installed.
-    """
-    spec = importlib.util.find_spec("music21")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError("bach: the music21 package is not installed; run pip install music21")
-    return Path(spec.submodule_search_locations[0]) / "corpus" / CHORALES
-
-
-def _chorales() -> list[Source]:
-    paths = sorted(chorale_folder().glob("*.mxl"), key=lambda path: _natural(path.name))
-    return [Source(f"{CHORALES}/{path.name}", path) for path in paths]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key by which bwv2 comes before bwv10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _pieces(file: Source) -> list[Source]:
+    """The pieces of a tunebook or frame file; any other file is one piece."""
+    if file.suffix in frames.SUFFIXES:
+        return [
+            replace(file, name=f"{file.name}/{part}", part=part, split=cast(Split, part.split("/")[0]))
+            for part in file.parts()
+        ]
+    if file.suffix == ".abc":
+        # What cannot be read is refused when it is read, like any other piece of a folder.
+        with contextlib.suppress(InputError):
+            tunes = file.parts()
+            if len(tunes) > 1:
+                return [replace(file, name=f"{file.name}/{part}", part=part) for part in tunes]
+    return [file]
 
 
 def _in_folder(folder: Path) -> list[Source]:
@@ -159,8 +197,8 @@ def _remedy(path: Path) -> str:
         names = os.listdir(path.parent)
     except OSError:
         names = []
-    close = difflib.get_close_matches(path.name, [*names, CHORALES], n=1)
-    return f"did you mean {close[0]}?" if close else "give a MIDI file, a folder, a zip or bach"
+    close = difflib.get_close_matches(path.name, [*names, *COLLECTIONS], n=1)
+    return f"did you mean {close[0]}?" if close else "give a file, a folder, a zip or bach"
 
 
 def _distinct(sources: Iterable[Source]) -> list[Source]:

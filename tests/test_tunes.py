@@ -1,0 +1,78 @@
+"""ABC: each tune of a book is a piece, read as other programs read it."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from midigen_jax.errors import InputError
+from midigen_jax.music.read import Piece, Source, find_sources, read_piece
+
+
+@pytest.fixture
+def read(tmp_path: Path):
+    def read(text: str) -> Piece:
+        (tmp_path / "a.abc").write_text(text)
+        return read_piece(Source("a.abc", tmp_path / "a.abc"))
+
+    return read
+
+
+def test_a_tune_has_meter_tempo_and_the_key_of_its_head(read) -> None:
+    piece = read("X:1\nT:A\nM:6/8\nL:1/8\nQ:3/8=80\nK:G\nFG2|")
+    assert piece.notes.tolist() == [[0, 6, 66, 0], [6, 12, 67, 0]]
+    assert (piece.tempo, piece.meter) == (120, (6, 8))
+
+
+def test_a_sharp_lasts_to_the_bar_line(read) -> None:
+    for version in ("", "%abc-1.6\n"):
+        piece = read(f"{version}X:1\nM:4/4\nL:1/4\nK:C\n^F F =F F|^F|F")
+        assert piece.notes[:, 2].tolist() == [66, 66, 65, 65, 66, 65]
+
+
+def test_a_tune_without_meter_and_length_counts_in_eighths(read) -> None:
+    for head in ("", "M:none\n"):
+        assert read(f"X:1\n{head}K:C\nC2").notes.tolist() == [[0, 12, 60, 0]]
+
+
+def test_ties_voices_and_chord_symbols_of_a_tune(read) -> None:
+    piece = read('X:1\nM:2/4\nL:1/4\nK:C\nV:1\n"Am"C-C|-C{d}D|\nV:2\n[C,E,]2|z2|')
+    assert piece.notes.tolist() == [[0, 24, 48, 1], [0, 24, 52, 1], [0, 36, 60, 0], [36, 12, 62, 0]]
+
+
+BOOK = (
+    "M:3/4\nL:1/4\n\nX:7\nT:one\nK:C\nC\n\nThis is not a tune: DDD\n\nX:7\r\nT:two\r\nL:1/8\r\nK:D\r\nF\r\n"
+)
+
+
+def test_each_tune_of_a_book_is_a_piece_under_the_head_of_the_book(tmp_path: Path) -> None:
+    (tmp_path / "book.abc").write_text(BOOK, newline="")
+    found = find_sources([str(tmp_path / "book.abc")])
+    assert [source.name for source in found] == ["book.abc/1", "book.abc/2"]
+    assert [read_piece(source).notes.tolist() for source in found] == [[[0, 12, 60, 0]], [[0, 6, 66, 0]]]
+    assert [read_piece(source).meter for source in found] == [(3, 4), (3, 4)]
+    assert found[0].content() != found[1].content()
+    with pytest.raises(InputError, match=r"book\.abc: 2 tunes, not one"):
+        read_piece(Source("book.abc", tmp_path / "book.abc"))
+
+
+def test_a_book_in_a_zip_or_folder_is_found_with_its_tunes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/book.abc", BOOK)
+        archive.writestr("in/one.abc", BOOK[: BOOK.index("X:7\r")])
+    found = find_sources([str(tmp_path / "a.zip")])
+    assert [source.name for source in found] == ["in/book.abc/1", "in/book.abc/2", "in/one.abc"]
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        archive.extractall(tmp_path)
+    again = find_sources([str(tmp_path)])
+    assert [source.name for source in again] == [source.name for source in found]
+    assert [source.content() for source in again] == [source.content() for source in found]
+
+
+def test_a_tune_that_is_not_there_any_more_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "book.abc"
+    path.write_text(BOOK)
+    *_, last = find_sources([str(path)])
+    path.write_text("X:1\nK:C\nC\n")
+    with pytest.raises(InputError, match=r"book\.abc/2: not in the file any more"):
+        last.content()
