@@ -27,6 +27,7 @@ from midigen_jax.errors import InputError
 # What the machine denies: no fault of the program, and nothing that a traceback would explain.
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
+_METAVARS = {"prepare.tracks": "{all,piano,melody,N}"}
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
 
 
@@ -273,7 +274,7 @@ def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, 
             *flags,
             dest=prefix + name,
             default=argparse.SUPPRESS,
-            metavar=_metavar(kind_of_value),
+            metavar=_METAVARS.get(prefix + name) or _metavar(kind_of_value),
             help=f"{help} (default: {default})".replace("%", "%%"),
         )
 

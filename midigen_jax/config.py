@@ -7,6 +7,7 @@ a checkpoint carries it, and an ablation arm is a mapping of dotted names to val
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,7 @@ class PrepareConfig:
     transpose: str = _option("none", "move every piece to this tonic: none, or C, F#, Bb …")
     only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
+    tracks: str = _option("all", "what is read, never drums: all, piano, melody, or the Nth track with notes")
     profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
     frame_ticks: int = _option(0, "ticks a frame of piano-roll files, 12 a quarter; 0: as known, else 3")
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
@@ -53,6 +55,8 @@ class PrepareConfig:
     seed: int = _option(0, "seed of the split")
 
     def __post_init__(self) -> None:
+        named = self.tracks in ("all", "piano", "melody") or re.fullmatch("[1-9][0-9]{0,4}", self.tracks)
+        _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
         _require(0 <= self.frame_ticks <= 96, "prepare.frame_ticks", self.frame_ticks, "0 to 96")
         count = self.min_chord_count

@@ -64,5 +64,11 @@ def test_what_cannot_be_is_refused(onset: int, duration: int, pitch: int, words:
         make_notes([onset], [duration], [pitch], [0])
 
 
+def test_a_track_that_cannot_be_counted_is_a_mistake_of_ours() -> None:
+    for track in (-1, 2**24):
+        with pytest.raises(ValueError, match="track"):
+            make_notes([0], [1], [60], [track])
+
+
 def test_no_notes() -> None:
     assert make_notes([], [], [], []).shape == (0, 4)

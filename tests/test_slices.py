@@ -1,9 +1,13 @@
 """Slices: what sounds when, and what was struck."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.slices import Slices, canonical, from_entries, slice_notes, to_notes
 
@@ -102,6 +106,20 @@ def test_slices_are_equal_by_content() -> None:
     assert one == slice_notes(make_notes([3], [6], [60], [4]))
     assert one != two
     assert one != "slices"
+
+
+def test_what_would_take_gigabytes_is_refused_before_it_is_made() -> None:
+    """A hundred pitches that are held while a million notes begin."""
+    onset = np.append(np.zeros(100), np.arange(1_000_000))
+    duration = np.append(np.full(100, 1_000_000), np.ones(1_000_000))
+    pitch = np.append(np.arange(100), 100 + np.arange(1_000_000) % 20)
+    notes = make_notes(onset, duration, pitch, np.zeros(1_000_100))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"101,000,000 pitches in 1,000,000 slices .* cut the piece up"):
+        slice_notes(notes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 @given(NOTES)

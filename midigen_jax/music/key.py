@@ -7,9 +7,11 @@ listed at https://extras.humdrum.org/man/keycor/, which is where music21 has the
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes, make_notes
@@ -76,12 +78,18 @@ def find_key(notes: Notes, profile: Profile = "krumhansl") -> Key:
     histogram = histogram - histogram.mean()
     best = (-np.inf, 0, "major")
     for mode, weights in zip(("major", "minor"), _PROFILES[profile], strict=True):
-        centred = np.array(weights) - np.mean(weights)
-        rotated = np.stack([np.roll(centred, tonic) for tonic in range(12)])
+        rotated, norm = _rotated(tuple(weights))
         # The histogram's norm is the same for all keys, so it need not be divided by.
-        scores = rotated @ histogram / np.sqrt(centred @ centred)
-        best = max(best, *((float(score), tonic, mode) for tonic, score in enumerate(scores)))
+        scores = rotated @ histogram / norm
+        best = max(best, *((score, tonic, mode) for tonic, score in enumerate(scores.tolist())))
     return Key(best[1], "minor" if best[2] == "minor" else "major")
+
+
+@cache
+def _rotated(weights: tuple[float, ...]) -> tuple[NDArray[np.float64], float]:
+    """(12, 12) the weights around their mean, rotated to each tonic, and the norm of any of them."""
+    centred = np.array(weights) - np.mean(weights)
+    return np.stack([np.roll(centred, tonic) for tonic in range(12)]), float(np.sqrt(centred @ centred))
 
 
 def parse_key(text: str) -> Target:

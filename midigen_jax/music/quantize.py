@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from midigen_jax.errors import InputError
 from midigen_jax.music.notes import TICKS_PER_QUARTER
-
-Ticks = NDArray[np.int64]
+from midigen_jax.music.smf import DRUMS, Ticks
 
 
 def uniform(onset: Ticks, release: Ticks, per_quarter: int) -> tuple[Ticks, Ticks]:
@@ -27,24 +27,22 @@ def adaptive(onset: Ticks, release: Ticks, per_quarter: int) -> tuple[Ticks, Tic
     grid of the beat that it falls into, and a note lasts at least one step of the grid that it begins on:
     otherwise staccato would litter the music with slices of a twelfth. `per_quarter`: raw ticks in a quarter.
     """
-    beats, beat = np.unique(onset // per_quarter, return_inverse=True)
     # Distances in units of 1 / (12 * per_quarter) quarters, where both are whole numbers.
     to_fourth = 3 * np.abs(4 * onset - _nearest(onset, per_quarter, 4) * per_quarter)
     to_third = 4 * np.abs(3 * onset - _nearest(onset, per_quarter, 3) * per_quarter)
-    in_thirds = beats[np.bincount(beat, weights=to_fourth - to_third) > 0]
+    beats = int(release.max(initial=0)) // per_quarter + 1
+    gain = np.bincount(onset // per_quarter, weights=to_fourth - to_third, minlength=beats)
+    step = np.where(gain > 0, 4, 3)
+    onset_step, release_step = step[onset // per_quarter], step[release // per_quarter]
 
     def snap(time: Ticks, step: Ticks) -> Ticks:
-        thirds = 4 * _nearest(time, per_quarter, 3)
-        return np.where(step == 4, thirds, 3 * _nearest(time, per_quarter, 4))
+        return step * _nearest(time, per_quarter, 12 // step)
 
-    onset_step, release_step = (
-        np.where(np.isin(time // per_quarter, in_thirds), 4, 3) for time in (onset, release)
-    )
     begin = snap(onset, onset_step)
     return begin, np.maximum(snap(release, release_step), begin + onset_step)
 
 
-def _nearest(time: Ticks, per_quarter: int, parts: int) -> Ticks:
+def _nearest(time: Ticks, per_quarter: int, parts: int | Ticks) -> Ticks:
     """The nearest multiple of a quarter / `parts`, as a count of them; half-way goes down, as in music21."""
     return (2 * parts * time + per_quarter - 1) // (2 * per_quarter)
 
@@ -58,7 +56,8 @@ class RawTrack(NamedTuple):
     """(M,): the times of meters, keys, tempi, names and programs, which its look-ahead sees too"""
 
 
-_DRUMS = 9
+# A few seconds' worth. Ordinary notes have some ten others near them.
+_MOST_COMPARISONS = 50_000_000
 
 
 def pair_music21(events: Ticks) -> Ticks:
@@ -67,20 +66,24 @@ def pair_music21(events: Ticks) -> Ticks:
     A note ends at the next note-off on its pitch and channel, even if that ended another note already;
     without one it is lost. Velocity 0 is a note-off.
     """
-    offs: dict[tuple[int, int], int] = {}
-    notes = []
-    for time, pitch, channel, velocity in reversed(events.tolist()):
-        if velocity == 0:
-            offs[pitch, channel] = time
-        elif (pitch, channel) in offs:
-            notes.append((time, offs[pitch, channel], pitch, channel))
-    return np.array(notes[::-1], np.int64).reshape(-1, 4)
+    time, pitch, channel, velocity = events.T
+    key = channel << 7 | pitch
+    order = np.argsort(key, kind="stable")
+    ons, offs = np.flatnonzero(velocity[order]), np.flatnonzero(velocity[order] == 0)
+    following = np.searchsorted(offs, ons)
+    found = following < len(offs)
+    begin, end = order[ons[found]], order[offs[following[found]]]
+    same_key = np.flatnonzero(key[begin] == key[end])
+    in_file_order = same_key[np.argsort(begin[same_key])]
+    begin, end = begin[in_file_order], end[in_file_order]
+    return np.stack([time[begin], time[end], pitch[begin], channel[begin]], axis=1)
 
 
 def music21(track: RawTrack, per_quarter: int) -> tuple[Ticks, Ticks, Ticks]:
     """Onset, duration (both in twelfths of a quarter) and pitch of the track's notes, chords taken apart.
 
     Notes on the drum channel are left out, and with them, as in music21, the chords that hold one.
+    Raises InputError for thousands of notes at once.
     """
     owner, pitch, onset, length, pitched = _chords(track.notes, per_quarter)
     if not len(onset):
@@ -103,30 +106,31 @@ def _chords(notes: Ticks, per_quarter: int) -> tuple[Ticks, Ticks, Ticks, Ticks,
 
     Returns the chord of each note and the notes' pitches, then onset, length and "no drum" of each chord.
     The order of the notes decides here, and one note can come into two chords, so this is a loop.
+    Raises InputError where it would take minutes.
     """
     tolerance = per_quarter / 4
-    rows = notes.tolist()
-    gathered = [False] * len(rows)
-    owner: list[int] = []
-    pitches: list[int] = []
-    chords: list[tuple[int, int, bool]] = []
-    for i, (onset, release, _, _) in enumerate(rows):
+    release = notes[:, 1].tolist()
+    near = np.searchsorted(notes[:, 0], notes[:, 0] + tolerance)
+    if (near - np.arange(len(near))).sum() > _MOST_COMPARISONS:
+        raise InputError("too many notes at once for the quantizer music21; use adaptive")
+    gathered = [False] * len(notes)
+    members: list[int] = []
+    sizes: list[int] = []
+    for i, end in enumerate(near.tolist()):
         if gathered[i]:
             continue
-        members = [i]
-        for j in range(i + 1, len(rows)):
-            if rows[j][0] - onset >= tolerance:
-                break
-            if abs(rows[j][1] - release) <= tolerance:
-                members.append(j)
-                gathered[j] = True
-        # music21 places a chord by its first note and measures it by its last.
-        length = rows[members[-1]][1] - rows[members[-1]][0]
-        owner += [len(chords)] * len(members)
-        pitches += [rows[j][2] for j in members]
-        chords.append((onset, length, all(rows[j][3] != _DRUMS for j in members)))
-    table = np.array(chords, np.int64).reshape(-1, 3)
-    return np.array(owner, np.int64), np.array(pitches, np.int64), table[:, 0], table[:, 1], table[:, 2] > 0
+        chord = [j for j in range(i + 1, end) if abs(release[j] - release[i]) <= tolerance]
+        for j in chord:
+            gathered[j] = True
+        members += [i, *chord]
+        sizes.append(1 + len(chord))
+    member, size = np.array(members, np.int64), np.array(sizes, np.int64)
+    # music21 places a chord by its first note and measures it by its last.
+    last = np.cumsum(size) - 1
+    onset, length = notes[member[last - size + 1], 0], (notes[:, 1] - notes[:, 0])[member[last]]
+    owner = np.repeat(np.arange(len(size)), size)
+    drums = np.bincount(owner, weights=notes[member, 3] == DRUMS, minlength=len(size))
+    return owner, notes[member, 2], onset, length, drums == 0
 
 
 def _best_match(

@@ -1,0 +1,176 @@
+"""MIDI files: bytes to a Piece, through symusic, or by music21's rules from the events themselves.
+
+What symusic would misread without a word is refused (see `smf`) or counted: it drops the notes of keys that
+no note-off lets go. How hard a note is struck is not read.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from midigen_jax.errors import InputError
+from midigen_jax.music import quantize
+from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.piece import DEFAULT_METER, DEFAULT_TEMPO, LONGEST_QUARTERS, Piece, Quantizer
+from midigen_jax.music.quantize import Ticks
+from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
+from midigen_jax.music.tracks import Track, choose, main_program
+
+
+def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piece:
+    """The piece in the bytes of a MIDI file: the `wanted` tracks (see `tracks.choose`), drums left out.
+
+    A track is one of the file's; in a file of format 0, which has but one, each channel and program in it.
+    Raises InputError for what is damaged, endless, or without such tracks. There may be no notes.
+    """
+    file = take_apart(content)
+    for track in filter(_may_mislead, file.tracks):
+        events(track)
+    scores = [_parse(track, file.per_quarter) for track in file.tracks]
+    rows, tracks = _rows(scores, file.form)
+    _require_bounded(rows, file.per_quarter)
+    if quantizer == "music21":
+        names = [next((track.name for track in score.tracks), "") for score in scores]
+        notes, program, stuck = _by_music21(file, names, wanted)
+    else:
+        rows = choose(rows, tracks, wanted)
+        snap = quantize.adaptive if quantizer == "adaptive" else quantize.uniform
+        onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter)
+        notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
+        program = main_program(rows, tracks)
+        stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
+    tempo, meter = _beginning(scores)
+    return Piece(notes, tempo, meter, program=program, stuck=stuck)
+
+
+def _require_bounded(rows: Ticks, per_quarter: int) -> None:
+    # symusic counts in 32 bits: time that they cannot hold comes round as negative.
+    if len(rows) and (rows.min() < 0 or (rows[:, 0] + rows[:, 1]).max() > LONGEST_QUARTERS * per_quarter):
+        raise InputError(f"longer than {LONGEST_QUARTERS:,} quarters; mend its delta times")
+
+
+def _may_mislead(track: bytes) -> bool:
+    """Might symusic go wrong in this track and say nothing? Then `events` has to look for what is broken.
+
+    It stops at the first end of a track, needs none, and loses its place after some system messages. Their
+    bytes can also belong to a time or a text: then all is well.
+    """
+    ends_once = track.endswith(END_OF_TRACK) and END_OF_TRACK not in track[:-1]
+    return not ends_once or SYSEX in track or ESCAPE in track
+
+
+def _parse(track: bytes, per_quarter: int) -> Any:
+    """A track as a symusic score of its own: in a whole file's, it does not say which notes are whose."""
+    from symusic import Score
+
+    header = struct.pack(">4sIHHH4sI", b"MThd", 6, 1, 1, per_quarter, b"MTrk", len(track))
+    try:
+        return Score.from_midi(header + track)
+    except Exception as error:  # it raises whatever it stumbles over
+        events(track)  # raises, mostly, and in plainer words
+        raise damaged(" ".join(str(error).split())) from None
+
+
+# A status byte, and 128 times "this key, and at once".
+_RELEASES = [
+    bytes([0x80 | channel, 0, 0]) + b"".join(bytes([0, pitch, 0]) for pitch in range(1, 128))
+    for channel in range(16)
+]
+
+
+def _stuck(track: bytes, score: Any, per_quarter: int) -> int:
+    """Keys that are still down when the track ends: the notes that come when all are let go there."""
+    channels = [channel for channel in range(16) if 0x90 | channel in track]
+    if not channels:
+        return 0
+    releases = b"\x00".join(_RELEASES[channel] for channel in channels)
+    let_go = track.removesuffix(END_OF_TRACK) + releases + b"\x00" + END_OF_TRACK
+    return _count(_parse(let_go, per_quarter)) - _count(score)
+
+
+def _count(score: Any) -> int:
+    return sum(len(part.notes) for part in score.tracks if not part.is_drum)
+
+
+def _rows(scores: Sequence[Any], form: int) -> tuple[Ticks, list[Track]]:
+    """(N, 4) onset, length, pitch and index of the track, in raw ticks, and the tracks."""
+    parts = [
+        (number, part)
+        for number, score in enumerate(scores)
+        for part in score.tracks
+        if not part.is_drum and len(part.notes)
+    ]
+    if not parts:
+        return np.empty((0, 4), np.int64), []
+    columns = [part.notes.numpy() for _, part in parts]
+    index = np.repeat(np.arange(len(parts)), [len(part.notes) for _, part in parts])
+    raw = [np.concatenate([column[name] for column in columns]) for name in ("time", "duration", "pitch")]
+    tracks = [
+        Track(part.name, part.program, number if form else index)
+        for index, (number, part) in enumerate(parts)
+    ]
+    return np.array([*raw, index], np.int64).T, tracks
+
+
+def _beginning(scores: Sequence[Any]) -> tuple[float, tuple[int, int]]:
+    """The first tempo and meter, or the defaults of MIDI where they make no sense."""
+    tempo, meter = DEFAULT_TEMPO, DEFAULT_METER
+    tempos = [score.tempos[0] for score in scores if len(score.tempos)]
+    if tempos:
+        first = min(tempos, key=lambda mark: mark.time).qpm
+        tempo = float(first) if 4 <= first <= 1000 else tempo
+    signatures = [score.time_signatures[0] for score in scores if len(score.time_signatures)]
+    if signatures:
+        signature = min(signatures, key=lambda mark: mark.time)
+        above, below = int(signature.numerator), int(signature.denominator)
+        meter = (above, below) if 1 <= above <= 64 and below in (1, 2, 4, 8, 16, 32, 64) else meter
+    return tempo, meter
+
+
+def _by_music21(file: File, names: Sequence[str], wanted: str) -> tuple[Notes, int, int]:
+    """The notes as music21 reads them, the program of the most, and how many keys are stuck."""
+    read = [events(track) for track in file.tracks]
+    if not read:
+        return make_notes([], [], [], []), 0, 0
+    voices, program = _wanted_voices([track.voiced for track in read], names, file.form, wanted)
+    columns = []
+    for number, (voiced, track) in enumerate(zip(voices, read, strict=True)):
+        raw = quantize.RawTrack(quantize.pair_music21(voiced[:, :4]), track.marks)
+        onset, duration, pitch = quantize.music21(raw, file.per_quarter)
+        columns.append((onset, duration, pitch, np.full_like(onset, number)))
+    notes = make_notes(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    return notes, program, sum(_keys_down(track.voiced) for track in read)
+
+
+def _wanted_voices(
+    voices: Sequence[Ticks], names: Sequence[str], form: int, wanted: str
+) -> tuple[Sequence[Ticks], int]:
+    """Each track's note-ons and note-offs without the note-ons that nobody wants, and the program of most."""
+    voiced = np.concatenate(voices)
+    sizes = [len(one) for one in voices]
+    time, pitch, channel, velocity, program = voiced.T
+    # One number for each track, channel and program: they sort as symusic sorts its tracks.
+    player = np.repeat(np.arange(len(voices)), sizes) << 11 | channel << 7 | program
+    struck = (velocity > 0) & (channel != DRUMS)
+    players, index = np.unique(player[struck], return_inverse=True)
+    tracks = [
+        Track(names[one >> 11], one & 127, one >> 11 if form else index)
+        for index, one in enumerate(players.tolist())
+    ]
+    rows: Ticks = np.array([time[struck], 0 * index, pitch[struck], index], np.int64).T
+    rows = choose(rows, tracks, wanted)
+    if wanted == "all":
+        return voices, main_program(rows, tracks)
+    kept = (velocity == 0) | np.isin(player, players[np.unique(rows[:, 3])])
+    cuts = np.cumsum(sizes)[:-1]
+    parts = zip(voices, np.split(kept, cuts), strict=True)
+    return [one[mask] for one, mask in parts], main_program(rows, tracks)
+
+
+def _keys_down(voiced: Ticks) -> int:
+    """Keys of a track, drums apart, whose last event is a note-on."""
+    _, pitch, channel, velocity, _ = voiced[::-1].T
+    _, last = np.unique(channel << 7 | pitch, return_index=True)
+    return int(np.count_nonzero((velocity[last] > 0) & (channel[last] != DRUMS)))

@@ -1,0 +1,34 @@
+"""A piece: what every reader gives."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from midigen_jax.music.notes import Notes
+
+Quantizer = Literal["adaptive", "music21", "uniform"]
+
+DEFAULT_TEMPO = 120.0
+DEFAULT_METER = (4, 4)
+# Thirteen hours at 120: a longer "piece" is a broken delta time, and would become endless rests.
+LONGEST_QUARTERS = 100_000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a source holds: its notes, and how fast, in what meter and on what instrument it begins.
+
+    How hard a note is struck is not modelled, and not read.
+    """
+
+    notes: Notes
+    tempo: float = DEFAULT_TEMPO
+    """quarters a minute"""
+    meter: tuple[int, int] = DEFAULT_METER
+    length: int | None = None
+    """ticks, where rests at the ends count (frame files): notes are anywhere in 0..length"""
+    frame: int | None = None
+    """ticks in a frame (frame files)"""
+    program: int = 0
+    """General MIDI program, 0 to 127, of the most notes"""
+    stuck: int = 0
+    """keys that are still down when their track ends; what they hold has no length, and is left out"""
