@@ -90,8 +90,8 @@ def generate(run: str, out: str, config: SampleConfig, prompt: str | None, check
         "sample": configs.to_json(config),
     }
     _check_claim(folder, settings)
-    quantizer = restored.experiment.config.prepare.quantizer
-    given = None if source is None else read_piece(source, quantizer)
+    how = restored.experiment.config.prepare
+    given = None if source is None else read_piece(source, how.quantizer, how.tracks, how.frame_ticks)
     music = generate_music(restored, config, given)
     make_folder(folder)
     write_json(folder / _CLAIM, settings)
@@ -158,6 +158,8 @@ def _describe(corpus: Corpus) -> None:
     for name, count in facts["leaked"].items():
         if count:
             _say(f"{count} pieces of the given {name} split share music with one in training")
+    if facts["stuck"]:
+        _say(f"{facts['stuck']:,} notes without an end left out")
     if facts["other_keys"]:
         _say(f"{facts['other_keys']} pieces in other keys left out")
     _describe_refused(corpus)

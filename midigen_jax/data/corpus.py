@@ -45,6 +45,7 @@ class CorpusPiece:
     shift: int  # semitones from the source to the corpus
     tempo: float  # quarters a minute
     meter: tuple[int, int]
+    program: int  # General MIDI, 0 to 127, of the most notes
     ticks: int  # length, 12 to the quarter
     frame: int  # ticks a frame, where the source has frames; else 0
 

@@ -231,6 +231,7 @@ def _pieces(
                 shift=facts.shift,
                 tempo=facts.tempo,
                 meter=facts.meter,
+                program=facts.program,
                 ticks=facts.ticks,
                 frame=facts.frame,
             )

@@ -48,6 +48,9 @@ class Facts(NamedTuple):
     frame: int = 0
     """ticks a frame, where the source has frames"""
     meter: tuple[int, int] = (4, 4)
+    program: int = 0
+    stuck: int = 0
+    """keys that were never let go, and whose notes are therefore left out"""
     ticks: int = 0
     notes: int = 0
     slices: int = 0
@@ -86,15 +89,15 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     """Read, find the key, transpose, slice, encode, fingerprint. Never raises for what a file holds."""
     digest = digest_or_nothing(source)
     try:
-        piece = read_piece(source, config.quantizer, frame_ticks=config.frame_ticks)
+        piece = read_piece(source, config.quantizer, config.tracks, config.frame_ticks)
+        key = keys.find_key(piece.notes, config.profile)
+        if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
+            return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
+        shift = 0 if config.transpose == "none" else keys.shift_to(key, keys.parse_key(config.transpose))
+        slices = slice_notes(keys.transpose(piece.notes, shift), piece.length)
     except InputError as error:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
-    key = keys.find_key(piece.notes, config.profile)
-    if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
-        return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
-    shift = 0 if config.transpose == "none" else keys.shift_to(key, keys.parse_key(config.transpose))
-    slices = slice_notes(keys.transpose(piece.notes, shift), piece.length)
     shape, windows = fingerprint(slices)
     facts = Facts(
         source.name,
@@ -102,8 +105,10 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         key=str(key),
         shift=shift,
         tempo=piece.tempo,
-        frame=piece.frame or 0,
         meter=piece.meter,
+        program=piece.program,
+        stuck=piece.stuck,
+        frame=piece.frame or 0,
         ticks=int(slices.duration.sum()),
         notes=len(piece.notes),
         slices=len(slices),

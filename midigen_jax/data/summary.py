@@ -37,6 +37,7 @@ def summarise(
             name: sum(piece.stop - piece.start for piece in pieces if piece.split == name) for name in SPLITS
         },
         "notes": sum(facts.notes for facts in wanted),
+        "stuck": sum(facts.stuck for facts in wanted),
         "slices": sum(facts.slices for facts in wanted),
         "hours": round(sum(piece.ticks / TICKS_PER_QUARTER / piece.tempo for piece in pieces) / 60, 3),
         "tempo": round(median(piece.tempo for piece in pieces), 3),
