@@ -154,7 +154,8 @@ def _describe(corpus: Corpus) -> None:
         _say(f"{share:.1%} of the chords of the {name} split are not in the vocabulary (<unk>)")
     if facts["share_a_family"]:
         copies = f", {facts['duplicates']} of them as the same file" if facts["duplicates"] else ""
-        _say(f"{facts['share_a_family']} pieces share music with another one{copies}: kept in one split")
+        together = "" if any(facts["leaked"].values()) else ": kept in one split"
+        _say(f"{facts['share_a_family']} pieces share music with another one{copies}{together}")
     for name, count in facts["leaked"].items():
         if count:
             _say(f"{count} pieces of the given {name} split share music with one in training")
