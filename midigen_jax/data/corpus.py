@@ -72,14 +72,15 @@ class Corpus:
 
 def write_tokens(path: Path, pieces: Iterable[Tokens], events: int) -> None:
     """Write `tokens.npy` into the folder `path`, one piece after another; `events` is their sum."""
-    tokens = np.lib.format.open_memmap(path / "tokens.npy", mode="w+", dtype=np.int32, shape=(events, 2))
-    start = 0
-    for piece in pieces:
-        tokens[start : start + len(piece)] = piece
-        start += len(piece)
-    if start != events:
-        raise ValueError(f"{start} events where {events} were announced")
-    tokens.flush()
+    header = {"descr": "<i4", "fortran_order": False, "shape": (events, 2)}
+    written = 0
+    with (path / "tokens.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece, "<i4").tobytes())
+            written += len(piece)
+    if written != events:
+        raise ValueError(f"{written} events where {events} were announced")
 
 
 def write_facts(

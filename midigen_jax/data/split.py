@@ -17,7 +17,7 @@ from midigen_jax.music.slices import Slices
 WINDOW = 16
 """Intervals in a window of the top line: long enough that two pieces rarely share one by chance."""
 
-_WINDOWS_AT_ONCE = 1 << 22
+_WINDOWS_AT_ONCE = 1 << 20
 
 _NEAREST = 32
 """Pieces that each piece is compared with through one window: bounds the work that a commonplace makes."""
