@@ -18,6 +18,7 @@ install: $(STAMP)  ## .venv with the package (editable) and all tools, once
 
 demo: $(STAMP)  ## train on Bach chorales and listen: everything lands in demo/
 	$(BIN)/midigen demo --out demo
+	@echo "\`. $(BIN)/activate\` puts midigen on the path of this shell."
 
 test: $(STAMP)  ## the tests, in minutes
 	$(BIN)/pytest -n $(PYTEST_JOBS) -m "not slow"

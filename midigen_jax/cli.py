@@ -46,6 +46,11 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print(f"midigen: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print("midigen: out of memory; lower --batch.rows, --batch.length or --model.width", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("midigen: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130

@@ -208,16 +208,16 @@ def _write_samples_of(restored: Restored, run: Path) -> None:
 
 
 def _write_music(folder: Path, music: Generated, config: SampleConfig, origin: str) -> None:
-    """`1.mid`, `1.mp3`, `1.png`, `2.mid` … A piece without a note is a MIDI file alone."""
+    """`1.mid`, `1.mp3`, `1.png`, `2.mid` … A piece without a note has no sound."""
     folder.mkdir(parents=True, exist_ok=True)
     with Progress("writing", len(music.pieces), "pieces") as progress:
         for number, notes in enumerate(music.pieces, start=1):
             place = folder / f"{number}.mid"
             text = (f"midigen-jax: {origin}, seed {config.seed}, piece {number}",)
             write_midi(notes, place, music.tempo, config.program, meter=music.meter, text=text)
+            draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
             if len(notes):
                 write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, config.program))
-                draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
             progress.advance()
 
 

@@ -126,8 +126,19 @@ def test_the_tables_say_what_the_files_say(html, parse):
 
 def test_commands_quote_the_names_of_the_run(html, run, parse):
     text = parse(html).text
-    assert f"midigen generate {run} --out {run}-music --temperature 0.9" in text
-    assert f"midigen train 'my corpus' --out {run}-wider --model.width 384" in text
+    assert f"midigen generate {run} --out {run.name}-music --temperature 0.9" in text
+    assert f"midigen train 'my corpus' --out {run.name}-wider --model.width 384" in text
+
+
+def test_the_command_for_a_wider_model_keeps_what_the_run_was_told(tmp_path, parse):
+    run = make_run(tmp_path / "run", steps=())
+    told = {"train.steps": 30, "model.attention_residual": False, "train.keep_at": "0.5,1"}
+    settings = config.to_json(config.override(config.Config(), told))
+    (run / "config.json").write_text(json.dumps(settings))
+    write_report(run, tmp_path / "report.html")
+    text = parse((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    flags = "--model.attention_residual false --train.steps 30 --train.keep_at 0.5,1.0"
+    assert f"--out run-wider --model.width 384 {flags}" in text
 
 
 def test_a_name_is_text_and_never_markup(tmp_path, parse):

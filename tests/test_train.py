@@ -135,6 +135,8 @@ def test_a_folder_where_no_step_was_made_can_be_given_other_settings(corpus, tmp
     with pytest.raises(InputError, match="given to nobody"):
         fit(dataclasses.replace(corpus, manifest=_Broken(corpus.manifest)), TINY, run)
     assert fit(corpus, override(TINY, {"train.steps": 1}), run).step == 1
+    with pytest.raises(InputError, match=r"holds a run with train\.steps = 1, not 12"):
+        fit(corpus, TINY, run)
 
 
 class _Broken(dict):

@@ -11,7 +11,7 @@ A folder is written beside its place and renamed, so a reader never sees half of
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ def write_facts(
     """Write all else into the folder `path`; the caller renames it into place."""
     with (path / "pieces.jsonl").open("w", encoding="utf-8") as file:
         for piece in pieces:
-            file.write(json.dumps(asdict(piece), ensure_ascii=False) + "\n")
+            file.write(json.dumps(vars(piece), ensure_ascii=False) + "\n")
     write_json(path / "vocab.json", tokenizer.to_json())
     write_json(path / "manifest.json", {"format": FORMAT} | manifest)
 
@@ -100,7 +100,7 @@ def load_corpus(path: Path) -> Corpus:
     Raises InputError when it is not there, is no corpus, or was written in another format.
     """
     if not (path / "manifest.json").is_file():
-        raise InputError(f"{path}: no corpus there; `midigen prepare SOURCE --out {path}` makes one")
+        raise InputError(f"{path}: no corpus there; `midigen prepare SOURCE --out CORPUS` makes one")
     manifest = read_json(path / "manifest.json", "prepare it again")
     if manifest.get("format") != FORMAT:
         raise InputError(

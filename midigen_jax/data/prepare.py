@@ -63,12 +63,15 @@ def prepare(
     partial = _partial(out)
     with Spool(partial, _hash(configs.to_json(config))) as spool:
         done = _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
-    try:
-        summary = _assemble(arguments, sources, partial, config)
-    except InputError:
+        failure = None
+        try:
+            summary = _assemble(arguments, sources, spool, config)
+        except InputError as error:
+            failure = error
+    if failure is not None:
         # What was read allows no corpus: going on with it would only fail again.
         shutil.rmtree(partial)
-        raise
+        raise failure
     seconds = time.perf_counter() - start
     rows.append(partial / "corpus" / "rows.jsonl", rows_of(summary, config, done, seconds))
     os.replace(partial / "corpus", out)
@@ -81,28 +84,27 @@ def _partial(out: Path) -> Path:
 
 
 def _assemble(
-    arguments: Sequence[str], sources: Sequence[Source], partial: Path, config: PrepareConfig
+    arguments: Sequence[str], sources: Sequence[Source], spool: Spool, config: PrepareConfig
 ) -> dict[str, Any]:
-    """Make the corpus out of the spool, in `partial`/corpus; returns its summary."""
-    with Spool(partial, _hash(configs.to_json(config))) as spool:
-        entries = [spool[source.name] for source in sources]
-        read = _with_music(entries, arguments, config)
-        families, names = _split(read, {source.name: source.split for source in sources}, spool, config)
-        tokenizer = _tokenizer(read, names, spool, config)
-        pieces = _pieces(read, families, names, spool, tokenizer)
-        folder = partial / "corpus"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        write_tokens(folder, _encoded(read, spool, tokenizer), pieces[-1].stop)
-        summary = summarise(arguments, entries, pieces, tokenizer) | unknown_share(folder, pieces, tokenizer)
-        manifest = {
-            "version": __version__,
-            "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config),
-            "config": configs.to_json(config),
-            "summary": summary,
-            "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
-        }
-        write_facts(folder, pieces, tokenizer, manifest)
+    """Make the corpus out of the spool, beside it; returns its summary."""
+    entries = [spool[source.name] for source in sources]
+    read = _with_music(entries, arguments, config)
+    families, names = _split(read, {source.name: source.split for source in sources}, spool, config)
+    tokenizer = _tokenizer(read, names, spool, config)
+    pieces = _pieces(read, families, names, spool, tokenizer)
+    folder = spool.folder / "corpus"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_tokens(folder, _encoded(read, spool, tokenizer), pieces[-1].stop)
+    summary = summarise(arguments, entries, pieces, tokenizer) | unknown_share(folder, pieces, tokenizer)
+    manifest = {
+        "version": __version__,
+        "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config),
+        "config": configs.to_json(config),
+        "summary": summary,
+        "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
+    }
+    write_facts(folder, pieces, tokenizer, manifest)
     return summary
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from midigen_jax import rows as row_files
-from midigen_jax.config import Config, from_json, to_json
+from midigen_jax.config import Config, flatten, from_json, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
 from midigen_jax.listen import audio, curves, pianoroll
@@ -58,7 +58,7 @@ def write_report(run: Path, out: Path) -> None:
     file that is not an earlier report.
     """
     if not (run / "config.json").is_file():
-        raise InputError(f"{run}: no run (no config.json); `midigen train CORPUS --out {run}` makes one")
+        raise InputError(f"{run}: no run (no config.json); `midigen train CORPUS --out RUN` makes one")
     config = to_json(from_json(Config, read_json(run / "config.json", _REMEDY)))
     check_free(REPORT, out)
     corpus = read_json(run / "corpus.json", _REMEDY) if (run / "corpus.json").is_file() else {}
@@ -74,7 +74,7 @@ def write_report(run: Path, out: Path) -> None:
         curves=[Markup(svg(curves.draw_curves(rows, head, kept))) for head in _heads(rows)],
         tables={"The run": _figures(rows), "The corpus": corpus_table(corpus)},
         settings=settings_table(config),
-        commands=_commands(run, out, corpus),
+        commands=_commands(run, out, corpus, config),
         roll={"left": pianoroll.LEFT, "right": pianoroll.RIGHT, "tail": audio.TAIL_SECONDS},
     )
 
@@ -140,13 +140,35 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return table
 
 
-def _commands(run: Path, out: Path, corpus: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What to do next, as (why, command line)."""
-    name, music, more = (shlex.quote(f"{run}{suffix}") for suffix in ("", "-music", "-continued"))
-    wider, path = shlex.quote(f"{run}-wider"), shlex.quote(str(corpus.get("path", "CORPUS")))
+def _flags(config: Mapping[str, Any]) -> str:
+    """The flags that make the settings of a run, its width apart, out of the default ones."""
+    usual = flatten(to_json(Config()))
+    changed = {name: value for name, value in flatten(config).items() if value != usual[name]}
+    return "".join(
+        f" --{name} {_typed(value)}"
+        for name, value in changed.items()
+        if not name.startswith("prepare.") and name != "model.width"
+    )
+
+
+def _typed(value: Any) -> str:
+    """A setting as the command line takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _commands(
+    run: Path, out: Path, corpus: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """What to do next, as (why, command line). What is made lands in the folder where one is."""
+    name, path = shlex.quote(str(run)), shlex.quote(str(corpus.get("path", "CORPUS")))
+    here = run.resolve().name
+    music, more, wider = (shlex.quote(f"{here}-{suffix}") for suffix in ("music", "continued", "wider"))
+    same = _flags(config)
     return [
         ("Write more music, a little tamer", f"midigen generate {name} --out {music} --temperature 0.9"),
         ("Continue a piece of yours", f"midigen generate {name} --out {more} --prompt FILE.mid"),
-        ("Train a wider model", f"midigen train {path} --out {wider} --model.width 384"),
+        ("Train a wider model", f"midigen train {path} --out {wider} --model.width 384{same}"),
         ("Make this report again", f"midigen report {name} --out {shlex.quote(str(out))}"),
     ]

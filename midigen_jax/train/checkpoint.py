@@ -173,7 +173,7 @@ def make_network(config: Config, tokenizer: Tokenizer) -> Network:
 def open_run(run: Path) -> Checkpoints:
     """The checkpoints of an existing run. Raises InputError when `run` is none."""
     if not (run / "config.json").is_file():
-        raise InputError(f"{run}: no run there; `midigen train CORPUS --out {run}` makes one")
+        raise InputError(f"{run}: no run there; `midigen train CORPUS --out RUN` makes one")
     return Checkpoints(run, read_only=True)
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from midigen_jax import config as configs
+from midigen_jax import rows
 from midigen_jax.config import Config
 from midigen_jax.data.batches import Batch, Epochs, in_chunks, make_crops, whole_pieces
 from midigen_jax.data.corpus import Corpus
@@ -107,11 +108,13 @@ def kept_steps(config: Config, steps: int) -> set[int]:
 def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
     """Make `run` the folder of this experiment, or see that it already is. Raises InputError if not."""
     mine = configs.to_json(config)
-    if (run / "rows.jsonl").is_file():
+    place = run / "rows.jsonl"
+    if place.is_file() and any(row.get("step", 0) for row in rows.read(place)):
         _check_run(corpus, config, run)
         return
     # A folder in which no step was ever made holds nothing that could be lost.
-    check_folder(run, ("config.json", "corpus.json", "checkpoints") if _is_ours(run) else ())
+    check_folder(run, ("config.json", "corpus.json", "checkpoints", "rows.jsonl") if _is_ours(run) else ())
+    place.unlink(missing_ok=True)
     make_folder(run)
     facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
     write_json(run / "corpus.json", corpus.manifest["summary"] | facts)
