@@ -5,7 +5,8 @@
 prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make benchmarks`. --quick takes a
 seeded sample of the files and fewer generated ones: less than 5 minutes.
 
-Ours reads, finds the key, transposes, slices and makes tokens. music21 parses (without its cache, as a file
+Ours is what `prepare` does with each file: it reads, finds the key, transposes, slices, makes tokens, and
+takes the fingerprints that show which pieces share music. music21 parses (without its cache, as a file
 that it never saw), chordifies, finds the key and transposes in place, which is its fastest way to the same
 music; nothing is read out of it. Both are warm and take turns, file by file, in one process. A file that one
 of them cannot read is named, and left out of both.
@@ -32,17 +33,14 @@ import numpy as np
 from midigen_jax import rows
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data.prepare import prepare
+from midigen_jax.data.reading import read_source
 from midigen_jax.errors import InputError
-from midigen_jax.music.key import find_key, parse_key, shift_to, transpose
 from midigen_jax.music.notes import make_notes
-from midigen_jax.music.read import Source, find_sources, read_piece
-from midigen_jax.music.slices import slice_notes
-from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.music.read import Source, find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 
 _OUR_RUNS = 5  # on each file, of which the median counts: a few milliseconds are easily disturbed
-_HOME = parse_key("C")
 
 
 class Seconds(NamedTuple):
@@ -112,10 +110,10 @@ def _sample(data: Path, count: int | None, seed: int, folder: Path) -> list[Sour
 
 
 def _ours(source: Source) -> None:
-    """What `prepare` does with each file."""
-    notes = read_piece(source, "adaptive").notes
-    notes = transpose(notes, shift_to(find_key(notes), _HOME))
-    NoteTokenizer().encode(slice_notes(notes))
+    """What `prepare` does with each file, fingerprints and all."""
+    reading = read_source(source, PrepareConfig(transpose="C"))
+    if reading.facts.refused:
+        raise InputError(reading.facts.refused)
 
 
 def _music21(source: Source) -> None:

@@ -114,8 +114,8 @@ def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
         return
     # A folder in which no step was ever made holds nothing that could be lost.
     check_folder(run, ("config.json", "corpus.json", "checkpoints", "rows.jsonl") if _is_ours(run) else ())
-    place.unlink(missing_ok=True)
     make_folder(run)
+    place.unlink(missing_ok=True)
     facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
     write_json(run / "corpus.json", corpus.manifest["summary"] | facts)
     # The config comes last: a folder with a config.json is a whole run folder.
