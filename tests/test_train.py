@@ -139,6 +139,13 @@ def test_a_folder_where_no_step_was_made_can_be_given_other_settings(corpus, tmp
         fit(corpus, TINY, run)
 
 
+def test_rows_of_somebody_else_are_not_taken_for_a_run(corpus, tmp_path):
+    rows.append(tmp_path / "run" / "rows.jsonl", [rows.make("mine", 1, "1")])
+    with pytest.raises(InputError, match=r"holds something else \(rows\.jsonl\)"):
+        fit(corpus, TINY, tmp_path / "run")
+    assert len(rows.read(tmp_path / "run" / "rows.jsonl")) == 1
+
+
 class _Broken(dict):
     """A manifest that fails after the run folder was made."""
 

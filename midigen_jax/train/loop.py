@@ -113,7 +113,7 @@ def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
         _check_run(corpus, config, run)
         return
     # A folder in which no step was ever made holds nothing that could be lost.
-    check_folder(run, ("config.json", "corpus.json", "checkpoints", "rows.jsonl") if _is_ours(run) else ())
+    check_folder(run, _left_by_us(run))
     make_folder(run)
     place.unlink(missing_ok=True)
     facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
@@ -122,8 +122,13 @@ def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
     write_json(run / "config.json", mine)
 
 
-def _is_ours(run: Path) -> bool:
-    return not (run / "config.json").is_file() or "prepare" in read_json(run / "config.json", "give another")
+def _left_by_us(run: Path) -> tuple[str, ...]:
+    """The names of what a command that was cut before its first step may have left in `run`."""
+    if not (run / "config.json").is_file():
+        return ("corpus.json",)
+    if "prepare" not in read_json(run / "config.json", "give another --out"):
+        return ()
+    return ("config.json", "corpus.json", "checkpoints", "rows.jsonl")
 
 
 def _check_run(corpus: Corpus, config: Config, run: Path) -> None:
