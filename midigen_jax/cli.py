@@ -21,6 +21,7 @@ from midigen_jax.config import (
     options,
     override,
     preset,
+    spell,
 )
 from midigen_jax.errors import InputError
 
@@ -67,7 +68,7 @@ def _run(words: Sequence[str]) -> int:
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         hint = nearest(word.split("=")[0], flags) if word.startswith("-") else "it takes no such argument"
         raise InputError(f"{given.command}: unknown {word!r}: {hint}")
-    if given.out is None:
+    if given.out is None and given.needs_out:
         raise InputError(f"{given.command}: --out is missing; `midigen {given.command} --help` tells more")
     settings = {name: value for name, value in vars(given).items() if "." in name}
     return _COMMANDS[given.command](given, settings)
@@ -83,7 +84,7 @@ def _preset_in(words: Sequence[str]) -> Config:
 def _inspect(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     from midigen_jax import commands
 
-    return commands.inspect(given.sources, given.out or None, given.limit)
+    return commands.inspect(given.sources, given.out, given.limit)
 
 
 def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -169,6 +170,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        commands[name].set_defaults(needs_out=True)
         return commands[name]
 
     one = command(
@@ -180,9 +182,8 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="a MIDI file, a folder, a zip, or bach; or one CORPUS"
     )
-    one.add_argument(
-        "--out", default="", metavar="FILE", help="the HTML file to write (default: figures alone)"
-    )
+    one.add_argument("--out", metavar="FILE", help="the HTML file to write (default: figures alone)")
+    one.set_defaults(needs_out=False)
     one.add_argument(
         "--limit",
         type=_limit,
@@ -272,7 +273,7 @@ def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, 
     """A flag for each field of a config. Values stay text: `override` reads and checks them."""
     group = parser.add_argument_group(title)
     for name, (kind_of_value, help) in options(type(config)).items():
-        default = _spell(getattr(config, name))
+        default = spell(getattr(config, name))
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
         group.add_argument(
@@ -289,15 +290,6 @@ def _metavar(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return f"{{{','.join(typing.get_args(kind))}}}"
     return {int: "N", str: "KEY", bool: "{true,false}", tuple[float, ...]: "X,X…"}.get(kind, "X")
-
-
-def _spell(value: object) -> str:
-    """A default as one would type it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None else str(value)
 
 
 def _limit(text: str) -> int:

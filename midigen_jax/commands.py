@@ -62,10 +62,8 @@ def train(corpus: str, out: str, config: Config) -> int:
     """`midigen train`: training, then samples of the checkpoints that were kept."""
     run = Path(out)
     music = load_corpus(Path(corpus))
-    for name in ("tokenizer", "transpose"):
-        wanted, there = getattr(config.prepare, name), getattr(music.config, name)
-        if config.prepare != PrepareConfig() and wanted != there:
-            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {there}.")
+    if config.prepare != PrepareConfig():
+        _compare(config.prepare, music.config)
     done = fit(music, config, run)
     if done.step < done.steps:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
@@ -136,6 +134,14 @@ def demo(out: str, config: Config) -> int:
     _say("  run/checkpoints         the model")
     _say("  corpus                  the tokens")
     return 0
+
+
+def _compare(meant: PrepareConfig, there: PrepareConfig) -> None:
+    """Say where a corpus is not what the preset is meant for."""
+    for name in ("tokenizer", "transpose"):
+        wanted, found = getattr(meant, name), getattr(there, name)
+        if wanted != found:
+            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {found}.")
 
 
 def _describe(corpus: Corpus) -> None:

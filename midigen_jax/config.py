@@ -301,6 +301,15 @@ def _read(name: str, value: object, kind: Any) -> Any:
     return number
 
 
+def spell(value: object) -> str:
+    """A value as one would type it: text that `override` reads as that value."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
 _ARTICLES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 

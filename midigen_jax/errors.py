@@ -1,4 +1,6 @@
-"""The one exception that stands for a mistake of the user's, not of ours."""
+"""The one exception that stands for a mistake of the user's, not of ours; and errors in words."""
+
+import re
 
 
 class InputError(Exception):
@@ -7,3 +9,13 @@ class InputError(Exception):
     The command line prints the line and exits with code 2; a library user catches it like any other.
     Every other exception is a fault of the program and keeps its traceback.
     """
+
+
+def one_line(error: Exception) -> str:
+    """What an exception of somebody else's says, as part of a line: its name, if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def kind_of(reason: str) -> str:
+    """The message of an InputError without what is particular to the file, and the remedy: to count by."""
+    return re.split(r"[(;:]", reason)[0].strip()

@@ -8,9 +8,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -42,12 +43,25 @@ def make(name: str, value: float, unit: str, **fields: Any) -> Row:
     }
 
 
+def of_runs(name: str, values: Sequence[float], unit: str, **fields: Any) -> Row:
+    """One row for several runs of a benchmark: their median, least and greatest, and how many they were."""
+    median, least, greatest = (
+        float(f"{number:.6g}") for number in (statistics.median(values), min(values), max(values))
+    )
+    return make(name, median, unit, min=least, max=greatest, runs=len(values), **fields)
+
+
+def line(row: Row) -> str:
+    """A row as the line that stands for it in a file, without its end."""
+    return json.dumps(row, ensure_ascii=False)
+
+
 def append(path: Path, rows: Iterable[Row]) -> None:
     """Add `rows` to the end of the file at `path`, which is made if it is not there.
 
     A last line that a kill cut short goes first, or the next row would be glued to it.
     """
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = "".join(line(row) + "\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell() > 0:

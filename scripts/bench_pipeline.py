@@ -8,8 +8,6 @@ row of its own; every figure is the median of warm, blocked calls. No rival is m
 
 import argparse
 import itertools
-import json
-import statistics
 import sys
 import tempfile
 import time
@@ -130,17 +128,8 @@ def _seconds(call: Callable[[], None]) -> float:
 
 
 def _print(name: str, values: list[float], unit: str, config: dict) -> None:
-    row = rows.make(
-        name,
-        round(statistics.median(values), 3),
-        unit,
-        config=config,
-        min=round(min(values), 3),
-        max=round(max(values), 3),
-        runs=len(values),
-        command=" ".join([_COMMAND, *sys.argv[1:]]),
-    )
-    print(json.dumps(row), flush=True)
+    row = rows.of_runs(name, values, unit, config=config, command=" ".join([_COMMAND, *sys.argv[1:]]))
+    print(rows.line(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ of them cannot read is named, and left out of both.
 import argparse
 import gc
 import itertools
-import json
 import random
 import statistics
 import sys
@@ -174,7 +173,7 @@ def _compared(
     yield Measured("prepare.ratio_per_file.music21", ratios, "x", config)
     for name, seconds in (("prepare.ms_per_file", ours), ("prepare.ms_per_file.music21", theirs)):
         values = [1000 * value for value in seconds]
-        yield Measured(name, values, "ms", config, {"mean": _rounded(statistics.mean(values))})
+        yield Measured(name, values, "ms", config, {"mean": float(f"{statistics.mean(values):.6g}")})
 
 
 def _timed(side: Callable[[Source], None], source: Source, runs: int) -> Seconds:
@@ -225,22 +224,9 @@ def _print(measured: Measured, options: argparse.Namespace) -> None:
     given = {"data": options.data.name, "files": options.files, "generated": options.generated}
     given |= {"rounds": options.rounds, "seed": options.seed}
     command = [f"--{name} {value}" for name, value in given.items() if value] + ["--quick"] * options.quick
-    row = rows.make(
-        measured.name,
-        _rounded(statistics.median(measured.values)),
-        measured.unit,
-        config=measured.config,
-        min=_rounded(min(measured.values)),
-        max=_rounded(max(measured.values)),
-        runs=len(measured.values),
-        **measured.more,
-        command=" ".join(["python scripts/bench_prepare.py", *command]),
-    )
-    print(json.dumps(row, ensure_ascii=False), flush=True)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    line = " ".join(["python scripts/bench_prepare.py", *command])
+    fields = {"config": measured.config, "command": line, **measured.more}
+    print(rows.line(rows.of_runs(measured.name, measured.values, measured.unit, **fields)), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,13 @@ def test_a_preset_survives_json(name: str) -> None:
     assert configs.from_json(Config, json.loads(text)) == config
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_setting_that_is_spelt_out_is_read_as_it_was(name: str) -> None:
+    leaves = configs.flatten(configs.to_json(PRESETS[name]))
+    spelt = {leaf: configs.spell(value) for leaf, value in leaves.items()}
+    assert configs.override(Config(), spelt) == PRESETS[name]
+
+
 def test_a_missing_field_takes_its_default_and_an_unknown_one_is_refused() -> None:
     assert configs.from_json(Config, {"model": {"width": 64}}) == configs.override(
         Config(), {"model.width": 64}

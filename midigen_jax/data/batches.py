@@ -14,8 +14,9 @@ import numpy as np
 from jax import Array, lax
 
 from midigen_jax.config import BatchConfig
-from midigen_jax.data.corpus import Corpus, CorpusPiece, Split
+from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
+from midigen_jax.music.piece import Split
 from midigen_jax.music.tokens import NoteTokenizer
 
 _LOWEST_SHIFT, _HIGHEST_SHIFT = -5, 6

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,11 @@ from midigen_jax import config as configs
 from midigen_jax.config import PrepareConfig
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
+from midigen_jax.music.piece import SPLITS, Split
 from midigen_jax.music.tokens import Tokenizer, Tokens, tokenizer_from_json
 
 FORMAT = 2
 
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 HELD_OUT = SPLITS[1:]
 
 

@@ -4,7 +4,6 @@ In: the words of the command line. Out: counts, and the first bars of a few piec
 `midigen prepare` reads them by default; what it would refuse is listed here with the same words.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,12 +12,12 @@ import numpy as np
 
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data.corpus import Corpus, CorpusPiece, load_corpus
-from midigen_jax.data.reading import Reading, read_all
-from midigen_jax.data.split import families
+from midigen_jax.data.reading import Reading, nothing_read, read_all
+from midigen_jax.data.split import families, in_company
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
 from midigen_jax.music.census import Census, Counted, Inspection, Opening
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.notes import Notes, ticks_per_bar
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.slices import to_notes
 from midigen_jax.music.sources import Source, find_sources
@@ -59,15 +58,14 @@ def _of_sources(arguments: Sequence[str], limit: int) -> Inspection:
                 read.append((source, reading))
             progress.advance()
     if not read:
-        name, reason = next(iter(refused.items()))
-        raise InputError(f"no music in {', '.join(arguments)}: nothing could be read ({name}: {reason})")
+        raise nothing_read(arguments, *next(iter(refused.items())))
     return Inspection(
         arguments=tuple(arguments),
         there=len(sources),
         drawn=len(drawn),
         census=census,
         refused=refused,
-        related=_related(_families([reading for _, reading in read])),
+        related=in_company(_families([reading for _, reading in read])),
         openings=tuple(
             # Read once more, for the tracks: tokens have none.
             _open(source.name, _count(source, reading), read_piece(source, _CONFIG.quantizer).notes)
@@ -95,7 +93,7 @@ def _of_corpus(argument: str, limit: int) -> Inspection:
         drawn=len(drawn),
         census=census,
         refused=corpus.manifest["quarantine"],
-        related=_related([piece.family for piece in drawn]),
+        related=in_company([piece.family for piece in drawn]),
         openings=tuple(openings),
         manifest=corpus.manifest,
     )
@@ -134,7 +132,7 @@ def _decode(corpus: Corpus, piece: CorpusPiece) -> Counted:
 def _open(name: str, piece: Counted, notes: Notes) -> Opening:
     """What begins in the first eight bars, counted from the bar of the first note."""
     onset, duration, pitch, track = notes.T
-    bar = max(4 * TICKS_PER_QUARTER * piece.meter[0] // piece.meter[1], 1)
+    bar = ticks_per_bar(piece.meter)
     onset = onset - onset.min(initial=np.iinfo(np.int32).max) // bar * bar
     duration = np.minimum(duration, _BARS * bar - onset)
     begun = np.stack([onset, duration, pitch, track], 1)[onset < _BARS * bar]
@@ -151,8 +149,3 @@ def _families(readings: Sequence[Reading]) -> list[int]:
     marks = [(reading.facts.digest, reading.facts.shape) for reading in readings]
     windows = [reading.windows for reading in readings]
     return families(marks, list(map(len, windows)), windows.__getitem__).tolist()
-
-
-def _related(family: Sequence[int]) -> int:
-    """How many have the same number as another."""
-    return sum(size for size in Counter(family).values() if size > 1)

@@ -25,17 +25,17 @@ from midigen_jax.data.corpus import (
     FORMAT,
     Corpus,
     CorpusPiece,
-    Split,
     load_corpus,
     write_facts,
     write_tokens,
 )
-from midigen_jax.data.reading import digest_or_nothing, read_all
+from midigen_jax.data.reading import Facts, digest_or_nothing, nothing_read, read_all
 from midigen_jax.data.spool import Entry, Spool
 from midigen_jax.data.summary import rows_of, summarise, unknown_share
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder
 from midigen_jax.music import key as keys
+from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import Slices
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer, Tokenizer, Tokens
@@ -56,31 +56,25 @@ def prepare(
         if name != "none":
             keys.parse_key(name)  # a misspelt key is refused before anything is read
     sources = find_sources(arguments)
-    if _holds(out, sources, config):
+    partial = out.with_name(out.name + ".partial")
+    if (finished := _finished(out, sources, config)) is not None:
         # An earlier run may have been stopped between its last two lines.
-        shutil.rmtree(_partial(out), ignore_errors=True)
-        return load_corpus(out)
-    partial = _partial(out)
-    with Spool(partial, _hash(configs.to_json(config))) as spool:
+        shutil.rmtree(partial, ignore_errors=True)
+        return finished
+    with Spool(partial, _hash([Facts._fields, configs.to_json(config)])) as spool:
         done = _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
-        failure = None
         try:
             summary = _assemble(arguments, sources, spool, config)
-        except InputError as error:
-            failure = error
-    if failure is not None:
-        # What was read allows no corpus: going on with it would only fail again.
-        shutil.rmtree(partial)
-        raise failure
+        except InputError:
+            # What was read allows no corpus: going on with it would only fail again.
+            spool.close()
+            shutil.rmtree(partial)
+            raise
     seconds = time.perf_counter() - start
     rows.append(partial / "corpus" / "rows.jsonl", rows_of(summary, config, done, seconds))
     os.replace(partial / "corpus", out)
     shutil.rmtree(partial)
     return load_corpus(out)
-
-
-def _partial(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
 
 
 def _assemble(
@@ -91,7 +85,7 @@ def _assemble(
     read = _with_music(entries, arguments, config)
     families, names = _split(read, {source.name: source.split for source in sources}, spool, config)
     tokenizer = _tokenizer(read, names, spool, config)
-    pieces = _pieces(read, families, names, spool, tokenizer)
+    pieces = _pieces(read, families, names, tokenizer)
     folder = spool.folder / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -117,15 +111,16 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps([FORMAT, value], sort_keys=True).encode()).hexdigest()
 
 
-def _holds(out: Path, sources: Sequence[Source], config: PrepareConfig) -> bool:
-    """Whether `out` is the finished corpus of these. Raises InputError if it holds anything else."""
+def _finished(out: Path, sources: Sequence[Source], config: PrepareConfig) -> Corpus | None:
+    """The corpus of these in `out`, if it is there. Raises InputError if `out` holds anything else."""
     if not (out / "manifest.json").is_file():
         check_folder(out)
-        return False
+        return None
+    corpus = load_corpus(out)
     plan = _plan(((source.name, digest_or_nothing(source)) for source in sources), config)
-    if load_corpus(out).manifest.get("plan") != plan:
+    if corpus.manifest.get("plan") != plan:
         raise InputError(f"{out}: holds a corpus of other sources or settings; give another --out")
-    return True
+    return corpus
 
 
 def _read_missing(
@@ -156,10 +151,7 @@ def _with_music(entries: Sequence[Entry], arguments: Sequence[str], config: Prep
     """The entries that become pieces. Raises InputError when there is none."""
     read = [entry for entry in entries if not entry.facts.refused]
     if not read:
-        first = entries[0].facts
-        raise InputError(
-            f"no music in {', '.join(arguments)}: nothing could be read ({first.name}: {first.refused})"
-        )
+        raise nothing_read(arguments, entries[0].facts.name, entries[0].facts.refused)
     wanted = [entry for entry in read if entry.facts.wanted]
     if not wanted:
         raise InputError(
@@ -211,15 +203,15 @@ def _pieces(
     read: Sequence[Entry],
     families: np.ndarray,
     names: Sequence[Split],
-    spool: Spool,
     tokenizer: Tokenizer,
 ) -> list[CorpusPiece]:
     """What is known of each piece, and where its events will lie."""
     leaked = splits.leaked(families, names)
     pieces, start = [], 0
     for entry, family, name, leak in zip(read, families.tolist(), names, leaked.tolist(), strict=True):
-        stop = start + _length(entry, spool, tokenizer)
         facts = entry.facts
+        # A chord is one event; around all of them stand <start> and <end>.
+        stop = start + (entry.tokens if isinstance(tokenizer, NoteTokenizer) else facts.parts + 2)
         pieces.append(
             CorpusPiece(
                 start=start,
@@ -240,10 +232,3 @@ def _pieces(
         )
         start = stop
     return pieces
-
-
-def _length(entry: Entry, spool: Spool, tokenizer: Tokenizer) -> int:
-    """Events of a piece: those of the `note` tokenizer, or one for each slice and the two brackets."""
-    if isinstance(tokenizer, NoteTokenizer):
-        return entry.tokens
-    return int(np.count_nonzero(spool.tokens(entry)[:, 1])) + 2

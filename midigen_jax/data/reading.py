@@ -22,7 +22,7 @@ from midigen_jax.config import PrepareConfig
 from midigen_jax.data.split import fingerprint
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
-from midigen_jax.music.read import read_piece
+from midigen_jax.music.read import read_content
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.sources import Source
 from midigen_jax.music.tokens import NoteTokenizer, Tokens
@@ -54,6 +54,8 @@ class Facts(NamedTuple):
     ticks: int = 0
     notes: int = 0
     slices: int = 0
+    parts: int = 0
+    """slices, those that are longer than the longest duration counted as they are cut"""
     shape: str = ""
     """equal for two pieces whose slices are equal up to transposition"""
 
@@ -87,9 +89,11 @@ def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> 
 
 def read_source(source: Source, config: PrepareConfig) -> Reading:
     """Read, find the key, transpose, slice, encode, fingerprint. Never raises for what a file holds."""
-    digest = digest_or_nothing(source)
+    digest = ""
     try:
-        piece = read_piece(source, config.quantizer, config.tracks, config.frame_ticks)
+        content = source.content()
+        digest = _digest(content)
+        piece = read_content(source, content, config.quantizer, config.tracks, config.frame_ticks)
         key = keys.find_key(piece.notes, config.profile)
         if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
             return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
@@ -99,6 +103,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
     shape, windows = fingerprint(slices)
+    tokens = NoteTokenizer(config.max_duration).encode(slices)
     facts = Facts(
         source.name,
         digest,
@@ -112,17 +117,27 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         ticks=int(slices.duration.sum()),
         notes=len(piece.notes),
         slices=len(slices),
+        parts=int(np.count_nonzero(tokens[:, 1])),
         shape=shape,
     )
-    return Reading(facts, NoteTokenizer(config.max_duration).encode(slices), windows)
+    return Reading(facts, tokens, windows)
 
 
 def digest_or_nothing(source: Source) -> str:
     """SHA-256 of the source's bytes; empty where they cannot be had."""
     try:
-        return hashlib.sha256(source.content()).hexdigest()
+        return _digest(source.content())
     except InputError:
         return ""
+
+
+def nothing_read(arguments: Sequence[str], name: str, reason: str) -> InputError:
+    """What to raise when nothing could be read: `name` and `reason` are of the first that was refused."""
+    return InputError(f"no music in {', '.join(arguments)}: nothing could be read ({name}: {reason})")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _without_music(facts: Facts) -> Reading:

@@ -6,6 +6,7 @@ whose twin was trained on says nothing about what a model has learned.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -92,6 +93,11 @@ def split(
         lacking[name] -= members[family]
         empty.discard(name)
     return [own or placed[family] for own, family in zip(given, families.tolist(), strict=True)]
+
+
+def in_company(families: Iterable[int]) -> int:
+    """How many pieces have a relative among the others."""
+    return sum(size for size in Counter(families).values() if size > 1)
 
 
 def leaked(families: NDArray[np.integer], names: Sequence[str]) -> NDArray[np.bool_]:

@@ -70,6 +70,10 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; more than once does no harm."""
         for file in (self._facts, self._tokens, self._windows):
             file.close()
 
@@ -114,28 +118,28 @@ class Spool:
         token_room = (self.folder / "tokens.bin").stat().st_size // _TOKEN_BYTES
         window_room = (self.folder / "windows.bin").stat().st_size // _WINDOW_BYTES
         whole = 0
-        for line in self._whole_lines():
-            fields = json.loads(line)
+        for size, fields in self._whole_lines():
             tokens, windows = fields.pop("tokens"), fields.pop("windows")
             if self._token + tokens > token_room or self._window + windows > window_room:
                 break
             self._add(Facts(**fields | {"meter": tuple(fields["meter"])}), tokens, windows)
-            whole += len(line)
-        for name, size in (
+            whole += size
+        for name, length in (
             ("facts.jsonl", whole),
             ("tokens.bin", self._token * _TOKEN_BYTES),
             ("windows.bin", self._window * _WINDOW_BYTES),
         ):
             with (self.folder / name).open("r+b") as file:
-                file.truncate(size)
+                file.truncate(length)
 
-    def _whole_lines(self) -> Iterator[bytes]:
+    def _whole_lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The bytes of each line, and what it says, up to the first one that is not whole."""
         with (self.folder / "facts.jsonl").open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    json.loads(line)
+                    fields = json.loads(line)
                 except ValueError:
                     return
-                yield line
+                yield len(line), fields

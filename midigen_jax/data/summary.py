@@ -3,7 +3,6 @@
 In: the spool's entries, the pieces, the tokenizer. Out: plain values.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,12 @@ import numpy as np
 from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import PrepareConfig
-from midigen_jax.data.corpus import HELD_OUT, SPLITS, CorpusPiece
+from midigen_jax.data.corpus import HELD_OUT, CorpusPiece
+from midigen_jax.data.split import in_company
 from midigen_jax.data.spool import Entry
+from midigen_jax.errors import kind_of
 from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.piece import SPLITS
 from midigen_jax.music.tokens import NoteTokenizer, Tokenizer
 
 
@@ -26,10 +28,9 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures that people want to see of a corpus."""
     wanted = [entry.facts for entry in entries if entry.facts.wanted and not entry.facts.refused]
-    families = Counter(piece.family for piece in pieces)
-    reasons = Counter(_kind(entry.facts.refused) for entry in entries if entry.facts.refused)
+    reasons = Counter(kind_of(entry.facts.refused) for entry in entries if entry.facts.refused)
     meter, _ = Counter(piece.meter for piece in pieces).most_common(1)[0]
-    summary: dict[str, Any] = {
+    return {
         "sources": [Path(argument).name for argument in arguments],
         "tokenizer": tokenizer.name,
         "pieces": {name: sum(piece.split == name for piece in pieces) for name in SPLITS},
@@ -46,17 +47,11 @@ def summarise(
         "reasons": dict(reasons.most_common()),
         "other_keys": sum(not entry.facts.wanted for entry in entries),
         "duplicates": len(pieces) - len({facts.digest for facts in wanted}),
-        "share_a_family": sum(families[piece.family] > 1 for piece in pieces),
+        "share_a_family": in_company([piece.family for piece in pieces]),
         "leaked": {name: sum(piece.leaked for piece in pieces if piece.split == name) for name in HELD_OUT},
         "pitch_size": tokenizer.pitch_size,
         "duration_size": tokenizer.duration_size,
     }
-    return summary
-
-
-def _kind(reason: str) -> str:
-    """A reason without what is particular to the file, to count by."""
-    return re.split(r"[(;:]", reason)[0].strip()
 
 
 def unknown_share(folder: Path, pieces: Sequence[CorpusPiece], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 In: an `Inspection`. Out: lines, and tables of (label, text).
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -11,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from midigen_jax.errors import kind_of
 from midigen_jax.listen.tables import many
 from midigen_jax.music.census import Inspection, ranked
+from midigen_jax.music.piece import SPLITS
 from midigen_jax.music.tokens import pitch_name
 
 _NAMED = 200  # refused files of one kind that are listed by name
-_SPLITS = ("train", "valid", "test")
 _COMMON = 8  # chords that a table names
 _KINDS = 3  # of refusals, that one line has room for
 
@@ -82,7 +82,7 @@ def figures(found: Inspection) -> list[tuple[str, str]]:
 
 def by_split(found: Inspection) -> list[tuple[str, ...]]:
     """A line for each split under a line of headings; nothing where nothing is split."""
-    parts = [(name, found.census.parts[name]) for name in _SPLITS if name in found.census.parts]
+    parts = [(name, found.census.parts[name]) for name in SPLITS if name in found.census.parts]
     if not parts:
         return []
     return [
@@ -135,7 +135,7 @@ def refusals(found: Inspection) -> list[Refusal]:
     """What could not be read, by kind of reason, the most frequent first."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for name, reason in found.refused.items():
-        kinds.setdefault(_kind(reason), []).append((name, reason))
+        kinds.setdefault(kind_of(reason), []).append((name, reason))
     ranked = sorted(kinds.items(), key=lambda item: -len(item[1]))
     return [Refusal(kind, len(files), tuple(files[:_NAMED])) for kind, files in ranked]
 
@@ -153,11 +153,6 @@ def _unseen(found: Inspection) -> str:
     if found.census.held_out.pieces:
         return f"{share} of the held-out slices"
     return f"{share} of the slices, if their piece were held out"
-
-
-def _kind(reason: str) -> str:
-    """A reason without what is particular to the file and without the remedy, to count by."""
-    return re.split(r"[(;:]", reason)[0].strip()
 
 
 def _tokenizer(found: Inspection) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from midigen_jax.files import replacing
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, ticks_per_bar
 
 LEFT, RIGHT = 0.045, 0.99  # where the plot begins and ends, as shares of the picture's width
 
@@ -39,7 +39,7 @@ def draw(
     """
     figure = Figure(figsize=_SIZE, dpi=100, facecolor=_PAPER)
     axes = figure.add_axes((LEFT, 0.15, RIGHT - LEFT, 0.74 if title else 0.81))
-    bar = max(4 * TICKS_PER_QUARTER * meter[0] // meter[1], 1)
+    bar = ticks_per_bar(meter)
     end = int((notes[:, 0] + notes[:, 1]).max(initial=bar))
     _draw_paper(axes, notes[:, 2], end, bar)
     _draw_notes(axes, notes, end)

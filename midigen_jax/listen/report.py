@@ -16,7 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from midigen_jax import rows as row_files
-from midigen_jax.config import Config, flatten, from_json, to_json
+from midigen_jax.config import Config, flatten, from_json, spell, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
 from midigen_jax.listen import audio, curves, pianoroll
@@ -145,17 +145,10 @@ def _flags(config: Mapping[str, Any]) -> str:
     usual = flatten(to_json(Config()))
     changed = {name: value for name, value in flatten(config).items() if value != usual[name]}
     return "".join(
-        f" --{name} {_typed(value)}"
+        f" --{name} {spell(value)}"
         for name, value in changed.items()
         if not name.startswith("prepare.") and name != "model.width"
     )
-
-
-def _typed(value: Any) -> str:
-    """A setting as the command line takes it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _commands(

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from midigen_jax.errors import InputError
+from midigen_jax.errors import InputError, one_line
 from midigen_jax.music.matlab import cells_of
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.pickled import arrays_of
+from midigen_jax.music.piece import SPLITS
 
 SUFFIXES = (".mat", ".npz", ".json")
-SPLITS = ("train", "valid", "test")
 MAX_FRAMES = 100_000
 MAX_UNPACKED = 256 << 20
 
@@ -68,8 +68,7 @@ def split_frames(suffix: str, content: bytes) -> dict[str, bytes]:
         raise
     # The parsers raise whatever they stumble over; to the user it is all one: the file is broken.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"damaged frame file ({reason}); fetch it again") from None
+        raise InputError(f"damaged frame file ({one_line(error)}); fetch it again") from None
     if not pieces:
         raise InputError("no frame file: it needs train, valid or test, each a list of pieces")
     order = sorted(pieces, key=lambda name: (SPLITS.index(name.split("/")[0]), int(name.split("/")[1])))

@@ -10,10 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from midigen_jax.errors import InputError
+from midigen_jax.errors import InputError, one_line
 from midigen_jax.music import quantize
 from midigen_jax.music.notes import Notes, make_notes
-from midigen_jax.music.piece import DEFAULT_METER, DEFAULT_TEMPO, LONGEST_QUARTERS, Piece, Quantizer
+from midigen_jax.music.piece import (
+    DEFAULT_TEMPO,
+    LONGEST_QUARTERS,
+    Piece,
+    Quantizer,
+    meter_or_default,
+    tempo_or,
+)
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose, main_program
@@ -70,7 +77,7 @@ def _parse(track: bytes, per_quarter: int) -> Any:
         return Score.from_midi(header + track)
     except Exception as error:  # it raises whatever it stumbles over
         events(track)  # raises, mostly, and in plainer words
-        raise damaged(" ".join(str(error).split())) from None
+        raise damaged(one_line(error)) from None
 
 
 # A status byte, and 128 times "this key, and at once".
@@ -116,17 +123,14 @@ def _rows(scores: Sequence[Any], form: int) -> tuple[Ticks, list[Track]]:
 
 def _beginning(scores: Sequence[Any]) -> tuple[float, tuple[int, int]]:
     """The first tempo and meter, or the defaults of MIDI where they make no sense."""
-    tempo, meter = DEFAULT_TEMPO, DEFAULT_METER
     tempos = [score.tempos[0] for score in scores if len(score.tempos)]
-    if tempos:
-        first = min(tempos, key=lambda mark: mark.time).qpm
-        tempo = float(first) if 4 <= first <= 1000 else tempo
+    tempo = min(tempos, key=lambda mark: mark.time).qpm if tempos else None
     signatures = [score.time_signatures[0] for score in scores if len(score.time_signatures)]
+    meter = None
     if signatures:
-        signature = min(signatures, key=lambda mark: mark.time)
-        above, below = int(signature.numerator), int(signature.denominator)
-        meter = (above, below) if 1 <= above <= 64 and below in (1, 2, 4, 8, 16, 32, 64) else meter
-    return tempo, meter
+        first = min(signatures, key=lambda mark: mark.time)
+        meter = (int(first.numerator), int(first.denominator))
+    return tempo_or(DEFAULT_TEMPO, tempo), meter_or_default(meter)
 
 
 def _by_music21(file: File, names: Sequence[str], wanted: str) -> tuple[Notes, int, int]:

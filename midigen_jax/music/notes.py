@@ -13,6 +13,12 @@ TICKS_PER_QUARTER = 12
 Notes = NDArray[np.int32]
 """(N, 4): onset and duration in ticks, MIDI pitch 0..127, track. Made by `make_notes`."""
 
+
+def ticks_per_bar(meter: tuple[int, int]) -> int:
+    """Ticks in a bar of a meter such as (3, 4); at least one."""
+    return max(4 * TICKS_PER_QUARTER * meter[0] // meter[1], 1)
+
+
 _Column = NDArray[np.int64]
 
 

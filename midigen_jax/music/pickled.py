@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from midigen_jax.errors import InputError
+from midigen_jax.errors import InputError, one_line
 
 _RECONSTRUCT = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
 _NAMES = _RECONSTRUCT | {"numpy ndarray", "numpy dtype"}
@@ -54,7 +54,7 @@ def arrays_of(stream: bytes) -> list[NDArray[Any]]:
         raise
     # Whatever a damaged stream makes of the stack.
     except Exception as error:
-        raise InputError(f"damaged array ({' '.join(str(error).split())}); fetch the file again") from None
+        raise InputError(f"damaged array ({one_line(error)}); fetch the file again") from None
 
 
 def _run(stream: bytes) -> Any:

@@ -7,10 +7,15 @@ from midigen_jax.music.notes import Notes
 
 Quantizer = Literal["adaptive", "music21", "uniform"]
 
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
 DEFAULT_TEMPO = 120.0
 DEFAULT_METER = (4, 4)
 # Thirteen hours at 120: a longer "piece" is a broken delta time, and would become endless rests.
 LONGEST_QUARTERS = 100_000
+MAX_PIECE_BYTES = 64 << 20
+"""of one file, and of one member of a zip when unpacked"""
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,15 @@ class Piece:
     """General MIDI program, 0 to 127, of the most notes"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
+
+
+def tempo_or(default: float, tempo: float | None) -> float:
+    """A tempo in quarters a minute, where it is there and makes sense; else `default`."""
+    return float(tempo) if tempo is not None and 4 <= tempo <= 1000 else default
+
+
+def meter_or_default(meter: tuple[int, int] | None) -> tuple[int, int]:
+    """A meter, where it is there and makes sense; else 4/4."""
+    above, below = meter or DEFAULT_METER
+    fits = 1 <= above <= 64 and below in (1, 2, 4, 8, 16, 32, 64)
+    return (above, below) if fits else DEFAULT_METER

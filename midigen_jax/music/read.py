@@ -8,7 +8,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.music import frames, sandbox, scores
 from midigen_jax.music.midi import read_midi
 from midigen_jax.music.notes import TICKS_PER_QUARTER
-from midigen_jax.music.piece import DEFAULT_METER, LONGEST_QUARTERS, Piece, Quantizer
+from midigen_jax.music.piece import LONGEST_QUARTERS, Piece, Quantizer, meter_or_default, tempo_or
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.tracks import Track, choose, main_program
 
@@ -27,7 +27,13 @@ def read_piece(
     frame_ticks: in a frame of a frame file; 0 is what `frames.known_ticks` knows of the file's name.
     Raises InputError, which names the source, for what cannot be read or holds no notes.
     """
-    content = source.content()
+    return read_content(source, source.content(), quantizer, tracks, frame_ticks)
+
+
+def read_content(
+    source: Source, content: bytes, quantizer: Quantizer, tracks: str = "all", frame_ticks: int = 0
+) -> Piece:
+    """As `read_piece`, for who has the source's bytes already."""
     try:
         if source.suffix in frames.SUFFIXES:
             piece = _read_frames(content, tracks, frame_ticks or frames.known_ticks(source.path.name))
@@ -55,7 +61,5 @@ def _read_score(suffix: str, content: bytes, tracks: str) -> Piece:
         raise InputError(f"longer than {LONGEST_QUARTERS:,} quarters; mend its durations")
     parts = [Track(name, program, number) for number, (name, program) in enumerate(score.parts)]
     notes = choose(score.notes, parts, tracks)
-    tempo = score.tempo if score.tempo is not None and 4 <= score.tempo <= 1000 else _SCORE_TEMPO
-    above, below = score.meter or DEFAULT_METER
-    fits = 1 <= above <= 64 and below in (1, 2, 4, 8, 16, 32, 64)
-    return Piece(notes, tempo, (above, below) if fits else DEFAULT_METER, program=main_program(notes, parts))
+    tempo, meter = tempo_or(_SCORE_TEMPO, score.tempo), meter_or_default(score.meter)
+    return Piece(notes, tempo, meter, program=main_program(notes, parts))

@@ -22,16 +22,16 @@ from math import floor
 from typing import IO, Any
 from xml.etree import ElementTree
 
-from midigen_jax.errors import InputError
+from midigen_jax.errors import InputError, one_line
 from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.piece import MAX_PIECE_BYTES
+from midigen_jax.music.smf import DRUMS
 from midigen_jax.music.tunes import as_read_today, decoded, split_tunes
 
 SUFFIXES = (".xml", ".musicxml", ".mxl", ".abc", ".krn")
-MAX_BYTES = 64 << 20
-_DRUMS = 9
 OUT_OF_MEMORY = 3
-_CPU_SECONDS = 120  # for one score, twice what the asker waits
 """exit code of this process when a score takes more memory than it may"""
+_CPU_SECONDS = 120  # for one score, twice what the asker waits
 
 
 def parse(suffix: str, content: bytes) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def parse(suffix: str, content: bytes) -> dict[str, Any]:
             program = next((player.midiProgram for player in instruments if player.midiProgram), 0)
             parts.append([str(part.partName or ""), program])
             drums = flat.getElementsByClass(("UnpitchedPercussion", "PercussionClef"))
-            if not drums and all(player.midiChannel != _DRUMS for player in instruments):
+            if not drums and all(player.midiChannel != DRUMS for player in instruments):
                 notes += rows_of(flat, track)
     tempo = next((float(mark) for mark in marks if mark), None)
     return {"notes": notes, "parts": parts, "tempo": tempo, "meter": next(iter(meters), None)}
@@ -100,8 +100,7 @@ def _in_words() -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"damaged score ({reason}); export it again") from None
+        raise InputError(f"damaged score ({one_line(error)}); export it again") from None
 
 
 def _score(suffix: str, content: bytes) -> Any:
@@ -154,7 +153,7 @@ def _unzipped(content: bytes) -> bytes:
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     """At most as many bytes as the zip declares: zipfile stops there."""
     size = archive.getinfo(name).file_size
-    if size > MAX_BYTES:
+    if size > MAX_PIECE_BYTES:
         raise InputError(f"{size >> 20} MiB when unpacked is no piece of music; the limit is 64 MiB")
     return archive.read(name)
 

@@ -15,19 +15,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Literal, cast
+from typing import cast
 
 from midigen_jax.errors import InputError
 from midigen_jax.music import frames, scores
 from midigen_jax.music.collections import COLLECTIONS, collection
+from midigen_jax.music.piece import MAX_PIECE_BYTES, Split
 from midigen_jax.music.tunes import split_tunes
-
-Split = Literal["train", "valid", "test"]
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 SUFFIXES = (*MIDI_SUFFIXES, *scores.SUFFIXES)
 """what a folder or zip is searched for; frame files are not, since not every .json is music"""
-MAX_PIECE_BYTES = 64 << 20
 MAX_ZIP_BYTES = 2 << 30
 # What zipfile raises for a zip that is cut short, altered, or packed in a way that it does not know.
 _DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError)

@@ -83,8 +83,8 @@ class Log:
         """Write a validation, and how long the training has taken so far, all told."""
         self.flush(step)
         seconds = time.perf_counter() - self._start
-        self._write(step, [*((name, value, "nats") for name, value in metrics.items())])
-        self._write(step, [("train.seconds", seconds, "s")])
+        scores = [(name, value, "nats") for name, value in metrics.items()]
+        self._write(step, [*scores, ("train.seconds", seconds, "s")])
         self._valid = f"valid {metrics[METRIC]:.3f}"
         self._since = time.perf_counter()
 

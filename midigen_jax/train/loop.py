@@ -107,7 +107,6 @@ def kept_steps(config: Config, steps: int) -> set[int]:
 
 def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
     """Make `run` the folder of this experiment, or see that it already is. Raises InputError if not."""
-    mine = configs.to_json(config)
     place = run / "rows.jsonl"
     if place.is_file() and any(row.get("step", 0) for row in rows.read(place)):
         _check_run(corpus, config, run)
@@ -119,7 +118,7 @@ def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
     facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
     write_json(run / "corpus.json", corpus.manifest["summary"] | facts)
     # The config comes last: a folder with a config.json is a whole run folder.
-    write_json(run / "config.json", mine)
+    write_json(run / "config.json", configs.to_json(config))
 
 
 def _left_by_us(run: Path) -> tuple[str, ...]:
