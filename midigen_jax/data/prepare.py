@@ -56,7 +56,7 @@ def prepare(
         if name != "none":
             keys.parse_key(name)  # a misspelt key is refused before anything is read
     sources = find_sources(arguments)
-    partial = out.with_name(out.name + ".partial")
+    partial = out.parent / f"{out.name}.partial"
     if (finished := _finished(out, sources, config)) is not None:
         # An earlier run may have been stopped between its last two lines.
         shutil.rmtree(partial, ignore_errors=True)
