@@ -69,7 +69,7 @@ def cut(spool, reading):
     if left[0] == 0:
         spool._tokens.write(b"half a piece")
         spool._facts.write(b'{"name": ')
-        spool._tokens.flush(), spool._facts.flush()
+        spool._tokens.flush(), spool._windows.flush(), spool._facts.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     left[0] -= 1
     append(spool, reading)

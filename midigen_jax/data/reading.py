@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import NamedTuple
 
@@ -27,8 +27,9 @@ from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.sources import Source
 from midigen_jax.music.tokens import NoteTokenizer, Tokens
 
-_FILES_PER_TASK = 8
-_TASKS_AHEAD = 4  # of each process: enough to keep it busy, few enough to keep memory flat
+_FILES_PER_TASK = 16
+_TASKS_AHEAD = 3  # of each other process: enough to keep it busy
+_MOST_HELD = 256  # readings and tasks that wait for an earlier one: few enough to keep memory flat
 _FEWEST_PER_PROCESS = 64  # starting a process costs about as much as reading that many files
 
 
@@ -71,7 +72,10 @@ class Reading(NamedTuple):
 
 
 def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> Iterator[Reading]:
-    """Readings in the order of `sources`; as many processes share them as pay, `workers` at most."""
+    """Readings in the order of `sources`; as many processes share them as pay, `workers` at most.
+
+    This process is one of them.
+    """
     workers = min(workers, len(sources) // _FEWEST_PER_PROCESS)
     if workers < 2:
         for source in sources:
@@ -79,9 +83,9 @@ def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> 
         return
     # Spawned, not forked: the caller may run JAX's threads, which a fork would copy half-way.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(workers - 1, context, initializer=_leave_interrupts_to_the_parent) as pool:
         try:
-            yield from _in_order(pool, sources, config, workers * _TASKS_AHEAD)
+            yield from _in_order(pool, sources, config, (workers - 1) * _TASKS_AHEAD)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -145,17 +149,28 @@ def _without_music(facts: Facts) -> Reading:
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, sources: Iterable[Source], config: PrepareConfig, ahead: int
+    pool: ProcessPoolExecutor, sources: Sequence[Source], config: PrepareConfig, ahead: int
 ) -> Iterator[Reading]:
-    """As `pool.map`, but with a bounded number of tasks in flight."""
+    """As `pool.map`, but with `ahead` tasks in flight at most; this process reads rather than waits."""
     rest = iter(sources)
-    pending: deque[Future[list[Reading]]] = deque()
+    pending: deque[Future[list[Reading]] | list[Reading]] = deque()
+    flying = 0
     while True:
-        while len(pending) < ahead and (task := list(itertools.islice(rest, _FILES_PER_TASK))):
+        while flying < ahead and (task := list(itertools.islice(rest, _FILES_PER_TASK))):
             pending.append(pool.submit(_read_task, task, config))
+            flying += 1
         if not pending:
             return
-        yield from pending.popleft().result()
+        first = pending[0]
+        if isinstance(first, Future):
+            has_room = len(pending) < _MOST_HELD
+            if has_room and not first.done() and (source := next(rest, None)) is not None:
+                pending.append([read_source(source, config)])
+                continue
+            flying -= 1
+            first = first.result()
+        pending.popleft()
+        yield from first
 
 
 def _read_task(sources: Sequence[Source], config: PrepareConfig) -> list[Reading]:

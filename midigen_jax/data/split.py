@@ -131,7 +131,7 @@ def _pairs_in(
     chosen = [windows[windows % np.uint64(parts) == part] for windows in map(windows_of, range(len(sizes)))]
     owner = np.repeat(np.arange(len(sizes)), [len(windows) for windows in chosen])
     window = np.concatenate(chosen)
-    order = np.lexsort((owner, window))
+    order = np.argsort(window, kind="stable")  # and by owner, since they came in that order
     owner, window = owner[order], window[order]
     # The inverted index: owners of one window stand side by side, so pairs are shifts of the list.
     found = [np.empty(0, np.int64)]

@@ -8,11 +8,12 @@ corpus of any size is made in little memory. In the folder
     tokens.bin      int32 tokens of all sources, one after another
     windows.bin     uint64 fingerprints, likewise
 
-One process writes, and it writes a line after the line's arrays: a cut at any instant leaves whole lines,
-and behind them at most arrays without a line or half a line, which are cut off when the spool is opened.
+One process writes. Whatever instant it is killed at, some number of first lines is whole and has its arrays;
+what stands behind them, in any of the files, is cut off when the spool is opened.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from midigen_jax.files import check_folder, replacing
 from midigen_jax.music.tokens import Tokens
 
 _TOKEN_BYTES, _WINDOW_BYTES = 8, 8
+_SECONDS_BETWEEN_FLUSHES = 0.25  # what a kill may lose; to flush after every file is slow
 
 
 class Entry(NamedTuple):
@@ -57,11 +59,12 @@ class Spool:
         self.folder = folder
         self._entries: dict[str, Entry] = {}
         self._token = self._window = 0
+        self._flushed = time.monotonic()
         for name in ("facts.jsonl", "tokens.bin", "windows.bin"):
             (folder / name).touch()
         self._recover()
         self._facts, self._tokens, self._windows = (
-            (folder / name).open("ab") for name in ("facts.jsonl", "tokens.bin", "windows.bin")
+            (folder / name).open("a+b") for name in ("facts.jsonl", "tokens.bin", "windows.bin")
         )
 
     def __enter__(self) -> "Spool":
@@ -74,7 +77,7 @@ class Spool:
 
     def close(self) -> None:
         """Close the files; more than once does no harm."""
-        for file in (self._facts, self._tokens, self._windows):
+        for file in (self._tokens, self._windows, self._facts):
             file.close()
 
     def __getitem__(self, name: str) -> Entry:
@@ -85,28 +88,27 @@ class Spool:
         return self._entries.get(name)
 
     def append(self, reading: Reading) -> None:
-        """Add a reading: its arrays first, then its line."""
+        """Add a reading: its arrays first, then its line. A moment later it outlives this process."""
         self._tokens.write(np.ascontiguousarray(reading.tokens, np.int32).tobytes())
         self._windows.write(np.ascontiguousarray(reading.windows, np.uint64).tobytes())
-        self._tokens.flush()
-        self._windows.flush()
         lengths = {"tokens": len(reading.tokens), "windows": len(reading.windows)}
         line = json.dumps(reading.facts._asdict() | lengths, ensure_ascii=False) + "\n"
         self._facts.write(line.encode())
-        self._facts.flush()
         self._add(reading.facts, **lengths)
+        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+            for file in (self._tokens, self._windows, self._facts):
+                file.flush()
+            self._flushed = time.monotonic()
 
     def tokens(self, entry: Entry) -> Tokens:
         """(E, 2) of one source."""
-        return self._array("tokens.bin", np.int32, 2 * entry.token, 2 * entry.tokens).reshape(-1, 2)
+        self._tokens.seek(entry.token * _TOKEN_BYTES)
+        return np.frombuffer(self._tokens.read(entry.tokens * _TOKEN_BYTES), np.int32).reshape(-1, 2)
 
     def windows(self, entry: Entry) -> NDArray[np.uint64]:
         """(W,) of one source."""
-        return self._array("windows.bin", np.uint64, entry.window, entry.windows)
-
-    def _array(self, name: str, dtype: Any, first: int, count: int) -> NDArray[Any]:
-        size = np.dtype(dtype).itemsize
-        return np.fromfile(self.folder / name, dtype, count, offset=first * size)
+        self._windows.seek(entry.window * _WINDOW_BYTES)
+        return np.frombuffer(self._windows.read(entry.windows * _WINDOW_BYTES), np.uint64)
 
     def _add(self, facts: Facts, tokens: int, windows: int) -> None:
         self._entries[facts.name] = Entry(facts, self._token, tokens, self._window, windows)

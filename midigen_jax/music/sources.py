@@ -48,7 +48,7 @@ class Source:
     @property
     def suffix(self) -> str:
         """Of the file's name, in lower case: it decides who reads the file."""
-        return PurePosixPath(self.member or self.path.name).suffix.lower()
+        return os.path.splitext(self.member or self.path.name)[1].lower()
 
     def content(self) -> bytes:
         """The bytes of this piece alone; where it is a part, as `split_tunes` or `split_frames` gives it.
@@ -123,7 +123,8 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
     by one. Raises InputError for a path that is not there, for one without music, for a damaged frame file,
     and for a zip that is damaged, encrypted, gigabytes large when unpacked, or leads out of its folder.
     """
-    found: dict[tuple[Path, str | None, str | None], Source] = {}
+    found: dict[tuple[str, str | None, str | None], Source] = {}
+    real_folder = lru_cache(os.path.realpath)  # looks at every folder on the way: once is enough
     for argument in arguments:
         path = Path(argument)
         if argument in COLLECTIONS:
@@ -137,7 +138,12 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
         if not files:
             raise InputError(f"{argument}: no music in it; it needs files that end in {', '.join(SUFFIXES)}")
         for source in chain.from_iterable(map(_pieces, files)):
-            found.setdefault((source.path.resolve(), source.member, source.part), source)
+            if os.path.islink(source.path):
+                place = os.path.realpath(source.path)
+            else:
+                folder, name = os.path.split(source.path)
+                place = os.path.join(real_folder(folder), name)
+            found.setdefault((place, source.member, source.part), source)
     return _distinct(found.values())
 
 
@@ -160,7 +166,8 @@ def _pieces(file: Source) -> list[Source]:
 def _in_folder(folder: Path) -> list[Source]:
     names = []
     for place, _, files in os.walk(folder):
-        names += [(Path(place) / file).relative_to(folder).as_posix() for file in files]
+        inside = Path(place).relative_to(folder).as_posix()
+        names += [file if inside == "." else f"{inside}/{file}" for file in files]
     return [Source(name, folder / name) for name in sorted(names) if _is_music(name)]
 
 
