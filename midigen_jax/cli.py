@@ -96,6 +96,7 @@ def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset(given.preset), _one_length(settings))
+    _start(given.cpu_devices)
     from midigen_jax import commands
 
     return commands.train(given.corpus, given.out, config)
@@ -103,6 +104,7 @@ def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 def _generate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(Config(), settings).sample
+    _start(cpu_devices=1)
     from midigen_jax import commands
 
     return commands.generate(given.run, given.out, config, given.prompt, given.checkpoint)
@@ -116,9 +118,18 @@ def _report(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset("default"), _one_length(settings))
+    _start(given.cpu_devices)
     from midigen_jax import commands
 
     return commands.demo(given.out, config)
+
+
+def _start(cpu_devices: int) -> None:
+    """Set JAX up before anything computes with it."""
+    from midigen_jax.train import devices
+
+    devices.split_cpu(cpu_devices)
+    devices.keep_compiled()
 
 
 _COMMANDS = {
@@ -264,6 +275,13 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 
 
 def _add_experiment(parser: argparse.ArgumentParser, base: Config) -> None:
+    parser.add_argument(
+        "--cpu-devices",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="XLA devices that a CPU is split into, which share the rows of a batch (default: one a core)",
+    )
     for title, config in (("model", base.model), ("batch", base.batch), ("train", base.train)):
         _add(parser, title, config, f"{title}.")
     _add(parser, "sample: the samples written after training", base.sample, "sample.")
@@ -300,7 +318,7 @@ def _limit(text: str) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number of processes, 1 to 1024")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 1 to 1024")
     return int(text)
 
 

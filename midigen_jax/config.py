@@ -80,6 +80,8 @@ class ModelConfig:
     attention_residual: bool = _option(True, "add attention's context to the state, or let it replace it")
     heads: Literal["independent", "chained"] = _option("chained", "does the duration head see the pitch?")
     dropout: float = _option(0.2, "share of units dropped, the same ones at all times of a row")
+    compute_dtype: Literal["float32", "bfloat16"] = _option("float32", "operands of matrix products")
+    backend: Literal["auto", "scan", "cudnn"] = _option("auto", "runs the layers; auto: cudnn if it can")
 
     def __post_init__(self) -> None:
         for name, most in _LARGEST_MODEL.items():
@@ -123,15 +125,19 @@ class TrainConfig:
     warmup: int = _option(50, "steps of linear warm-up")
     weight_decay: float = _option(0.02, "decoupled weight decay of matrices (adamw)")
     clip: float = _option(1.0, "clip gradients to this global norm; 0: never")
+    average: float = _option(0.0, "decay of the moving average of weights that is used; 0: the weights")
     loss_positions: Literal["all", "last"] = _option("all", "positions of a sequence that give a loss")
     evaluate_every: int = _option(0, "steps between validations; 0: every epoch")
     keep_at: tuple[float, ...] = _option((0.05, 1.0), "shares of the training whose checkpoints are kept")
+    steps_per_call: int = _option(64, "most steps in one call of the device; a call takes about a second")
     seed: int = _option(0, "seed of initial weights, batches and dropout")
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs"):
             value = getattr(self, name)
             _require(0 <= value <= _MOST, f"train.{name}", value, f"1 to {_MOST:,}")
+        call = self.steps_per_call
+        _require(1 <= call <= 10_000, "train.steps_per_call", call, "1 to 10,000")
         if (self.steps > 0) == (self.epochs > 0):
             raise InputError(
                 f"train.steps = {self.steps} and train.epochs = {self.epochs}: give one of them, 1 or more"
@@ -142,6 +148,7 @@ class TrainConfig:
         for name in ("warmup", "weight_decay", "clip", "evaluate_every"):
             value = getattr(self, name)
             _require(0 <= value <= _MOST, f"train.{name}", value, "0 or more")
+        _require(0 <= self.average < 1, "train.average", self.average, "0.999 or so; 0: none")
         shares = self.keep_at
         _require(all(0 < share <= 1 for share in shares), "train.keep_at", shares, "shares in (0, 1]")
         _require_seed("train.seed", self.seed)

@@ -25,6 +25,7 @@ from midigen_jax.music.sources import find_sources
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.rows import Row
 from midigen_jax.train.checkpoint import Restored, open_run
+from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.state import make_eval_step
 
 _EPOCHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
@@ -95,14 +96,14 @@ def by_checkpoint(run: Path, corpus: Corpus, steps: Sequence[int]) -> Iterator[t
 
 def _events(restored: Restored, corpus: Corpus, split: str, length: int, carried: bool) -> np.ndarray:
     """(N, 2): the pitch id of each event that is predicted, and its nats, read `length` events at once."""
-    eval_step = make_eval_step(restored.network)
+    eval_step = make_eval_step(restored.network, data_mesh(1))
     pieces = [piece for piece in corpus.pieces if piece.split == split]
     found = []
     for _, whole in whole_pieces(corpus, pieces, _ROWS, length):
         carry = restored.network.initial_carry(_ROWS)
         for chunk in in_chunks(whole, length):
             before = carry if carried else restored.network.initial_carry(_ROWS)
-            carry, nats = eval_step(restored.state.params, before, chunk)
+            carry, nats = eval_step(restored.state.weights, before, chunk)
             total_BT = np.asarray(nats.pitch_BT + nats.duration_BT)
             shown_BT = np.asarray(chunk.mask_BT)
             found.append(np.stack([np.asarray(chunk.pitch_BS)[:, 1:][shown_BT], total_BT[shown_BT]], axis=1))

@@ -27,7 +27,9 @@ from midigen_jax.music.notes import make_notes
 from midigen_jax.music.write import write_midi
 from midigen_jax.sample.decode import Prompt, Temperature, decode
 from midigen_jax.train.checkpoint import make_network
-from midigen_jax.train.state import init_state, make_optimizer, make_train_step
+from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
+from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.state import init_state, make_train_steps
 
 _COMMAND = "python scripts/bench_pipeline.py"
 
@@ -40,6 +42,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="under a minute: fewer runs")
     quick = parser.parse_args().quick
     runs = 5 if quick else 20
+    split_cpu()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         _write_music(home / "music", files=40)
@@ -52,11 +55,13 @@ def main() -> int:
         crops = make_crops(corpus, "train", config.batch)
         for batch_size in (1, 64):
             bench_decode(network, state.params, batch_size, runs)
-        train_step = make_train_step(network, optimizer, config, transposable=True)
+        mesh = data_mesh(config.batch.rows)
+        train_steps = make_train_steps(network, optimizer, config, True, mesh)
+        state, crops = jax.device_put((state, crops), everywhere(mesh))
 
         def step() -> None:
             nonlocal state
-            state, metrics = train_step(state, crops)
+            state, metrics = train_steps(state, crops, 1)
             jax.block_until_ready(metrics)
 
         compile_seconds = _seconds(step)

@@ -10,6 +10,8 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # so that sharing a batch is tried on any machine
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 # No deadline: the first example compiles. No complaint of slowness: the machine may be shared.
 _common = hypothesis.settings(

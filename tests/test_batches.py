@@ -1,5 +1,7 @@
 """Batches: a pure function of the step that reads every event once an epoch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midigen_jax.config import BatchConfig
-from midigen_jax.data.batches import Epochs, batch, make_crops, shuffled, transpose
+from midigen_jax.data.batches import Epochs, batch, make_crops, row_numbers, shuffled, transpose
 from midigen_jax.data.corpus import CorpusPiece, load_corpus, write_facts, write_tokens
 from midigen_jax.music.tokens import END, START, NoteTokenizer
 
@@ -27,7 +29,10 @@ def crops_of(folder, lengths, config):
     return make_crops(load_corpus(folder), "train", config)
 
 
-take = jax.jit(batch, static_argnames=("config", "transposable"))
+@partial(jax.jit, static_argnames=("config", "transposable"))
+def take(crops, config, transposable, key, step):
+    """The whole batch of a step."""
+    return batch(crops, config, transposable, key, row_numbers(config, step))
 
 
 @pytest.mark.parametrize("crops", ["fixed", "jittered"])
@@ -64,6 +69,19 @@ def test_jittered_crops_lie_elsewhere_in_each_epoch(tmp_path):
         )
     # 17 steps in three crops of 8: 7 to spare, and a grid that begins 0 to 7 events before the piece.
     assert starts == {0} | set(range(1, 17))
+
+
+def test_the_parts_of_a_batch_are_its_rows(tmp_path):
+    config = BatchConfig(rows=6, length=8)
+    table = crops_of(tmp_path, [50, 60, 70], config)
+    step = jnp.int32(5)
+    whole = take(table, config, True, jax.random.key(0), step)
+    parts = [
+        batch(table, config, True, jax.random.key(0), row_numbers(config, step, part, 3)) for part in range(3)
+    ]
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.tree.map(lambda *rows: np.concatenate(rows), *parts), whole
+    )
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 100))

@@ -62,8 +62,18 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
     return Crops(**{name: jnp.asarray(column, jnp.int32) for name, column in columns.items()})
 
 
-def batch(crops: Crops, config: BatchConfig, transposable: bool, key: Array, step: Array) -> Batch:
-    """The batch of a step: B crops; an epoch has every crop, in an order that is shuffled anew each time.
+def row_numbers(config: BatchConfig, step: Array, part: Array | int = 0, parts: int = 1) -> Array:
+    """(B,) uint32: which rows of the whole training are in the batch of a step, or in one of its equal parts.
+
+    They decide what is in a row and what is drawn for it, wherever it is computed.
+    """
+    rows = config.rows // parts
+    first = step.astype(jnp.uint32) * config.rows + jnp.asarray(part, jnp.uint32) * rows
+    return first + jnp.arange(rows, dtype=jnp.uint32)
+
+
+def batch(crops: Crops, config: BatchConfig, transposable: bool, key: Array, row_B: Array) -> Batch:
+    """Crops for these rows; an epoch has every crop, in an order that is shuffled anew each time.
 
     The crops of an epoch hold every event that follows another one exactly once (with a `stride` of fixed
     crops below their length: more than once). One that is shorter than `config.length` is padded under the
@@ -71,11 +81,7 @@ def batch(crops: Crops, config: BatchConfig, transposable: bool, key: Array, ste
     can be shifted by a number of semitones.
     """
     size = crops.first_C.shape[0]
-    position_B = step.astype(jnp.uint32) * config.rows + jnp.arange(config.rows, dtype=jnp.uint32)
-    rows = jax.vmap(
-        lambda position: _row(crops, config, transposable, key, position // size, position % size)
-    )
-    return rows(position_B)
+    return jax.vmap(lambda row: _row(crops, config, transposable, key, row // size, row % size))(row_B)
 
 
 def _row(

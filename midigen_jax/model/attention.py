@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from midigen_jax.model.precision import dense
+
 
 class PooledCarry(NamedTuple):
     """The terms of the past that later contexts need, zeros to begin with.
@@ -29,12 +31,13 @@ class PooledAttention(nn.Module):
     """Contexts over the last `window` states, or over all of them when it is 0."""
 
     window: int
+    compute_dtype: str = "float32"
 
     @nn.compact
     def __call__(self, carry: PooledCarry, hidden_BTD: Array, mask_BT: Array) -> tuple[PooledCarry, Array]:
         """Contexts (B, T, D). The mask must hide a row's last steps only: padding follows music."""
         visible_BTD = jnp.where(mask_BT[..., None], hidden_BTD, 0)
-        score_BT = jnp.tanh(nn.Dense(1, name="score")(visible_BTD)[..., 0])
+        score_BT = jnp.tanh(dense(1, self.compute_dtype, name="score")(visible_BTD)[..., 0])
         weight_BT = jnp.where(mask_BT, jnp.exp(score_BT), 0)
         terms = PooledCarry(weight_BT[..., None] * visible_BTD, weight_BT)
         carry, sums = _running(carry, terms) if self.window == 0 else _windowed(carry, terms, mask_BT)

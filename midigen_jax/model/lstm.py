@@ -6,15 +6,17 @@ All that needs no earlier state stands outside the loop: the input projection is
 all times, and so are the gradients of the weights, which autodiff would sum up step by step inside the
 backward scan. Gates are ordered input, forget, candidate, output.
 
-Source: Hochreiter & Schmidhuber 1997; forget bias of 1 after Jozefowicz et al. 2015.
+Source: Hochreiter & Schmidhuber 1997.
 """
 
+from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from midigen_jax.model.precision import Product
 
 
 class LSTMCarry(NamedTuple):
@@ -33,71 +35,98 @@ class LSTMWeights(NamedTuple):
 
 
 def lstm(
-    weights: LSTMWeights, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    inputs_BTI: Array,
+    mask_BT: Array,
+    projected_BTG: Array | None = None,
+    dot: Product = jnp.dot,
 ) -> tuple[LSTMCarry, Array]:
     """Run one layer; a step that the mask hides keeps the carry and is invisible, even if it is NaN.
+
+    `projected_BTG` is added to the gates: a part of the input that was multiplied elsewhere (I may be 0).
+    `dot` multiplies two matrices and returns float32; all else is computed in the dtype of the weights.
 
     Returns the carry after the last step and the outputs (B, T, D); where the mask hides a step, its
     output is the one of the step before.
     """
     # A hidden NaN would survive in `0 * NaN` of the weight gradient, so it goes before the product.
-    visible_BTI = jnp.where(mask_BT[..., None], inputs_BTI, 0)
+    visible_TBI, projected_TBG = jax.tree.map(
+        lambda part_BT: jnp.swapaxes(jnp.where(mask_BT[..., None], part_BT, 0), 0, 1),
+        (inputs_BTI, projected_BTG),
+    )
     hidden_TBD, cell_TBD = _recurrence(
-        weights, carry, jnp.swapaxes(visible_BTI, 0, 1), jnp.swapaxes(mask_BT, 0, 1)
+        dot, weights, carry, visible_TBI, projected_TBG, jnp.swapaxes(mask_BT, 0, 1)
     )
     return LSTMCarry(hidden_TBD[-1], cell_TBD[-1]), jnp.swapaxes(hidden_TBD, 0, 1)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recurrence(
-    weights: LSTMWeights, carry: LSTMCarry, inputs_TBI: Array, mask_TB: Array
+    dot: Product,
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    inputs_TBI: Array,
+    projected_TBG: Array | None,
+    mask_TB: Array,
 ) -> tuple[Array, Array]:
-    (hidden_TBD, cell_TBD), _ = _forward(weights, carry, inputs_TBI, mask_TB)
-    return hidden_TBD, cell_TBD
+    states, _ = _forward(dot, weights, carry, inputs_TBI, projected_TBG, mask_TB)
+    return states
 
 
 def _forward(
-    weights: LSTMWeights, carry: LSTMCarry, inputs_TBI: Array, mask_TB: Array
+    dot: Product,
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    inputs_TBI: Array,
+    projected_TBG: Array | None,
+    mask_TB: Array,
 ) -> tuple[tuple[Array, Array], Array]:
     """States (hidden, cell) at every time, and the activated gates."""
     times, rows, width = inputs_TBI.shape
-    projected_NG = inputs_TBI.reshape(times * rows, width) @ weights.input_IG + weights.bias_G[None]
-    projected_TBG = projected_NG.reshape(times, rows, -1)
+    product_NG = dot(inputs_TBI.reshape(times * rows, width), weights.input_IG) + weights.bias_G[None]
+    sum_TBG = product_NG.reshape(times, rows, -1)
+    if projected_TBG is not None:
+        sum_TBG += projected_TBG
 
     def step(carry: LSTMCarry, now: tuple[Array, Array]) -> tuple[LSTMCarry, tuple[Array, Array, Array]]:
-        projected_BG, mask_B = now
-        gates_BG = _activate(projected_BG + carry.hidden_BD @ weights.recurrent_DG)
+        sum_BG, mask_B = now
+        gates_BG = _activate(sum_BG + dot(carry.hidden_BD, weights.recurrent_DG))
         input_BD, forget_BD, candidate_BD, output_BD = jnp.split(gates_BG, 4, axis=-1)
         seen_B1 = mask_B[:, None]
         cell_BD = jnp.where(seen_B1, forget_BD * carry.cell_BD + input_BD * candidate_BD, carry.cell_BD)
         hidden_BD = jnp.where(seen_B1, output_BD * jnp.tanh(cell_BD), carry.hidden_BD)
         return LSTMCarry(hidden_BD, cell_BD), (hidden_BD, cell_BD, gates_BG)
 
-    _, (hidden_TBD, cell_TBD, gates_TBG) = lax.scan(step, carry, (projected_TBG, mask_TB))
+    _, (hidden_TBD, cell_TBD, gates_TBG) = lax.scan(step, carry, (sum_TBG, mask_TB))
     return (hidden_TBD, cell_TBD), gates_TBG
 
 
-def _activate(gates_BG: Array) -> Array:
-    width = gates_BG.shape[-1] // 4
-    return jnp.concatenate(
-        [
-            nn.sigmoid(gates_BG[:, : 2 * width]),
-            jnp.tanh(gates_BG[:, 2 * width : 3 * width]),
-            nn.sigmoid(gates_BG[:, 3 * width :]),
-        ],
-        axis=-1,
-    )
+def _activate(sum_BG: Array) -> Array:
+    """Sigmoid of all gates but the candidate, which takes the tanh: one tanh for all four.
+
+    sigmoid(x) = tanh(x / 2) / 2 + 1 / 2. The barrier keeps XLA from computing a gate again for each use.
+    """
+    width = sum_BG.shape[-1] // 4
+    half_G = jnp.full(4 * width, 0.5, sum_BG.dtype).at[2 * width : 3 * width].set(1)
+    gates_BG = jnp.tanh(sum_BG * half_G[None]) * half_G[None] + (1 - half_G)[None]
+    return lax.optimization_barrier(gates_BG)
 
 
 def _recurrence_forward(
-    weights: LSTMWeights, carry: LSTMCarry, inputs_TBI: Array, mask_TB: Array
+    dot: Product,
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    inputs_TBI: Array,
+    projected_TBG: Array | None,
+    mask_TB: Array,
 ) -> tuple[tuple[Array, Array], tuple]:
-    (hidden_TBD, cell_TBD), gates_TBG = _forward(weights, carry, inputs_TBI, mask_TB)
-    return (hidden_TBD, cell_TBD), (weights, carry, inputs_TBI, mask_TB, hidden_TBD, cell_TBD, gates_TBG)
+    states, gates_TBG = _forward(dot, weights, carry, inputs_TBI, projected_TBG, mask_TB)
+    return states, (weights, carry, inputs_TBI, projected_TBG, mask_TB, *states, gates_TBG)
 
 
-def _recurrence_backward(residuals: tuple, cotangents: tuple[Array, Array]) -> tuple:
-    weights, carry, inputs_TBI, mask_TB, hidden_TBD, cell_TBD, gates_TBG = residuals
+def _recurrence_backward(dot: Product, residuals: tuple, cotangents: tuple[Array, Array]) -> tuple:
+    weights, carry, inputs_TBI, projected_TBG, mask_TB, hidden_TBD, cell_TBD, gates_TBG = residuals
     before_hidden_TBD = jnp.concatenate([carry.hidden_BD[None], hidden_TBD[:-1]])
     before_cell_TBD = jnp.concatenate([carry.cell_BD[None], cell_TBD[:-1]])
     recurrent_GD = weights.recurrent_DG.T
@@ -122,7 +151,7 @@ def _recurrence_backward(residuals: tuple, cotangents: tuple[Array, Array]) -> t
             axis=-1,
         )
         earlier = LSTMCarry(
-            d_gates_BG @ recurrent_GD + jnp.where(seen_B1, 0, d_hidden_BD),
+            dot(d_gates_BG, recurrent_GD) + jnp.where(seen_B1, 0, d_hidden_BD),
             inner_BD * forget_BD + jnp.where(seen_B1, 0, d_cell_BD),
         )
         return earlier, d_gates_BG
@@ -139,40 +168,16 @@ def _recurrence_backward(residuals: tuple, cotangents: tuple[Array, Array]) -> t
     # One product for the three weight gradients: the rows of [x, h, 1] against the gates.
     ones_N1 = jnp.ones((times * rows, 1), inputs_NI.dtype)
     stacked_NK = jnp.concatenate([inputs_NI, before_ND, ones_N1], axis=1)
-    d_weights_KG = stacked_NK.T @ d_gates_NG
+    d_weights_KG = dot(stacked_NK.T, d_gates_NG)
     d_weights = LSTMWeights(d_weights_KG[:width], d_weights_KG[width:-1], d_weights_KG[-1])
-    d_inputs_TBI = (d_gates_NG @ weights.input_IG.T).reshape(inputs_TBI.shape)
-    return d_weights, d_carry, d_inputs_TBI, None
+    d_inputs_TBI = dot(d_gates_NG, weights.input_IG.T).reshape(inputs_TBI.shape)
+    return d_weights, d_carry, d_inputs_TBI, None if projected_TBG is None else d_gates_TBG, None
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_backward)
-
-
-class LSTM(nn.Module):
-    """The weights of one layer of `width` units; `lstm` does the work."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array) -> tuple[LSTMCarry, Array]:
-        """As `lstm`."""
-        gates = 4 * self.width
-        weights = LSTMWeights(
-            self.param("input", nn.initializers.lecun_normal(), (inputs_BTI.shape[-1], gates)),
-            # One orthogonal factor for the four gates: four would be four QR decompositions.
-            self.param("recurrent", nn.initializers.orthogonal(), (self.width, gates)),
-            self.param("bias", _forget_bias, (gates,)),
-        )
-        return lstm(weights, carry, inputs_BTI, mask_BT)
 
 
 def lstm_carry(rows: int, width: int) -> LSTMCarry:
     """Zeros for `rows` sequences."""
     # Two arrays, not one twice: a donated carry may not alias itself.
     return LSTMCarry(jnp.zeros((rows, width), jnp.float32), jnp.zeros((rows, width), jnp.float32))
-
-
-def _forget_bias(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Zero but for the forget gate, which starts open."""
-    width = shape[0] // 4
-    return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)

@@ -18,7 +18,9 @@ from jax import Array
 from midigen_jax.config import ModelConfig
 from midigen_jax.model.attention import PooledAttention, pooled_carry
 from midigen_jax.model.grammar import Grammar
-from midigen_jax.model.lstm import LSTM, LSTMCarry, lstm_carry
+from midigen_jax.model.layer import LSTM, backend_of
+from midigen_jax.model.lstm import LSTMCarry, lstm_carry
+from midigen_jax.model.precision import dense
 
 IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the others are
 
@@ -36,6 +38,13 @@ class Trunk(NamedTuple):
 
     hidden_BTD: Array
     allowed_BTP: Array
+
+
+class Tables(NamedTuple):
+    """The first layer's projection of every id: looking up the two rows of an event is multiplying it."""
+
+    pitch_PG: Array
+    duration_RG: Array
 
 
 class Nats(NamedTuple):
@@ -56,16 +65,17 @@ class Network(nn.Module):
         config, rules = self.config, self.grammar
         self.embed_pitch = nn.Embed(rules.pitch_size, config.pitch_embedding)
         self.embed_duration = nn.Embed(rules.duration_size, config.duration_embedding)
-        self.layers = [LSTM(config.width) for _ in range(config.layers)]
-        self.dropout = nn.Dropout(config.dropout, broadcast_dims=(1,))
+        dtype = config.compute_dtype
+        widths = [config.pitch_embedding + config.duration_embedding, *[config.width] * config.layers]
+        self.layers = [LSTM(inputs, config.width, dtype, backend_of(config)) for inputs in widths[:-1]]
         if config.attention == "pooled":
-            self.attention = PooledAttention(config.attention_window)
+            self.attention = PooledAttention(config.attention_window, dtype)
             if config.attention_residual:
-                self.attention_output = nn.Dense(config.width)
-        self.pitch_head = nn.Dense(rules.pitch_size)
-        self.duration_head = nn.Dense(rules.duration_size)
+                self.attention_output = dense(config.width, dtype)
+        self.pitch_head = dense(rules.pitch_size, dtype)
+        self.duration_head = dense(rules.duration_size, dtype)
         if config.heads == "chained":
-            self.chain_hidden = nn.Dense(config.width)
+            self.chain_hidden = dense(config.width, dtype)
             self.chain_pitch = nn.Embed(rules.pitch_size, config.width)
 
     def initial_carry(self, rows: int) -> Carry:
@@ -78,16 +88,31 @@ class Network(nn.Module):
         return Carry(layers, attention, self.grammar.initial_carry(rows))
 
     def __call__(
-        self, carry: Carry, pitch_BT: Array, duration_BT: Array, mask_BT: Array, train: bool = False
+        self,
+        carry: Carry,
+        pitch_BT: Array,
+        duration_BT: Array,
+        mask_BT: Array,
+        dropout_key_B: Array | None = None,
+        tables: Tables | None = None,
     ) -> tuple[Carry, Trunk]:
-        """Read events; a masked event is invisible. With `train`, dropout draws from the rng `dropout`."""
-        embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT)]
-        hidden_BTD = self.dropout(jnp.concatenate(embedded, axis=-1), deterministic=not train)
+        """Read events; a masked event is invisible. With a key for each row, units are dropped.
+
+        `tables` save the first layer its product; they cannot hold what dropout would do to embeddings.
+        """
         layers = []
-        for layer, memory in zip(self.layers, carry.layers, strict=True):
-            memory, hidden_BTD = layer(memory, hidden_BTD, mask_BT)
-            hidden_BTD = self.dropout(hidden_BTD, deterministic=not train)
+        for number, (layer, memory) in enumerate(zip(self.layers, carry.layers, strict=True)):
+            if number == 0 and tables is not None:
+                projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[duration_BT]
+                memory, hidden_BTD = layer.from_projected(memory, projected_BTG, mask_BT)
+            else:
+                if number == 0:
+                    embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT)]
+                    hidden_BTD = jnp.concatenate(embedded, axis=-1)
+                hidden_BTD = self._drop(hidden_BTD, dropout_key_B, number)
+                memory, hidden_BTD = layer(memory, hidden_BTD, mask_BT)
             layers.append(memory)
+        hidden_BTD = self._drop(hidden_BTD, dropout_key_B, self.config.layers)
         attention = carry.attention
         if self.config.attention == "pooled":
             attention, context_BTD = self.attention(attention, hidden_BTD, mask_BT)
@@ -96,6 +121,30 @@ class Network(nn.Module):
             hidden_BTD = context_BTD
         rules, allowed_BTP = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
         return Carry(tuple(layers), attention, rules), Trunk(hidden_BTD, allowed_BTP)
+
+    def looks_up(self, events: int, drops: bool) -> bool:
+        """Whether `nats` of so many events looks up the first layer's projection, or multiplies."""
+        config, rules = self.config, self.grammar
+        ids = rules.pitch_size * config.pitch_embedding + rules.duration_size * config.duration_embedding
+        cheaper = ids < events * (config.pitch_embedding + config.duration_embedding)
+        # cuDNN multiplies by itself, and dropout changes each row's embeddings.
+        return cheaper and backend_of(config) == "scan" and not (drops and config.dropout > 0)
+
+    def tables(self) -> Tables:
+        """What each id adds to the gates of the first layer: its embedding, multiplied once for all uses."""
+        first = self.layers[0]
+        pitch_PG = first.project(self.embed_pitch.embedding, 0)
+        return Tables(pitch_PG, first.project(self.embed_duration.embedding, self.config.pitch_embedding))
+
+    def _drop(self, hidden_BTD: Array, key_B: Array | None, place: int) -> Array:
+        """Drop units, the same ones at all times of a row; each place draws its own from a row's key."""
+        rate, width = self.config.dropout, hidden_BTD.shape[-1]
+        if key_B is None or rate == 0:
+            return hidden_BTD
+        kept_BD = jax.vmap(
+            lambda key: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - rate, (width,))
+        )(key_B)
+        return jnp.where(kept_BD[:, None], hidden_BTD / (1 - rate), 0)
 
     def pitch_logits(self, trunk: Trunk) -> Array:
         """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
@@ -110,13 +159,19 @@ class Network(nn.Module):
         return jnp.where(allowed_BTR, self.duration_head(hidden_BTD), IMPOSSIBLE)
 
     def nats(
-        self, carry: Carry, pitch_BS: Array, duration_BS: Array, mask_BT: Array, train: bool = False
+        self,
+        carry: Carry,
+        pitch_BS: Array,
+        duration_BS: Array,
+        mask_BT: Array,
+        dropout_key_B: Array | None = None,
     ) -> tuple[Carry, Nats]:
         """Score S = T + 1 events, each but the first given those before it; 0 where the mask hides it.
 
         `mask_BT` says which of the T events that are read, and so which of the T that are scored, count.
         """
-        carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, train)
+        tables = self.tables() if self.looks_up(mask_BT.size, drops=dropout_key_B is not None) else None
+        carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, dropout_key_B, tables)
         pitch_BT, duration_BT = pitch_BS[:, 1:], duration_BS[:, 1:]
         pitch = cross_entropy(self.pitch_logits(trunk), pitch_BT)
         duration = cross_entropy(self.duration_logits(trunk, pitch_BT), duration_BT)
@@ -130,18 +185,11 @@ def score(
     pitch_BS: Array,
     duration_BS: Array,
     mask_BT: Array,
-    dropout_key: Array | None = None,
+    dropout_key_B: Array | None = None,
 ) -> tuple[Carry, Nats]:
-    """`Network.nats` as a pure function; with a key it draws dropout, as in training."""
+    """`Network.nats` as a pure function; with typed keys it drops units, as in training."""
     result: Any = network.apply(
-        {"params": params},
-        carry,
-        pitch_BS,
-        duration_BS,
-        mask_BT,
-        train=dropout_key is not None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
-        method=Network.nats,
+        {"params": params}, carry, pitch_BS, duration_BS, mask_BT, dropout_key_B, method=Network.nats
     )
     return result
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from midigen_jax.model.network import IMPOSSIBLE, Carry, Network, Trunk
+from midigen_jax.model.network import IMPOSSIBLE, Carry, Network, Tables, Trunk
 from midigen_jax.music.tokens import END
 
 
@@ -81,10 +81,13 @@ def decode(
             loop.decoded.duration_BN.at[:, loop.step].set(duration_B),
             loop.decoded.length_B + active_B,
         )
-        carry, trunk = model(loop.carry, pitch_B[:, None], duration_B[:, None], active_B[:, None])
+        carry, trunk = model(
+            loop.carry, pitch_B[:, None], duration_B[:, None], active_B[:, None], tables=tables
+        )
         return _Loop(loop.step + 1, carry, trunk, loop.done_B | (pitch_B == END), decoded)
 
-    carry, trunk = _prefill(model, prompt)
+    tables = model.tables()
+    carry, trunk = _prefill(model, prompt, tables)
     nothing_BN = jnp.zeros((rows, events), jnp.int32)
     start = _Loop(
         jnp.zeros((), jnp.int32),
@@ -97,9 +100,9 @@ def decode(
     return end.decoded
 
 
-def _prefill(model: Network, prompt: Prompt) -> tuple[Carry, Trunk]:
+def _prefill(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]:
     """Read the prompts; the trunk (T = 1) is that after each row's last visible event."""
-    carry, trunk = model(model.initial_carry(prompt.mask_BT.shape[0]), *prompt)
+    carry, trunk = model(model.initial_carry(prompt.mask_BT.shape[0]), *prompt, tables=tables)
     last_B11 = prompt.mask_BT.sum(axis=1)[:, None, None] - 1
     return carry, Trunk(*(jnp.take_along_axis(part, last_B11, axis=1) for part in trunk))
 

@@ -46,7 +46,7 @@ def generate(restored: Restored, config: SampleConfig, prompt: Piece | None = No
     # What no piece can hold is never drawn: an unknown chord has no pitches.
     forbidden = (ChordTokenizer.UNKNOWN,) if isinstance(tokenizer, ChordTokenizer) else ()
     arguments = (
-        restored.state.params,
+        restored.state.weights,
         jax.vmap(lambda row: jax.random.fold_in(jax.random.key(config.seed), row))(jnp.arange(count)),
         Prompt(
             jnp.broadcast_to(prompt_tokens[:, 0], (count, length)),

@@ -24,7 +24,8 @@ from midigen_jax.errors import InputError
 from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokenizer, tokenizer_from_json
-from midigen_jax.train.state import TrainState, init_state, make_optimizer
+from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.state import TrainState, init_state
 
 # Orbax warns of what is meant to be: a run that is opened for reading, and what a kill left being replaced.
 _EXPECTED = ("is read only", "Attempted to create temporary directory")
@@ -94,6 +95,7 @@ class Checkpoints:
         `metrics` of this step's validation decide which checkpoint is the best; they are empty where there
         was none.
         """
+        state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)  # the same on every device
         step = int(state.step)
         if step in self._manager.all_steps():
             return

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,9 +18,18 @@ from midigen_jax.config import Config
 from midigen_jax.data.batches import Epochs
 from midigen_jax.errors import InputError
 from midigen_jax.train.checkpoint import METRIC
-from midigen_jax.train.state import Metrics, learning_rate
+from midigen_jax.train.optimizer import learning_rate
+from midigen_jax.train.state import Metrics
 
 _ROWS_EVERY = 10  # steps that one row of the training curve averages over
+
+
+class Call(NamedTuple):
+    """One call of the training steps: the last of them, how many they were, and their metrics."""
+
+    last: int
+    steps: int
+    metrics_K: Metrics
 
 
 class Log:
@@ -31,6 +40,7 @@ class Log:
         self._config = configs.to_json(config)
         self._rate: Callable = learning_rate(config.train, steps)
         self._metrics: list[Metrics] = []
+        self._seconds: list[float] = []
         self._train, self._valid = "", ""
         self._since = time.perf_counter()
         self._start = self._since  # of the whole training, had it not been cut
@@ -53,18 +63,24 @@ class Log:
         """The newest losses, for the progress bar."""
         return " ".join(filter(None, (self._train, self._valid)))
 
-    def train(self, step: int, metrics: Metrics) -> None:
-        """Take in the metrics of a step; this waits for the device to end it."""
-        self._metrics.append(jax.device_get(metrics))
-        self._train = f"train {self._metrics[-1].pitch + self._metrics[-1].duration:.3f}"
-        if step % _ROWS_EVERY == 0:
-            self.flush(step)
+    def train(self, call: Call) -> float:
+        """Take in a call's metrics; this waits for the device to end it. Returns the seconds of a step."""
+        metrics_K = jax.device_get(call.metrics_K)
+        now = time.perf_counter()
+        seconds, self._since = (now - self._since) / call.steps, now
+        for index, step in enumerate(range(call.last - call.steps + 1, call.last + 1)):
+            newest = Metrics(*(values[index] for values in metrics_K))
+            self._metrics.append(newest)
+            self._seconds.append(seconds)
+            if step % _ROWS_EVERY == 0:
+                self.flush(step)
+        self._train = f"train {newest.pitch + newest.duration:.3f}"
+        return seconds
 
     def flush(self, step: int) -> None:
         """Write the means since the last rows."""
         if not self._metrics:
             return
-        elapsed = time.perf_counter() - self._since
         pitch, duration, norm, events = (np.array(values) for values in zip(*self._metrics, strict=True))
         self._write(
             step,
@@ -73,11 +89,10 @@ class Log:
                 ("train.nats_per_event.duration", np.average(duration, weights=events), "nats"),
                 ("train.gradient_norm", norm.mean(), "1"),
                 ("train.learning_rate", self._rate(step - 1), "1"),
-                ("train.events_per_s", events.sum() / elapsed, "events/s"),
+                ("train.events_per_s", events.sum() / sum(self._seconds), "events/s"),
             ],
         )
-        self._metrics = []
-        self._since = time.perf_counter()
+        self._metrics, self._seconds = [], []
 
     def valid(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a validation, and how long the training has taken so far, all told."""

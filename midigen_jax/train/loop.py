@@ -5,10 +5,12 @@ In: a corpus, a config, a run folder. Out: in the folder
     config.json   the experiment            rows.jsonl     what was measured
     corpus.json   what it was trained on    checkpoints/   see `checkpoint`
 
-The host asks for a step's metrics only after it has sent the next step off, so the device never waits for
-it. A folder that holds this very run, unfinished, is gone on with from its newest checkpoint.
+Several steps are one call, and the host asks for a call's metrics only after it has sent the next one off, so
+the device never waits for it. A folder that holds this very run, unfinished, is gone on with from its newest
+checkpoint.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,18 +28,19 @@ from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment, make_network
-from midigen_jax.train.log import Log
+from midigen_jax.train.devices import data_mesh, everywhere
+from midigen_jax.train.log import Call, Log
+from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import (
     EvalStep,
-    Metrics,
     init_state,
     make_eval_step,
-    make_optimizer,
-    make_train_step,
+    make_train_steps,
 )
 from midigen_jax.train.stop import StopRequest
 
 _EVAL_ROWS, _EVAL_LENGTH = 16, 256  # pieces side by side, and events read at once, in validation
+_SECONDS_A_CALL = 1.0  # about as long a Ctrl-C waits, and the progress stands still
 
 
 class Fit(NamedTuple):
@@ -51,7 +54,7 @@ class Fit(NamedTuple):
 def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
     """Train in the folder `run`, from the start or from its newest checkpoint.
 
-    Ctrl-C (or SIGTERM) ends the training after the step that is running, with a checkpoint. Raises
+    Ctrl-C (or SIGTERM) ends the training after the steps that are running, with a checkpoint. Raises
     InputError for a folder that holds another run or something else, and when the training diverges.
     """
     config = configs.override(config, configs.flatten({"prepare": configs.to_json(corpus.config)}))
@@ -61,12 +64,19 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
     kept = kept_steps(config, steps)
     network = make_network(config, corpus.tokenizer)
     optimizer = make_optimizer(config.train, steps)
-    train_step = make_train_step(network, optimizer, config, _transposable(config))
-    valid = whole_pieces(corpus, corpus.split("valid"), _EVAL_ROWS, _EVAL_LENGTH)
-    eval_step = make_eval_step(network)
+    mesh = data_mesh(config.batch.rows)
+    train_steps = make_train_steps(network, optimizer, config, _transposable(config), mesh)
+    eval_rows = -(-_EVAL_ROWS // mesh.size) * mesh.size
+    valid = whole_pieces(corpus, corpus.split("valid"), eval_rows, _EVAL_LENGTH)
+    eval_step = make_eval_step(network, mesh)
     facts = corpus.manifest["summary"]
     experiment = Experiment(config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"]))
     log = Log(run / "rows.jsonl", config, steps, epochs)
+
+    def is_stop(step: int) -> bool:
+        """Whether training stops after `step` for a validation and a checkpoint."""
+        return step in kept or step == steps or _due(step, config, epochs)
+
     # What cannot be trained fails before it takes a folder.
     jax.eval_shape(lambda: init_state(network, optimizer, config.train.seed))
     claim_run(corpus, config, run)
@@ -78,23 +88,26 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
             state = init_state(network, optimizer, config.train.seed)
         step = int(state.step)
         log.begin(step, state.params)
+        state, crops = jax.device_put((state, crops), everywhere(mesh))
         with Progress("training", steps, "steps", done=step) as progress:
-            pending: Metrics | None = None
+            pending: Call | None = None
+            pace = 1
             while step < steps and not stop.requested:
-                state, metrics = train_step(state, crops)
-                step += 1
+                end = next(end for end in itertools.count(step + 1) if end - step == pace or is_stop(end))
+                state, metrics_K = train_steps(state, crops, end - step)
+                count, step = end - step, end
                 if pending is not None:
-                    log.train(step - 1, pending)
-                pending = metrics
-                if step in kept or step == steps or _due(step, config, epochs):
-                    log.train(step, pending)
+                    pace = _pace(log.train(pending), config)
+                pending = Call(step, count, metrics_K)
+                if is_stop(step):
+                    pace = _pace(log.train(pending), config)
                     pending = None
-                    scores = validate(eval_step, network, state.params, valid)
+                    scores = validate(eval_step, network, state.weights, valid)
                     log.valid(step, scores)
                     checkpoints.save(state, experiment, scores)
-                progress.advance(note=log.note)
+                progress.advance(count, note=log.note)
             if pending is not None:
-                log.train(step, pending)
+                log.train(pending)
         log.flush(step)
         checkpoints.save(state, experiment, {})
     return Fit(step, steps, tuple(sorted(s for s in kept if s <= step)))
@@ -166,6 +179,11 @@ def _transposable(config: Config) -> bool:
     """Whether rows may be transposed: chords have no pitches, and a key that was asked for stays."""
     settings = config.prepare
     return settings.tokenizer == "note" and settings.transpose == settings.only_key == "none"
+
+
+def _pace(seconds: float, config: Config) -> int:
+    """How many steps the next call shall do, when one takes so many seconds."""
+    return max(1, min(config.train.steps_per_call, int(_SECONDS_A_CALL / seconds)))
 
 
 def _due(step: int, config: Config, epochs: Epochs) -> bool:

@@ -1,7 +1,9 @@
-"""One training step and one evaluation step, as pure functions of their arguments.
+"""Training steps and evaluation steps, as pure functions of their arguments.
 
-In: a network, an optimizer and the crops of a corpus. Out: jitted functions from state to state. The step
-number is part of the state and decides the batch and the dropout, so nothing else need be remembered.
+In: a network, an optimizer, the crops of a corpus, a mesh of devices. Out: jitted functions from state to
+state. The step number is part of the state and decides the batch and the dropout, so nothing else need be
+remembered. The rows of a batch are shared evenly by the devices of the mesh; what is in a row, and what is
+dropped in it, depends on its number alone, so the number of devices changes nothing but rounding.
 """
 
 from collections.abc import Callable
@@ -10,11 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
 
 from midigen_jax.config import Config, TrainConfig
-from midigen_jax.data.batches import Batch, Crops, batch
+from midigen_jax.data.batches import Batch, Crops, batch, row_numbers
 from midigen_jax.model.network import Carry, Nats, Network, init_params, score
+from midigen_jax.train.devices import DATA
 
 
 class TrainState(NamedTuple):
@@ -24,9 +28,14 @@ class TrainState(NamedTuple):
     params: dict
     optimizer: optax.OptState
 
+    @property
+    def weights(self) -> dict:
+        """The parameters to evaluate and to sample with: their moving average, where one is kept."""
+        return optax.tree.get(self.optimizer, "average", self.params)
+
 
 class Metrics(NamedTuple):
-    """What a step measured: means over its events, in nats, and the gradient's global norm."""
+    """What a step measured, scalar or (K,): means over its events, in nats, and the gradient's norm."""
 
     pitch: Array
     duration: Array
@@ -34,36 +43,8 @@ class Metrics(NamedTuple):
     events: Array
 
 
-TrainStep = Callable[[TrainState, Crops], tuple[TrainState, Metrics]]
+TrainSteps = Callable[[TrainState, Crops, int], tuple[TrainState, Metrics]]
 EvalStep = Callable[[dict, Carry, Batch], tuple[Carry, Nats]]
-
-
-def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """The optax chain of the config for a training of `steps` steps."""
-    schedule = learning_rate(config, steps)
-    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    if config.optimizer == "rmsprop":
-        # Decay and epsilon of Keras, in which the article was written.
-        return optax.chain(*clip, optax.rmsprop(schedule, decay=0.9, eps=1e-7))
-    return optax.chain(
-        *clip,
-        optax.adamw(
-            schedule,
-            b2=0.99,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
-        ),
-    )
-
-
-def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up, then cosine decay to a hundredth of the peak, or the peak throughout."""
-    peak, warmup = config.learning_rate, min(config.warmup, max(steps - 1, 0))
-    if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps, peak / 100)
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)], [warmup]
-    )
 
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -72,31 +53,52 @@ def init_state(network: Network, optimizer: optax.GradientTransformation, seed: 
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def make_train_step(
-    network: Network, optimizer: optax.GradientTransformation, config: Config, transposable: bool
-) -> TrainStep:
-    """A jitted `(state, crops) -> (state, metrics)`; the state that goes in is donated."""
-    seed = config.train.seed
+def make_train_steps(
+    network: Network, optimizer: optax.GradientTransformation, config: Config, transposable: bool, mesh: Mesh
+) -> TrainSteps:
+    """A jitted `(state, crops, count) -> (state, metrics)`: `count` steps in one call, without the host.
 
-    def loss(params: dict, now: Batch, key: Array) -> tuple[Array, Metrics]:
+    `count` is traced: any up to K = `train.steps_per_call` runs the same program. Of the metrics (K,) the
+    first `count` mean something. The state that goes in is donated; all is on every device of the mesh.
+    """
+    seed, most, parts = config.train.seed, config.train.steps_per_call, mesh.shape[DATA]
+
+    def loss(params: dict, now: Batch, dropout_key_B: Array) -> tuple[Array, Metrics]:
         carry = network.initial_carry(now.mask_BT.shape[0])
-        _, nats = score(network, params, carry, *now, dropout_key=key)
+        _, nats = score(network, params, carry, *now, dropout_key_B)
         weight_BT = loss_weight(now.mask_BT, config.train)
-        events = weight_BT.sum()
+        events = lax.psum(weight_BT.sum(), DATA)
         pitch = (nats.pitch_BT * weight_BT).sum() / events
         duration = (nats.duration_BT * weight_BT).sum() / events
         return pitch + duration, Metrics(pitch, duration, jnp.zeros(()), events)
 
     def step(state: TrainState, crops: Crops) -> tuple[TrainState, Metrics]:
-        now = batch(crops, config.batch, transposable, _key(seed, "batch"), state.step)
-        dropout_key = jax.random.fold_in(_key(seed, "dropout"), state.step)
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params, now, dropout_key)
+        row_B = row_numbers(config.batch, state.step, lax.axis_index(DATA), parts)
+        now = batch(crops, config.batch, transposable, _key(seed, "batch"), row_B)
+        dropout_key_B = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, "dropout"), row_B)
+        # Each device has the part of the mean loss, and of its gradient, that its rows contribute.
+        part, metrics = jax.grad(loss, has_aux=True)(state.params, now, dropout_key_B)
+        gradient, pitch, duration = lax.psum((part, metrics.pitch, metrics.duration), DATA)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = metrics._replace(gradient_norm=optax.tree.norm(gradient))
+        metrics = Metrics(pitch, duration, optax.tree.norm(gradient), metrics.events)
         return TrainState(state.step + 1, params, memory), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    def steps(state: TrainState, crops: Crops, count: Array) -> tuple[TrainState, Metrics]:
+        def one(index: Array, done: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, metrics_K = done
+            state, metrics = step(state, crops)
+            return state, Metrics(
+                *(all_K.at[index].set(new) for all_K, new in zip(metrics_K, metrics, strict=True))
+            )
+
+        return lax.fori_loop(0, count, one, (state, Metrics(*jnp.zeros((len(Metrics._fields), most)))))
+
+    # Replicated values are equal on all devices by construction, which the checker cannot see through psum.
+    shared = jax.shard_map(
+        steps, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+    )
+    return jax.jit(shared, donate_argnums=0)
 
 
 def loss_weight(mask_BT: Array, config: TrainConfig) -> Array:
@@ -107,16 +109,21 @@ def loss_weight(mask_BT: Array, config: TrainConfig) -> Array:
     return (mask_BT & ~following_BT).astype(jnp.float32)
 
 
-def make_eval_step(network: Network) -> EvalStep:
+def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
     """A jitted `(params, carry, batch) -> (carry, nats)`; the carry that goes in is donated.
 
-    Called chunk after chunk it reads pieces of any length in one shape.
+    Called chunk after chunk it reads pieces of any length in one shape. The number of rows is a multiple of
+    that of the devices.
     """
 
     def step(params: dict, carry: Carry, now: Batch) -> tuple[Carry, Nats]:
         return score(network, params, carry, *now)
 
-    return jax.jit(step, donate_argnums=1)
+    everywhere, rows = PartitionSpec(), PartitionSpec(DATA)
+    shared = jax.shard_map(
+        step, mesh=mesh, in_specs=(everywhere, rows, rows), out_specs=rows, check_vma=False
+    )
+    return jax.jit(shared, donate_argnums=1)
 
 
 _STREAMS = ("init", "batch", "dropout")

@@ -1,0 +1,71 @@
+"""An LSTM layer as a Flax module: its weights, and which backend runs it.
+
+Source: forget bias of 1 after Jozefowicz et al. 2015.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from midigen_jax.config import ModelConfig
+from midigen_jax.errors import InputError
+from midigen_jax.model.cudnn import cudnn_lstm, has_cudnn
+from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
+from midigen_jax.model.precision import product
+
+Backend = Literal["scan", "cudnn"]
+
+
+def backend_of(config: ModelConfig) -> Backend:
+    """What runs the layers on this machine. Raises InputError for `cudnn` where that cannot be."""
+    possible = config.compute_dtype == "float32" and config.backend != "scan" and has_cudnn()
+    if config.backend == "cudnn" and not possible:
+        raise InputError(
+            "model.backend = cudnn: needs cuDNN on CUDA and model.compute_dtype = float32; give auto or scan"
+        )
+    return "cudnn" if possible else "scan"
+
+
+class LSTM(nn.Module):
+    """The weights of one layer of `width` units over `inputs` features; `lstm` does the work."""
+
+    inputs: int
+    width: int
+    compute_dtype: str = "float32"
+    backend: Backend = "scan"
+
+    def setup(self) -> None:
+        """Draw the weights."""
+        gates = 4 * self.width
+        self.input = self.param("input", nn.initializers.lecun_normal(), (self.inputs, gates))
+        # One orthogonal factor for the four gates: four would be four QR decompositions.
+        self.recurrent = self.param("recurrent", nn.initializers.orthogonal(), (self.width, gates))
+        self.bias = self.param("bias", _forget_bias, (gates,))
+
+    def __call__(self, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array) -> tuple[LSTMCarry, Array]:
+        """As `lstm`; for `cudnn`, the mask must hide a row's last steps only."""
+        weights = LSTMWeights(self.input, self.recurrent, self.bias)
+        if self.backend == "cudnn" and mask_BT.shape[1] > 1:
+            return cudnn_lstm(weights, carry, inputs_BTI, mask_BT)
+        return lstm(weights, carry, inputs_BTI, mask_BT, dot=product(self.compute_dtype))
+
+    def project(self, features_VF: Array, first: int) -> Array:
+        """(V, 4D): what V inputs add to the gates by their features `first` to `first + F`."""
+        rows_FG = self.input[first : first + features_VF.shape[1]]
+        return product(self.compute_dtype)(features_VF, rows_FG)
+
+    def from_projected(
+        self, carry: LSTMCarry, projected_BTG: Array, mask_BT: Array
+    ) -> tuple[LSTMCarry, Array]:
+        """As `lstm`, of inputs that were multiplied already: sums of what `project` returned."""
+        weights = LSTMWeights(self.input[:0], self.recurrent, self.bias)
+        nothing_BTI = jnp.zeros((*mask_BT.shape, 0), self.input.dtype)
+        return lstm(weights, carry, nothing_BTI, mask_BT, projected_BTG, product(self.compute_dtype))
+
+
+def _forget_bias(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) -> Array:
+    """Zero but for the forget gate, which starts open."""
+    width = shape[0] // 4
+    return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)

@@ -1,0 +1,55 @@
+"""The devices that a training runs on: a mesh with a `data` axis, and one XLA device a core on a CPU.
+
+XLA takes a CPU for one device and splits each operation over its cores. The operations of a recurrent step
+are too small for that: the cores wait for each other. One device a core, each with its own rows of the batch,
+meets the others once a step. The rows are the same and so is their mean; it is summed in another order, so
+losses agree to rounding and not to the bit with those of another number of devices.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA = "data"
+
+
+def split_cpu(devices: int = 0) -> None:
+    """Make the CPU `devices` XLA devices; 0 makes one of each core that this process may use.
+
+    Nothing changes where JAX has begun to compute, where `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS` say how many
+    there are, and on other devices than CPUs.
+    """
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if by_flag or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", devices or _cores())
+    except RuntimeError:  # JAX has begun to compute: it keeps the devices that it has
+        return
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs in the user's cache folder, unless `JAX_COMPILATION_CACHE_DIR` names another."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(home / "midigen-jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def data_mesh(rows: int) -> Mesh:
+    """As many devices as share `rows` evenly, on one axis."""
+    count = max(number for number in range(1, jax.device_count() + 1) if rows % number == 0)
+    return jax.make_mesh((count,), (DATA,), (AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """A copy on every device of the mesh."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,69 @@
+"""The optimizer: one optax chain made from the config.
+
+In: the settings, the number of steps. Out: a gradient transformation whose state is all that it remembers,
+the moving average of the weights among it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from midigen_jax.config import TrainConfig
+
+
+def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+    """The optax chain of the config for a training of `steps` steps."""
+    schedule = learning_rate(config, steps)
+    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+    average = [average_weights(config.average)] if config.average else []
+    if config.optimizer == "rmsprop":
+        # Decay and epsilon of Keras, in which the article was written.
+        return optax.chain(*clip, optax.rmsprop(schedule, decay=0.9, eps=1e-7), *average)
+    adamw = optax.adamw(
+        schedule,
+        b2=0.99,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
+    )
+    return optax.chain(*clip, adamw, *average)
+
+
+def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up, then cosine decay to a hundredth of the peak, or the peak throughout."""
+    peak, warmup = config.learning_rate, min(config.warmup, max(steps - 1, 0))
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps, peak / 100)
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)], [warmup]
+    )
+
+
+class AverageState(NamedTuple):
+    """The moving average of the parameters, and how many it has taken in."""
+
+    seen: Array
+    average: optax.Params
+
+
+def average_weights(decay: float) -> optax.GradientTransformation:
+    """Keep an exponential moving average of the parameters; updates pass unchanged.
+
+    Stands last in a chain, where updates are what is added to the parameters. After n steps the decay is
+    (1 + n) / (10 + n) if that is less, so that the fresh weights are soon forgotten.
+    """
+
+    def init(params: optax.Params) -> AverageState:
+        # A copy: state that is donated may not hold one array twice.
+        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+
+    def update(
+        updates: optax.Updates, state: AverageState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AverageState]:
+        rate = 1 - jnp.minimum(decay, (1 + state.seen) / (10 + state.seen))
+        average = optax.incremental_update(optax.apply_updates(params, updates), state.average, rate)
+        return updates, AverageState(state.seen + 1, average)
+
+    return optax.GradientTransformation(init, update)

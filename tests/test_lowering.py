@@ -1,0 +1,68 @@
+"""Law 11: training and decoding lower for CPU, CUDA and TPU, on a machine that need not have them."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from midigen_jax.config import BatchConfig, Config, ModelConfig, TrainConfig
+from midigen_jax.data.batches import Crops
+from midigen_jax.model.grammar import NoteGrammar
+from midigen_jax.model.network import Network
+from midigen_jax.sample.decode import Prompt, Temperature, decode
+from midigen_jax.train.devices import data_mesh
+from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.state import init_state, make_train_steps
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+KINDS = list(
+    itertools.product(
+        [("none", 0), ("pooled", 0), ("pooled", 3)], ["independent", "chained"], ["float32", "bfloat16"]
+    )
+)
+
+
+def tiny(attention, heads, dtype):
+    kind, window = attention
+    model = ModelConfig(
+        pitch_embedding=4,
+        duration_embedding=4,
+        width=8,
+        layers=2,
+        attention=kind,
+        attention_window=window,
+        heads=heads,
+        compute_dtype=dtype,
+    )
+    config = Config(model=model, batch=BatchConfig(rows=2, length=5), train=TrainConfig(steps=3))
+    return config, Network(model, NoteGrammar(duration_size=5))
+
+
+@pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)
+def test_training_lowers_for_every_platform(attention, heads, dtype):
+    config, network = tiny(attention, heads, dtype)
+    optimizer = make_optimizer(config.train, 3)
+    steps = make_train_steps(network, optimizer, config, True, data_mesh(1))
+    state = jax.eval_shape(lambda: init_state(network, optimizer, 0))
+    column = jax.ShapeDtypeStruct((2,), jnp.int32)
+    crops = Crops(jax.ShapeDtypeStruct((16, 2), jnp.int32), column, column, column, column)
+    exported = jax.export.export(steps, platforms=PLATFORMS)(state, crops, jnp.int32(2))
+    assert exported.platforms == PLATFORMS
+    assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")
+
+
+@pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)
+def test_decoding_lowers_for_every_platform(attention, heads, dtype):
+    _, network = tiny(attention, heads, dtype)
+    optimizer = make_optimizer(TrainConfig(steps=1), 1)
+    params = jax.eval_shape(lambda: init_state(network, optimizer, 0)).params
+    nothing = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    prompt = Prompt(nothing, nothing, jax.ShapeDtypeStruct((2, 3), jnp.bool_))
+    temperature = Temperature(*(jax.ShapeDtypeStruct((2,), jnp.float32) for _ in range(2)))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    write = jax.jit(partial(decode, network, events=4))
+    exported = jax.export.export(write, platforms=PLATFORMS)(params, keys, prompt, temperature)
+    assert exported.platforms == PLATFORMS
+    assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")
