@@ -1,4 +1,4 @@
-"""The command line: `midigen inspect | prepare | train | generate | report | demo`.
+"""The command line: `midigen inspect | prepare | train | generate | report | bench | demo`.
 
 In: words. Out: one call of `commands`, and an exit code: 0, 2 for a mistake of the user's (one line on
 standard error, no traceback), 130 after Ctrl-C. Nothing heavy is imported before the words are understood.
@@ -116,6 +116,14 @@ def _report(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     return commands.report(given.run, given.out)
 
 
+def _bench(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    config = override(preset(given.preset), _one_length(settings))
+    _start(given.cpu_devices)
+    from midigen_jax import commands
+
+    return commands.bench_train(given.corpus, given.out, given.profile, config)
+
+
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset("default"), _one_length(settings))
     _start(given.cpu_devices)
@@ -138,6 +146,7 @@ _COMMANDS = {
     "train": _train,
     "generate": _generate,
     "report": _report,
+    "bench": _bench,
     "demo": _demo,
 }
 
@@ -235,9 +244,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     )
     one.add_argument("corpus", metavar="CORPUS", help="a folder that `midigen prepare` made")
     one.add_argument("--out", metavar="RUN", help="the folder of the run")
-    one.add_argument(
-        "--preset", default="default", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: default)"
-    )
+    _add_preset(one)
     _add_experiment(one, base)
 
     one = command(
@@ -264,6 +271,22 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument("--out", metavar="FILE", help="the file to write")
 
     one = command(
+        "bench",
+        "train [CORPUS] [--out FILE] [--profile FOLDER] [--SETTING VALUE …]",
+        "measure how fast a model trains on this machine, and how near to its peak",
+        "midigen bench train --model.width 512 --profile trace",
+    )
+    one.add_argument("what", choices=["train"], help="what to measure")
+    one.add_argument("corpus", nargs="?", metavar="CORPUS", help="default: random note tokens")
+    one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
+    one.add_argument(
+        "--profile", metavar="FOLDER", help="take a trace of one call, for ui.perfetto.dev or XProf"
+    )
+    _add_preset(one)
+    _add_experiment(one, base)
+    one.set_defaults(needs_out=False)
+
+    one = command(
         "demo",
         "--out FOLDER [--SETTING VALUE …]",
         "prepare Bach chorales, train, and write a report to listen to, in minutes",
@@ -272,6 +295,12 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument("--out", metavar="FOLDER", help="the folder for all of it")
     _add_experiment(one, base)
     return parser, commands
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preset", default="default", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: default)"
+    )
 
 
 def _add_experiment(parser: argparse.ArgumentParser, base: Config) -> None:

@@ -5,6 +5,7 @@ Every function returns the exit code of the process.
 
 import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated
 from midigen_jax.sample.generate import generate as generate_music
+from midigen_jax.study.benchmark import bench_train as measure_training
+from midigen_jax.study.benchmark import rows_of as rows_of_training
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 
@@ -106,6 +109,26 @@ def report(run: str, out: str) -> int:
     """`midigen report`."""
     write_report(Path(run), Path(out))
     _say(f"Report in {out}: open it in a browser.")
+    return 0
+
+
+def bench_train(corpus: str | None, out: str | None, profile: str | None, config: Config) -> int:
+    """`midigen bench train`."""
+    if profile is not None:
+        check_folder(Path(profile))
+    music = None if corpus is None else load_corpus(Path(corpus))
+    measured = measure_training(config, music, profile=None if profile is None else Path(profile))
+    found = rows_of_training(measured, config, command=shlex.join(["midigen", *sys.argv[1:]]))
+    for row in found:
+        _say(
+            f"{row['name']:26} {row['value']:>12,.6g} {row['unit']}  ({row['min']:,.6g} to {row['max']:,.6g})"
+        )
+    if out is not None:
+        rows.append(Path(out), found)
+        _say(f"Rows added to {out}.")
+    if profile is not None:
+        trace = next(Path(profile).rglob("perfetto_trace.json.gz"))
+        _say(f"Trace in {trace}: open it on ui.perfetto.dev.")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""What stands on top of training and sampling, and writes rows: benchmarks."""
