@@ -13,7 +13,7 @@ from midigen_jax.cli import main
 from midigen_jax.config import ModelConfig
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network, init_params, score
-from midigen_jax.study.benchmark import flops_per_event
+from midigen_jax.study.benchmark import flops, tile_share
 
 SMALL = ModelConfig(pitch_embedding=24, duration_embedding=8, width=32, layers=2, dropout=0.0)
 
@@ -48,8 +48,19 @@ def test_the_operations_are_those_of_the_products_in_the_program(attention, head
 
     traced = jax.make_jaxpr(jax.grad(loss))(params, events, events, mask)
     assert network.looks_up(16 * 64, drops=True) == (pitch_size == 40)
-    # A column of ones for each layer's bias, and the score's product, which is added up as a sum, go on top.
-    assert multiplied(traced.jaxpr) == pytest.approx(16 * 64 * flops_per_event(network, 16 * 64), rel=0.02)
+    # A column of ones for the bias of each layer goes on top.
+    assert multiplied(traced.jaxpr) == pytest.approx(flops(network, 16, 64), rel=0.02)
+
+
+def test_a_tpu_pads_what_is_no_whole_tile():
+    rules = ChordGrammar(128, 256)
+    model = ModelConfig(64, 64, 128, 1, attention="none", heads="independent", dropout=0.5)
+    assert tile_share(Network(model, rules), 8, 4) == 1
+    # 12 rows are 16 in the recurrence; in all other products 48 rows are whole tiles.
+    whole, recurrent = 48 * 128 * (512 + 256 + 128), 4 * 128 * 512
+    expected = (whole + 12 * recurrent) / (whole + 16 * recurrent)
+    assert tile_share(Network(model, rules), 12, 4) == pytest.approx(expected)
+    assert tile_share(Network(dataclasses.replace(model, width=100), rules), 8, 4) < 0.8
 
 
 def test_the_command_prints_rows_writes_them_and_takes_a_trace(tmp_path, capsys):
@@ -62,6 +73,7 @@ def test_the_command_prints_rows_writes_them_and_takes_a_trace(tmp_path, capsys)
         "train.compile_seconds",
         "train.peak_gflops_per_s",
         "train.share_of_peak",
+        "train.tpu_tile_share",
     }
     assert found["train.share_of_peak"]["config"]["devices"] == 2
     assert 0 < found["train.share_of_peak"]["value"] < 1

@@ -4,6 +4,7 @@ In: a config, a corpus or none. Out: rows, and on request a trace of one call. E
 warm, blocked calls that take turns with the machine's own peak; compiling is a row of its own.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,12 +34,13 @@ _STEPS = 1000  # that the schedule is made for: it decides no speed
 
 
 class Measured(NamedTuple):
-    """What the rounds gave: a value each, but for `compile_seconds`."""
+    """What was found: a value for each round where there are several."""
 
     compile_seconds: float
     events_per_s: list[float]
     peak_flops_per_s: list[float]
     flops_per_event: float
+    tile_share: float
 
 
 def bench_train(
@@ -65,20 +67,21 @@ def bench_train(
 
     train(1)
     count = int(np.clip(seconds / _seconds(partial(train, 1)), 1, config.train.steps_per_call))
-    multiply, flops = _product(mesh)
+    multiply, operations = _product(mesh)
     multiply()
     rates, peaks = [], []
     with Progress("timing", _ROUNDS, "rounds") as progress:
         for _ in range(_ROUNDS):
             events = count * config.batch.rows * config.batch.length
             rates.append(events / _seconds(partial(train, count)))
-            peaks.append(flops / min(_seconds(multiply) for _ in range(3)))
+            peaks.append(operations / min(_seconds(multiply) for _ in range(3)))
             progress.advance()
     if profile is not None:
         with jax.profiler.trace(profile, create_perfetto_trace=True):
             train(1)
-    events = config.batch.rows // mesh.size * config.batch.length
-    return Measured(compile_seconds, rates, peaks, flops_per_event(network, events))
+    share = config.batch.rows // mesh.size, config.batch.length
+    each = flops(network, *share) / math.prod(share)
+    return Measured(compile_seconds, rates, peaks, each, tile_share(network, *share))
 
 
 def rows_of(measured: Measured, config: Config, **fields: Any) -> list[rows.Row]:
@@ -97,31 +100,61 @@ def rows_of(measured: Measured, config: Config, **fields: Any) -> list[rows.Row]
         ("train.compile_seconds", [measured.compile_seconds], "s"),
         ("train.peak_gflops_per_s", [peak / 1e9 for peak in measured.peak_flops_per_s], "Gflop/s"),
         ("train.share_of_peak", shares, "share"),
+        ("train.tpu_tile_share", [measured.tile_share], "share"),
     ]
     return [rows.of_runs(name, runs, unit, config=sizes, **fields) for name, runs, unit in values]
 
 
-def flops_per_event(network: Network, events: int) -> float:
-    """Floating-point operations of matrix products that training does for one event of `events` at once.
+class Matmul(NamedTuple):
+    """A product of (rows, inner) and (inner, columns), done so many times in a forward pass."""
+
+    times: int
+    rows: int
+    inner: int
+    columns: int
+
+
+def flops(network: Network, rows: int, length: int) -> float:
+    """Floating-point operations of the matrix products of one training step on `rows` sequences of `length`.
 
     A product of (M, K) and (K, N) is 2 M K N, and training does three for each of the network: forward, and
     backward to its input and to its weights. What is elementwise, and what is looked up, counts nothing.
     """
-    model, rules = network.config, network.grammar
-    gates, width = 4 * model.width, model.width
-    inputs = model.pitch_embedding + model.duration_embedding
+    return sum(3 * 2 * math.prod(product) for product in matmuls(network, rows, length))
+
+
+def tile_share(network: Network, rows: int, length: int) -> float:
+    """The share of those operations in what a TPU does for them: it pads rows to 8 and the others to 128."""
+    padded = sum(
+        3 * 2 * times * _padded(rows, 8) * _padded(inner, 128) * _padded(columns, 128)
+        for times, rows, inner, columns in matmuls(network, rows, length)
+    )
+    return flops(network, rows, length) / padded
+
+
+def matmuls(network: Network, rows: int, length: int) -> list[Matmul]:
+    """The products of the network over `rows` sequences of `length` events."""
+    model, rules, events = network.config, network.grammar, rows * length
+    width, gates = model.width, 4 * model.width
     if network.looks_up(events, drops=True):
-        tables = rules.pitch_size * model.pitch_embedding + rules.duration_size * model.duration_embedding
-        first = tables / events
+        found = [
+            Matmul(1, rules.pitch_size, model.pitch_embedding, gates),
+            Matmul(1, rules.duration_size, model.duration_embedding, gates),
+        ]
     else:
-        first = inputs
-    weights = gates * (first + width + (model.layers - 1) * 2 * width)
-    weights += width * (rules.pitch_size + rules.duration_size)
+        found = [Matmul(1, events, model.pitch_embedding + model.duration_embedding, gates)]
+    found += [Matmul(1, events, width, gates)] * (model.layers - 1)
+    found += [Matmul(length, rows, width, gates)] * model.layers
     if model.attention == "pooled":
-        weights += width + width * width * model.attention_residual
+        found += [Matmul(1, events, width, 1)]
+        found += [Matmul(1, events, width, width)] * model.attention_residual
     if model.heads == "chained":
-        weights += width * width
-    return 3 * 2 * weights
+        found += [Matmul(1, events, width, width)]
+    return [*found, Matmul(1, events, width, rules.pitch_size), Matmul(1, events, width, rules.duration_size)]
+
+
+def _padded(size: int, tile: int) -> int:
+    return -(-size // tile) * tile
 
 
 def _subject(config: Config, corpus: Corpus | None) -> tuple[Network, Crops]:
