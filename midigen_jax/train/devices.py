@@ -31,11 +31,19 @@ def split_cpu(devices: int = 0) -> None:
 
 
 def keep_compiled() -> None:
-    """Keep compiled programs in the user's cache folder, unless `JAX_COMPILATION_CACHE_DIR` names another."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(home / "midigen-jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    """Keep compiled programs in the user's cache folder, unless `JAX_COMPILATION_CACHE_DIR` names another.
+
+    Where that folder cannot be made, none are kept.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "midigen-jax" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def data_mesh(rows: int) -> Mesh:
