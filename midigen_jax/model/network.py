@@ -19,6 +19,7 @@ from midigen_jax.config import ModelConfig
 from midigen_jax.model.attention import PooledAttention, pooled_carry
 from midigen_jax.model.grammar import Grammar
 from midigen_jax.model.lstm import LSTM, LSTMCarry, lstm_carry
+from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 
 IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the others are
 
@@ -27,7 +28,7 @@ class Carry(NamedTuple):
     """All that the network remembers of the past, arrays with a leading B; zeros to begin with."""
 
     layers: tuple[LSTMCarry, ...]
-    attention: Any  # PooledCarry, or () without attention
+    attention: Any  # PooledCarry, RingCarry, or () without attention
     grammar: Any  # that of the tokenizer's rules
 
 
@@ -59,9 +60,11 @@ class Network(nn.Module):
         self.layers = [LSTM(config.width) for _ in range(config.layers)]
         self.dropout = nn.Dropout(config.dropout, broadcast_dims=(1,))
         if config.attention == "pooled":
-            self.attention = PooledAttention(config.attention_window)
+            self.attention: Any = PooledAttention(config.attention_window)
             if config.attention_residual:
                 self.attention_output = nn.Dense(config.width)
+        elif config.attention == "multihead":
+            self.attention = MultiHeadAttention(config.attention_heads, config.attention_window)
         self.pitch_head = nn.Dense(rules.pitch_size)
         self.duration_head = nn.Dense(rules.duration_size)
         if config.heads == "chained":
@@ -74,6 +77,8 @@ class Network(nn.Module):
         attention: Any = ()
         if config.attention == "pooled":
             attention = pooled_carry(config.attention_window, rows, config.width)
+        elif config.attention == "multihead":
+            attention = ring_carry(config.attention_heads, config.attention_window, rows, config.width)
         layers = tuple(lstm_carry(rows, config.width) for _ in range(config.layers))
         return Carry(layers, attention, self.grammar.initial_carry(rows))
 
@@ -88,14 +93,23 @@ class Network(nn.Module):
             memory, hidden_BTD = layer(memory, hidden_BTD, mask_BT)
             hidden_BTD = self.dropout(hidden_BTD, deterministic=not train)
             layers.append(memory)
-        attention = carry.attention
-        if self.config.attention == "pooled":
-            attention, context_BTD = self.attention(attention, hidden_BTD, mask_BT)
-            if self.config.attention_residual:
-                context_BTD = hidden_BTD + self.attention_output(context_BTD)
-            hidden_BTD = context_BTD
+        attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, duration_BT, mask_BT)
         rules, allowed_BTP = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
         return Carry(tuple(layers), attention, rules), Trunk(hidden_BTD, allowed_BTP)
+
+    def _attend(self, carry: Any, hidden_BTD: Array, duration_BT: Array, mask_BT: Array) -> tuple[Any, Array]:
+        """The states with attention's context added to them, or in their place."""
+        config = self.config
+        if config.attention == "none":
+            return carry, hidden_BTD
+        if config.attention == "pooled":
+            carry, context_BTD = self.attention(carry, hidden_BTD, mask_BT)
+            if config.attention_residual:
+                context_BTD = self.attention_output(context_BTD)
+        else:
+            # A duration id is a number of ticks, and 0 on all events but the last of a slice.
+            carry, context_BTD = self.attention(carry, hidden_BTD, duration_BT, mask_BT)
+        return carry, hidden_BTD + context_BTD if config.attention_residual else context_BTD
 
     def pitch_logits(self, trunk: Trunk) -> Array:
         """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
