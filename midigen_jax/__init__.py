@@ -8,6 +8,7 @@ Arrays in JAX code carry their axes as a suffix, so that a line reads as maths:
     D  width of the model                   C  crops of an epoch
     I  width of a layer's input             M  events of a corpus
     G  gates, 4 D                           N  rows and times together, or events that are written
+    H  heads of attention                   F  width of a head, D / H
     K  what a carry keeps, or a sum is over; its docstring says which
 
 A digit is a length: `event_S2`, `seen_B1`. `hidden_BTD` is a batch of sequences of vectors, `logits_BTP`

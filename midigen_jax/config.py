@@ -21,7 +21,13 @@ C = TypeVar("C")
 
 _MOST = 2**31 - 1  # what a step counter holds
 _LONGEST = 1 << 20
-_LARGEST_MODEL = {"pitch_embedding": 65_536, "duration_embedding": 65_536, "width": 65_536, "layers": 256}
+_LARGEST_MODEL = {
+    "pitch_embedding": 65_536,
+    "duration_embedding": 65_536,
+    "width": 65_536,
+    "layers": 256,
+    "attention_heads": 1024,
+}
 
 
 def _option(default: Any, help: str) -> Any:
@@ -75,8 +81,11 @@ class ModelConfig:
     duration_embedding: int = _option(64, "width of the duration embedding")
     width: int = _option(256, "units of each LSTM layer")
     layers: int = _option(2, "LSTM layers")
-    attention: Literal["none", "pooled"] = _option("pooled", "pool over past states, or none")
-    attention_window: int = _option(0, "events that attention sees back; 0: the whole past")
+    attention: Literal["none", "pooled", "multihead"] = _option(
+        "pooled", "pool over past states, attend to them by queries (multihead, needs a window), or none"
+    )
+    attention_window: int = _option(0, "events that attention sees back; 0: the whole past (pooled)")
+    attention_heads: int = _option(4, "multihead: queries a step, between which the width is divided")
     attention_residual: bool = _option(True, "add attention's context to the state, or let it replace it")
     heads: Literal["independent", "chained"] = _option("chained", "does the duration head see the pitch?")
     dropout: float = _option(0.2, "share of units dropped, the same ones at all times of a row")
@@ -89,6 +98,13 @@ class ModelConfig:
             _require(1 <= value <= most, f"model.{name}", value, f"1 to {most:,}")
         window = self.attention_window
         _require(0 <= window <= _LONGEST, "model.attention_window", window, f"0 to {_LONGEST:,}")
+        if self.attention == "multihead":
+            remedy = f"multihead attention keeps this many events, 1 to {_LONGEST:,}"
+            _require(window > 0, "model.attention_window", window, remedy)
+            # Each head rotates pairs of units.
+            unit = 2 * self.attention_heads
+            remedy = f"a multiple of {unit} with model.attention_heads = {self.attention_heads}"
+            _require(self.width % unit == 0, "model.width", self.width, remedy)
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
 
 

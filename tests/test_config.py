@@ -107,6 +107,35 @@ def test_a_wrong_value_is_named_with_the_remedy(name: str, value: object, compla
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({}, "model.attention_window = 0 is out of range: multihead attention keeps this many events, 1 to"),
+        (
+            {"model.attention_window": 64, "model.width": 250},
+            "model.width = 250 is out of range: a multiple of 8 with model.attention_heads = 4",
+        ),
+        # Three heads of 9 units: not all of them have one to be paired with.
+        ({"model.attention_window": 64, "model.width": 27, "model.attention_heads": 3}, "a multiple of 6"),
+        ({"model.attention_window": 64, "model.attention_heads": 0}, "model.attention_heads = 0 is out of"),
+    ],
+)
+def test_multihead_attention_is_refused_without_an_end_and_with_heads_that_do_not_fit(
+    changes: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        configs.override(Config(), {"model.attention": "multihead"} | changes)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_multihead_attention_bind_no_other() -> None:
+    changed = configs.override(Config(), {"model.width": 27, "model.attention_heads": 5})
+    assert (changed.model.attention, changed.model.attention_window) == ("pooled", 0)
+    attention = {"model.attention": "multihead", "model.attention_window": 64}
+    assert configs.override(Config(), attention).model.attention == "multihead"
+
+
 @given(st.sampled_from(sorted(LEAVES)), JUNK)
 def test_any_value_is_taken_as_the_field_s_type_or_refused_in_one_line(name: str, value: Any) -> None:
     try:

@@ -14,9 +14,21 @@ from midigen_jax.sample.decode import Prompt, Temperature, decode, sample
 EVENTS = 24
 
 
-@pytest.fixture(scope="module")
-def model():
-    config = ModelConfig(pitch_embedding=4, duration_embedding=4, width=8, layers=1)
+# Windows that are shorter than what is written: rings go round, sums let go.
+@pytest.fixture(
+    scope="module", params=[("pooled", 0), ("pooled", 5), ("multihead", 5)], ids=lambda p: f"{p[0]}{p[1]}"
+)
+def model(request):
+    kind, window = request.param
+    config = ModelConfig(
+        pitch_embedding=4,
+        duration_embedding=4,
+        width=8,
+        layers=1,
+        attention=kind,
+        attention_window=window,
+        attention_heads=2,
+    )
     network = Network(config, NoteGrammar(duration_size=5))
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 
@@ -34,6 +46,30 @@ def test_a_row_depends_on_its_own_key_and_temperature_alone(model):
     together = run(model, keys, [0.0, 0.5, 1.0, 2.0])
     for row, temperature in enumerate([0.0, 0.5, 1.0, 2.0]):
         alone = run(model, keys[row : row + 1], [temperature])
+        length = alone.length_B[0]
+        assert together.length_B[row] == length
+        np.testing.assert_array_equal(together.pitch_BN[row, :length], alone.pitch_BN[0, :length])
+        np.testing.assert_array_equal(together.duration_BN[row, :length], alone.duration_BN[0, :length])
+
+
+def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
+    """The longer prompt holds more events than a window of 5."""
+    network, params = model
+    attacked = NoteTokenizer.ATTACKED + 60
+    prompts = [[(START, 0), *[(attacked + i, 1 + i % 3) for i in range(7)]], [(START, 0), (attacked, 2)]]
+    padding = [(END, 3)] * (len(prompts[0]) - len(prompts[1]))
+    keys, heat = jax.random.split(jax.random.key(4), 2), jnp.ones(2)
+
+    def written(prompts, keys, lengths):
+        tokens = jnp.array(prompts, jnp.int32)
+        mask = jnp.arange(tokens.shape[1])[None] < jnp.array(lengths)[:, None]
+        prompt = Prompt(tokens[..., 0], tokens[..., 1], mask)
+        hot = heat[: len(keys)]
+        return jax.device_get(decode(network, params, keys, prompt, Temperature(hot, hot), events=EVENTS))
+
+    together = written([prompts[0], prompts[1] + padding], keys, [8, 2])
+    for row, prompt in enumerate(prompts):
+        alone = written([prompt], keys[row : row + 1], [len(prompt)])
         length = alone.length_B[0]
         assert together.length_B[row] == length
         np.testing.assert_array_equal(together.pitch_BN[row, :length], alone.pitch_BN[0, :length])

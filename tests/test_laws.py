@@ -17,11 +17,19 @@ from midigen_jax.config import ModelConfig
 from midigen_jax.model.attention import PooledAttention, pooled_carry
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
+from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 from midigen_jax.model.network import Network, init_params, score
 from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer
 
-ATTENTION = [("none", 0), ("pooled", 0), ("pooled", 3)]
-KINDS = list(itertools.product(ATTENTION, ["independent", "chained"], ["note", "chord"]))
+# With the window 3 contexts replace the states; in all others they are added to them.
+ATTENTION = [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3), ("multihead", 9)]
+HEADS, TOKENIZERS = ["independent", "chained"], ["note", "chord"]
+# Heads know nothing of attention: one kind of them for each window of the attention that compiles slowest.
+KINDS = [
+    pytest.param(attention, heads, tokenizer, id=f"{attention[0]}{attention[1]}-{heads}-{tokenizer}")
+    for attention, heads, tokenizer in itertools.product(ATTENTION, HEADS, TOKENIZERS)
+    if attention[0] != "multihead" or (attention[1] == 3) == (heads == "chained")
+]
 ROWS, TIMES = 3, 6
 # Called with few shapes and compiled for each, once: op by op, every scan would compile on every call.
 compiled_score = jax.jit(score, static_argnames="network")
@@ -39,7 +47,8 @@ def tiny(attention, heads, tokenizer):
         layers=2,
         attention=kind,
         attention_window=window,
-        attention_residual=window == 0,
+        attention_heads=2,
+        attention_residual=window != 3,
         heads=heads,
         dropout=0.0,
     )
@@ -131,20 +140,31 @@ def test_an_event_that_comes_later_changes_nothing_before_it(attention, heads, t
     assert not np.allclose(changed[..., -1], nats[..., -1])
 
 
-@pytest.mark.parametrize("window", [0, 3])
-def test_no_gradient_flows_from_an_output_to_a_later_input(window):
-    weights, carry, inputs, mask = lstm_case()
-    attention = PooledAttention(window)
-    past = pooled_carry(window, ROWS, 4)
-    variables = attention.init(jax.random.key(0), past, jnp.zeros((ROWS, TIMES, 4)), mask)
+def attention_case(kind, window, mask):
+    """Attention over states of 4 units as `attend(variables, hidden) -> (carry, context)`, and variables."""
+    if kind == "pooled":
+        attention, past, rest = PooledAttention(window), pooled_carry(window, ROWS, 4), (mask,)
+    else:
+        attention, past = MultiHeadAttention(2, window), ring_carry(2, window, ROWS, 4)
+        rest = (jnp.arange(ROWS * TIMES).reshape(ROWS, TIMES) % 7, mask)
+    variables = attention.init(jax.random.key(1), past, jnp.zeros((ROWS, TIMES, 4)), *rest)
+    return lambda variables, hidden: attention.apply(variables, past, hidden, *rest), variables
 
-    def output(inputs, time):
+
+@pytest.mark.parametrize(("kind", "window"), ATTENTION[1:])
+def test_no_gradient_flows_from_an_output_to_a_later_input(kind, window):
+    weights, carry, inputs, mask = lstm_case()
+    attend, variables = attention_case(kind, window, mask)
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(inputs, time):
         _, hidden = lstm(weights, carry, inputs, mask)
-        _, context = attention.apply(variables, past, hidden, mask)
+        _, context = attend(variables, hidden)
         return context[:, time].sum()
 
     for time in (0, 4, TIMES - 1):
-        gradient = jax.grad(output)(inputs, time)
+        gradient = gradient_of(inputs, time)
         assert (gradient[:, time + 1 :] == 0).all()
         assert (gradient[:, time] != 0).any()
 
@@ -213,15 +233,14 @@ def test_the_gradient_written_by_hand_is_that_of_the_plain_recurrence_in_float64
         assert found[0].dtype == jnp.float64
 
 
-@pytest.mark.parametrize("window", [0, 3])
-def test_what_the_mask_hides_is_invisible_to_attention_even_if_it_is_nan(window):
+@pytest.mark.parametrize(("kind", "window"), ATTENTION[1:])
+def test_what_the_mask_hides_is_invisible_to_attention_even_if_it_is_nan(kind, window):
     hidden = jax.random.normal(jax.random.key(0), (ROWS, TIMES, 4))
     mask = padded([TIMES, 5, 0])
-    attention, past = PooledAttention(window), pooled_carry(window, ROWS, 4)
-    variables = attention.init(jax.random.key(1), past, hidden, mask)
+    attend, variables = attention_case(kind, window, mask)
 
     def loss(variables, hidden):
-        after, context = attention.apply(variables, past, hidden, mask)
+        after, context = attend(variables, hidden)
         return (jnp.where(mask[..., None], context, 0) ** 2).sum() + sum((part**2).sum() for part in after)
 
     expected = jax.value_and_grad(loss, (0, 1))(variables, jnp.where(mask[..., None], hidden, 0))

@@ -19,7 +19,9 @@ from midigen_jax.train.state import init_state, make_train_steps
 PLATFORMS = ("cpu", "cuda", "tpu")
 KINDS = list(
     itertools.product(
-        [("none", 0), ("pooled", 0), ("pooled", 3)], ["independent", "chained"], ["float32", "bfloat16"]
+        [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)],
+        ["independent", "chained"],
+        ["float32", "bfloat16"],
     )
 )
 

@@ -20,6 +20,7 @@ from midigen_jax.model.attention import PooledAttention, pooled_carry
 from midigen_jax.model.grammar import Grammar
 from midigen_jax.model.layer import LSTM, backend_of
 from midigen_jax.model.lstm import LSTMCarry, lstm_carry
+from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 from midigen_jax.model.precision import dense
 
 IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the others are
@@ -29,7 +30,7 @@ class Carry(NamedTuple):
     """All that the network remembers of the past, arrays with a leading B; zeros to begin with."""
 
     layers: tuple[LSTMCarry, ...]
-    attention: Any  # PooledCarry, or () without attention
+    attention: Any  # PooledCarry, RingCarry, or () without attention
     grammar: Any  # that of the tokenizer's rules
 
 
@@ -69,9 +70,11 @@ class Network(nn.Module):
         widths = [config.pitch_embedding + config.duration_embedding, *[config.width] * config.layers]
         self.layers = [LSTM(inputs, config.width, dtype, backend_of(config)) for inputs in widths[:-1]]
         if config.attention == "pooled":
-            self.attention = PooledAttention(config.attention_window, dtype)
+            self.attention: Any = PooledAttention(config.attention_window, dtype)
             if config.attention_residual:
                 self.attention_output = dense(config.width, dtype)
+        elif config.attention == "multihead":
+            self.attention = MultiHeadAttention(config.attention_heads, config.attention_window, dtype)
         self.pitch_head = dense(rules.pitch_size, dtype)
         self.duration_head = dense(rules.duration_size, dtype)
         if config.heads == "chained":
@@ -84,6 +87,8 @@ class Network(nn.Module):
         attention: Any = ()
         if config.attention == "pooled":
             attention = pooled_carry(config.attention_window, rows, config.width)
+        elif config.attention == "multihead":
+            attention = ring_carry(config.attention_heads, config.attention_window, rows, config.width)
         layers = tuple(lstm_carry(rows, config.width) for _ in range(config.layers))
         return Carry(layers, attention, self.grammar.initial_carry(rows))
 
@@ -113,14 +118,23 @@ class Network(nn.Module):
                 memory, hidden_BTD = layer(memory, hidden_BTD, mask_BT)
             layers.append(memory)
         hidden_BTD = self._drop(hidden_BTD, dropout_key_B, self.config.layers)
-        attention = carry.attention
-        if self.config.attention == "pooled":
-            attention, context_BTD = self.attention(attention, hidden_BTD, mask_BT)
-            if self.config.attention_residual:
-                context_BTD = hidden_BTD + self.attention_output(context_BTD)
-            hidden_BTD = context_BTD
+        attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, duration_BT, mask_BT)
         rules, allowed_BTP = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
         return Carry(tuple(layers), attention, rules), Trunk(hidden_BTD, allowed_BTP)
+
+    def _attend(self, carry: Any, hidden_BTD: Array, duration_BT: Array, mask_BT: Array) -> tuple[Any, Array]:
+        """The states with attention's context added to them, or in their place."""
+        config = self.config
+        if config.attention == "none":
+            return carry, hidden_BTD
+        if config.attention == "pooled":
+            carry, context_BTD = self.attention(carry, hidden_BTD, mask_BT)
+            if config.attention_residual:
+                context_BTD = self.attention_output(context_BTD)
+        else:
+            # A duration id is a number of ticks, and 0 on all events but the last of a slice.
+            carry, context_BTD = self.attention(carry, hidden_BTD, duration_BT, mask_BT)
+        return carry, hidden_BTD + context_BTD if config.attention_residual else context_BTD
 
     def looks_up(self, events: int, drops: bool) -> bool:
         """Whether `nats` of so many events looks up the first layer's projection, or multiplies."""

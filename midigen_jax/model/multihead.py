@@ -1,0 +1,176 @@
+"""Multi-head attention over the last states: a ring of keys and values, positions in musical time.
+
+In: a carry, LSTM states over time, how many ticks each event lasts, a mask. Out: the carry after the chunk
+and one context a step. A step sees the last W visible states, itself included, and a learned null slot, so
+that it may attend to nothing.
+
+Event n of a row stays in slot n mod W of the ring, however the row is cut into chunks: a chunk writes its
+own slots and moves nothing.
+
+Positions are rotary (Su et al. 2021, "RoFormer"), and a position is the tick at which an event begins: the
+notes of one chord stand at one place, and two bars are as far apart whatever is played in them. The periods
+of the rotation are whole ticks that divide `LONGEST`. So time is kept modulo `LONGEST`, and each phase is
+reduced in int32 before it becomes an angle: it is exact however long a piece is.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from midigen_jax.model.precision import dense
+
+SHORTEST, LONGEST = 3, 2304  # periods in ticks: a sixteenth; 48 bars of 4/4, which are 64 of 3/4
+
+
+class RingCarry(NamedTuple):
+    """The last K = W visible events of each row; zeros to begin with."""
+
+    key_BHKF: Array  # rotated to the event's own time
+    value_BHKF: Array
+    events_B: Array  # int32: visible events so far
+    time_B: Array  # int32: the tick at which the next one begins, modulo `LONGEST`
+
+
+class MultiHeadAttention(nn.Module):
+    """Contexts from the last `window` states, by `heads` queries a step.
+
+    The width must be a multiple of 2 * `heads`: a head rotates pairs of units. Nothing has a bias, as in
+    most of the field (Chowdhery et al. 2022, "PaLM").
+    """
+
+    heads: int
+    window: int
+    compute_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, carry: RingCarry, hidden_BTD: Array, ticks_BT: Array, mask_BT: Array
+    ) -> tuple[RingCarry, Array]:
+        """Contexts (B, T, D), given the int32 ticks from each event's start to the next one's.
+
+        The mask must hide a row's last steps only. A hidden step takes no slot and no time.
+        """
+        rows, times, width = hidden_BTD.shape
+        size = width // self.heads
+        visible_BTD = jnp.where(mask_BT[..., None], hidden_BTD, 0)
+        projected_BTG = dense(3 * width, self.compute_dtype, use_bias=False, name="query_key_value")(
+            visible_BTD
+        )
+        projected_BT3HF = projected_BTG.reshape(rows, times, 3, self.heads, size)
+        query_BHTF, key_BHTF, value_BHTF = jnp.transpose(projected_BT3HF, (2, 0, 3, 1, 4))
+        null_key_HF = self.param("null_key", nn.initializers.zeros, (self.heads, size))
+        null_value_HF = self.param("null_value", nn.initializers.zeros, (self.heads, size))
+
+        lasted_BT = jnp.where(mask_BT, ticks_BT % LONGEST, 0)
+        end_BT = carry.time_B[:, None] + jnp.cumsum(lasted_BT, axis=1)
+        turned_BHTF = rotate(query_BHTF, end_BT - lasted_BT)
+        key_BHTF = rotate(key_BHTF, end_BT - lasted_BT)
+        slot_BT = _slots(carry.events_B, mask_BT, self.window)
+        after = RingCarry(
+            _write(carry.key_BHKF, slot_BT, key_BHTF),
+            _write(carry.value_BHKF, slot_BT, value_BHTF),
+            carry.events_B + mask_BT.sum(axis=1),
+            end_BT[:, -1] % LONGEST,
+        )
+        if times == 1:
+            # A lone step takes the slot of the event that has just left the window, so it can read the ring
+            # that it wrote. Were it to read first, XLA would copy the ring in every step of a decode loop.
+            key_BHKF, value_BHKF = after.key_BHKF, after.value_BHKF
+            seen_BTK = _seen_ring(after.events_B, jnp.arange(1), self.window)
+        else:
+            key_BHKF = jnp.concatenate([carry.key_BHKF, key_BHTF], axis=2)
+            value_BHKF = jnp.concatenate([carry.value_BHKF, value_BHTF], axis=2)
+            ring_BTK = _seen_ring(carry.events_B, jnp.arange(times) + 1, self.window)
+            seen_BTK = jnp.concatenate([ring_BTK, _seen_chunk(mask_BT, self.window)], axis=-1)
+
+        # The null slot is at no time: it meets the query as it was before the rotation.
+        null_BHT = jnp.einsum("BHTF,HF->BHT", query_BHTF, null_key_HF)
+        null_weight_BHT1, weight_BHTK = _weights(turned_BHTF, key_BHKF, seen_BTK, null_BHT)
+        context_BHTF = jnp.einsum("BHTK,BHKF->BHTF", weight_BHTK, value_BHKF)
+        context_BHTF += null_weight_BHT1 * null_value_HF[None, :, None]
+        context_BTD = jnp.swapaxes(context_BHTF, 1, 2).reshape(rows, times, width)
+        return after, dense(width, self.compute_dtype, use_bias=False, name="output")(context_BTD)
+
+
+def ring_carry(heads: int, window: int, rows: int, width: int) -> RingCarry:
+    """Zeros for `rows` sequences of states of `width` units: nothing to attend to yet, at time 0."""
+    shape = (rows, heads, window, width // heads)
+    return RingCarry(
+        jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
+    )
+
+
+def rotate(vector_BHTF: Array, time_BT: Array) -> Array:
+    """Pairs of units (i and F / 2 + i) turned by the time: a full circle after each period of a pair.
+
+    `time_BT` are int32 ticks. The product of two rotated vectors depends on the difference of their times.
+    """
+    period_K = rotation_periods(vector_BHTF.shape[-1] // 2)  # K = F / 2 pairs
+    phase_BTK = time_BT[..., None] % period_K[None, None]
+    angle_B1TK = (phase_BTK / period_K[None, None] * (2 * np.pi))[:, None]
+    cos_B1TK = jnp.cos(angle_B1TK).astype(vector_BHTF.dtype)
+    sin_B1TK = jnp.sin(angle_B1TK).astype(vector_BHTF.dtype)
+    first_BHTK, second_BHTK = jnp.split(vector_BHTF, 2, axis=-1)
+    turned = (
+        first_BHTK * cos_B1TK - second_BHTK * sin_B1TK,
+        first_BHTK * sin_B1TK + second_BHTK * cos_B1TK,
+    )
+    return jnp.concatenate(turned, axis=-1)
+
+
+def rotation_periods(count: int) -> np.ndarray:
+    """`count` int32 periods in ticks, from `SHORTEST` to `LONGEST`: divisors of it, spaced geometrically.
+
+    Such divisors are note values and bars, of two beats and of three. Where there are too few of them,
+    some stand twice.
+    """
+    divisors = np.array([n for n in range(SHORTEST, LONGEST + 1) if LONGEST % n == 0], np.int32)
+    wanted = np.geomspace(SHORTEST, LONGEST, count)
+    return divisors[np.abs(np.log(divisors / wanted[:, None])).argmin(axis=1)]
+
+
+def _weights(query_BHTF: Array, key_BHKF: Array, seen_BTK: Array, null_BHT: Array) -> tuple[Array, Array]:
+    """The weight of the null slot, whose score is given, and of each of K events: together they are 1."""
+    score_BHTK = jnp.einsum("BHTF,BHKF->BHTK", query_BHTF, key_BHKF)
+    score_BHTK = jnp.where(seen_BTK[:, None], score_BHTK, -jnp.inf)
+    score_BHTK = jnp.concatenate([null_BHT[..., None], score_BHTK], axis=-1).astype(jnp.float32)
+    weight_BHTK = nn.softmax(score_BHTK / np.sqrt(query_BHTF.shape[-1])).astype(query_BHTF.dtype)
+    return weight_BHTK[..., :1], weight_BHTK[..., 1:]
+
+
+def _seen_ring(events_B: Array, ahead_T: Array, window: int) -> Array:
+    """(B, T, K) bool: whether each slot of a ring that has read `events_B` is there, and in the window.
+
+    `ahead_T` is how many events each step comes after the newest one in the ring.
+    """
+    age_BK = (events_B[:, None] - 1 - jnp.arange(window)[None]) % window  # 0 for the newest
+    near_BTK = age_BK[:, None] + ahead_T[None, :, None] < window
+    return near_BTK & (age_BK < events_B[:, None])[:, None]
+
+
+def _seen_chunk(mask_BT: Array, window: int) -> Array:
+    """(B, T, T) bool: whether each step, the first T, sees each event of its own chunk, the second."""
+    step_T = jnp.arange(mask_BT.shape[1])
+    back_TT = step_T[:, None] - step_T[None]
+    return ((back_TT >= 0) & (back_TT < window))[None] & mask_BT[:, None]
+
+
+def _slots(events_B: Array, mask_BT: Array, window: int) -> Array:
+    """The slot of each step; for those that are hidden or fall out of the window, a place beyond the ring.
+
+    No place is given twice.
+    """
+    step_T = jnp.arange(mask_BT.shape[1])
+    stays_BT = mask_BT & (mask_BT.sum(axis=1)[:, None] - step_T[None] <= window)
+    return jnp.where(stays_BT, (events_B[:, None] + step_T[None]) % window, window + step_T[None])
+
+
+def _write(ring_BHKF: Array, slot_BT: Array, new_BHTF: Array) -> Array:
+    """The ring with each step's vectors in its slot; what has no place in the ring is dropped."""
+    rows, heads = ring_BHKF.shape[:2]
+    # Head by head: XLA makes of a single scattered vector an update that it does not do in place.
+    place = ring_BHKF.at[jnp.arange(rows)[:, None, None], jnp.arange(heads)[:, None], slot_BT[:, None]]
+    return place.set(new_BHTF, mode="drop", unique_indices=True)
