@@ -23,7 +23,10 @@ from midigen_jax.files import replacing
 
 Row = dict[str, Any]
 
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic", "torch")
+_PACKAGES = (
+    *("jax", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic"),
+    *("torch", "keras", "tensorflow"),
+)
 
 
 def make(name: str, value: float, unit: str, **fields: Any) -> Row:

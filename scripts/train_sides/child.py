@@ -1,0 +1,97 @@
+"""A side in a process of its own: it works only when a line of standard input asks it to.
+
+    python -m train_sides.child JOB    (with `scripts` on PYTHONPATH; JOB is a `Job` as JSON)
+
+Answers are lines of JSON. The first says that the side is warm, with its settings, what a call does and how
+long the first call took, compiling included, or which package is missing. Each later one answers a line of
+input, over a round of whole calls: calls a second, and how many cores were busy.
+"""
+
+import importlib
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from train_sides.job import Job, Settings, Side
+
+_MODULES = {
+    "ours": "ours",
+    "flax": "flax_cell",
+    "torch": "torch_lstm",
+    "keras.tensorflow": "keras_article",
+    "keras.jax": "keras_article",
+    "peak": "peak",
+}
+_TUNING_ROUNDS = 3
+
+
+def main() -> None:
+    """Warm up, then answer until nobody asks."""
+    job = Job(**json.loads(sys.argv[1]))
+    # Before any library counts the cores that it may use.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the input
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+
+    def answer(fields: dict[str, Any]) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
+
+    try:
+        module = importlib.import_module(f"train_sides.{_MODULES[job.side]}")
+    except ModuleNotFoundError as error:
+        answer({"missing": error.name})
+        return
+    settings, side, first_call = fastest(module, job)
+    answer({"settings": settings, "amounts": side.amounts, "first_call": first_call})
+    for _ in sys.stdin:
+        calls, cores = rate(side.call, job.seconds)
+        answer({"calls_per_s": calls, "cores": cores})
+
+
+def fastest(module: ModuleType, job: Job) -> tuple[Settings, Side, float]:
+    """The side under its best settings, warm: (settings, side, seconds of its first call).
+
+    Without `job.tune` it is the first candidate; with it all of them take turns, and the median decides.
+    """
+    warm = [_warm(module, job, settings) for settings in module.CANDIDATES[: None if job.tune else 1]]
+    if len(warm) == 1:
+        return warm[0]
+    rates: list[list[float]] = [[] for _ in warm]
+    for _ in range(_TUNING_ROUNDS):
+        for found, (_, side, _) in zip(rates, warm, strict=True):
+            found.append(rate(side.call, job.seconds)[0])
+    medians = [statistics.median(found) for found in rates]
+    for median, (settings, side, _) in zip(medians, warm, strict=True):
+        print(f"{job.side} {settings}: {median * side.amounts['tokens']:.0f} tokens/s", file=sys.stderr)
+    return warm[medians.index(max(medians))]
+
+
+def _warm(module: ModuleType, job: Job, settings: Settings) -> tuple[Settings, Side, float]:
+    side = module.build(job, settings)
+    start = time.perf_counter()
+    side.call()
+    first_call = time.perf_counter() - start
+    side.call()
+    return settings, side, first_call
+
+
+def rate(call: Callable[[], object], seconds: float) -> tuple[float, float]:
+    """Calls a second, over as many as take `seconds` or a little more, and the cores that were busy."""
+    calls, start, cpu = 0, time.perf_counter(), time.process_time()
+    while True:
+        call()
+        calls += 1
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            return calls / passed, (time.process_time() - cpu) / passed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Our side: the library's own training step, batches and all.
+
+The rivals are given one batch for good; this step cuts and shuffles its own, as in any training.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from midigen_jax.data.batches import Crops
+from midigen_jax.model.grammar import ChordGrammar
+from midigen_jax.model.network import Network
+from midigen_jax.music.tokens import Tokens
+from midigen_jax.study.benchmark import flops
+from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
+from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.state import init_state, make_train_steps
+from train_sides.job import Job, Settings, Side, config_of, music_of
+
+CANDIDATES: tuple[Settings, ...] = ({},)  # what the library does by default
+
+
+def build(job: Job, settings: Settings) -> Side:
+    """A step on `job.rows` crops of `job.length` events."""
+    split_cpu()
+    config, music = config_of(job), music_of(job)
+    network = Network(config.model, ChordGrammar(music.duration_size, music.pitch_size))
+    optimizer = make_optimizer(config.train, steps=1)
+    mesh = data_mesh(job.rows)
+    train_steps = make_train_steps(network, optimizer, config, False, mesh)
+    start = init_state(network, optimizer, config.train.seed), _crops(music.pieces, job.length)
+    state, crops = jax.device_put(start, everywhere(mesh))
+
+    def call() -> float:
+        nonlocal state
+        state, metrics_K = train_steps(state, crops, 1)
+        return float(metrics_K.pitch[0] + metrics_K.duration[0])
+
+    tokens = job.rows * job.length
+    if job.data:
+        # The last crop of a piece is short, and a loss is taken only at the events that it has.
+        return Side(call, {"tokens": tokens, "losses": job.rows * float(crops.steps_C.mean())})
+    step = mesh.size * flops(network, job.rows // mesh.size, job.length)
+    return Side(call, {"tokens": tokens, "flops": step})
+
+
+def _crops(pieces: tuple[Tokens, ...], length: int) -> Crops:
+    """Pieces cut every `length` events, each crop as a piece of its own."""
+    first, steps, offset = [], [], 0
+    for piece in pieces:
+        for start in range(0, len(piece) - 1, length):
+            first.append(offset + start)
+            steps.append(min(length, len(piece) - 1 - start))
+        offset += len(piece)
+    columns = (np.concatenate(pieces), first, steps, np.zeros_like(first), np.ones_like(first))
+    return Crops(*(jnp.asarray(column, jnp.int32) for column in columns))
