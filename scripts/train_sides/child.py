@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +34,7 @@ def main() -> None:
     """Warm up, then answer until nobody asks."""
     job = Job(**json.loads(sys.argv[1]))
     # Before any library counts the cores that it may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-job.threads :])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the input
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
@@ -58,19 +57,19 @@ def main() -> None:
 def fastest(module: ModuleType, job: Job) -> tuple[Settings, Side, float]:
     """The side under its best settings, warm: (settings, side, seconds of its first call).
 
-    Without `job.tune` it is the first candidate; with it all of them take turns, and the median decides.
+    Without `job.tune` it is the first candidate. With it they take turns, and the fastest round decides:
+    what else the machine does only slows a round.
     """
     warm = [_warm(module, job, settings) for settings in module.CANDIDATES[: None if job.tune else 1]]
     if len(warm) == 1:
         return warm[0]
-    rates: list[list[float]] = [[] for _ in warm]
+    best = [0.0] * len(warm)
     for _ in range(_TUNING_ROUNDS):
-        for found, (_, side, _) in zip(rates, warm, strict=True):
-            found.append(rate(side.call, job.seconds)[0])
-    medians = [statistics.median(found) for found in rates]
-    for median, (settings, side, _) in zip(medians, warm, strict=True):
-        print(f"{job.side} {settings}: {median * side.amounts['tokens']:.0f} tokens/s", file=sys.stderr)
-    return warm[medians.index(max(medians))]
+        for number, (_, side, _) in enumerate(warm):
+            best[number] = max(best[number], rate(side.call, job.seconds)[0])
+    for calls, (settings, side, _) in zip(best, warm, strict=True):
+        print(f"{job.side} {settings}: {calls * side.amounts['tokens']:.0f} tokens/s", file=sys.stderr)
+    return warm[best.index(max(best))]
 
 
 def _warm(module: ModuleType, job: Job, settings: Settings) -> tuple[Settings, Side, float]:

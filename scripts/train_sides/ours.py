@@ -34,6 +34,7 @@ def build(job: Job, settings: Settings) -> Side:
     def call() -> float:
         nonlocal state
         state, metrics_K = train_steps(state, crops, 1)
+        metrics_K = jax.device_get(metrics_K)
         return float(metrics_K.pitch[0] + metrics_K.duration[0])
 
     tokens = job.rows * job.length
