@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from midigen_jax.config import override
 from midigen_jax.data.batches import Crops
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network
@@ -17,13 +18,15 @@ from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import init_state, make_train_steps
 from train_sides.job import Job, Settings, Side, config_of, music_of
 
-CANDIDATES: tuple[Settings, ...] = ({},)  # what the library does by default
+# `midigen train` puts as many steps into a call as take about a second; a round here is of about one call.
+CANDIDATES: tuple[Settings, ...] = ({"steps_per_call": 8},)
 
 
 def build(job: Job, settings: Settings) -> Side:
-    """A step on `job.rows` crops of `job.length` events."""
+    """Steps on `job.rows` crops of `job.length` events, so many a call."""
     split_cpu()
-    config, music = config_of(job), music_of(job)
+    count = settings["steps_per_call"]
+    config, music = override(config_of(job), {"train.steps_per_call": count}), music_of(job)
     network = Network(config.model, ChordGrammar(music.duration_size, music.pitch_size))
     optimizer = make_optimizer(config.train, steps=1)
     mesh = data_mesh(job.rows)
@@ -33,16 +36,16 @@ def build(job: Job, settings: Settings) -> Side:
 
     def call() -> float:
         nonlocal state
-        state, metrics_K = train_steps(state, crops, 1)
+        state, metrics_K = train_steps(state, crops, count)
         metrics_K = jax.device_get(metrics_K)
         return float(metrics_K.pitch[0] + metrics_K.duration[0])
 
-    tokens = job.rows * job.length
+    tokens = count * job.rows * job.length
     if job.data:
         # The last crop of a piece is short, and a loss is taken only at the events that it has.
-        return Side(call, {"tokens": tokens, "losses": job.rows * float(crops.steps_C.mean())})
+        return Side(call, {"tokens": tokens, "losses": count * job.rows * float(crops.steps_C.mean())})
     step = mesh.size * flops(network, job.rows // mesh.size, job.length)
-    return Side(call, {"tokens": tokens, "flops": step})
+    return Side(call, {"tokens": tokens, "flops": count * step})
 
 
 def _crops(pieces: tuple[Tokens, ...], length: int) -> Crops:
