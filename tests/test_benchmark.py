@@ -33,10 +33,10 @@ def multiplied(jaxpr):
 
 
 @pytest.mark.parametrize("heads", ["independent", "chained"])
-@pytest.mark.parametrize("attention", ["none", "pooled"])
+@pytest.mark.parametrize("attention", ["none", "pooled", "multihead"])
 @pytest.mark.parametrize("pitch_size", [40, 4000])
 def test_the_operations_are_those_of_the_products_in_the_program(attention, heads, pitch_size):
-    model = dataclasses.replace(SMALL, attention=attention, heads=heads)
+    model = dataclasses.replace(SMALL, attention=attention, attention_window=16, heads=heads)
     network = Network(model, ChordGrammar(20, pitch_size))
     params = jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
     events = jax.ShapeDtypeStruct((16, 65), jnp.int32)

@@ -108,6 +108,24 @@ def test_event_n_is_in_slot_n_modulo_the_window_and_an_unused_slot_is_zero(windo
         assert (np.asarray(carry.key_BHKF[:, :, slot]) == 0).all() == (slot not in newest)
 
 
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("cuts", [(TIMES - 1,), (2, 7), tuple(range(1, TIMES))])
+def test_gradients_go_through_the_ring_as_far_as_the_window_and_no_farther(window, cuts):
+    variables, carry, hidden, ticks, mask = case(window)
+
+    def gradient(cuts):
+        def last_context(variables, hidden):
+            context = in_chunks(window, variables, carry, hidden, ticks, mask, cuts)[1]
+            return (context[:, -1] ** 2).sum()
+
+        return jax.grad(last_context, (0, 1))(variables, hidden)
+
+    whole, cut = gradient(()), gradient(cuts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), cut, whole)
+    reached = (np.asarray(cut[1]) != 0).any(axis=(0, 2))
+    assert reached.tolist() == [False] * (TIMES - window) + [True] * window
+
+
 @pytest.mark.parametrize("window", [1, 4])
 def test_a_step_writes_its_own_slot_and_a_hidden_one_writes_nothing(window):
     variables, carry, hidden, ticks, mask = case(window)

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from midigen_jax.model.precision import dense
+from midigen_jax.model.precision import dense, einsum
 
 SHORTEST, LONGEST = 3, 2304  # periods in ticks: a sixteenth; 48 bars of 4/4, which are 64 of 3/4
 
@@ -56,11 +56,10 @@ class MultiHeadAttention(nn.Module):
         rows, times, width = hidden_BTD.shape
         size = width // self.heads
         visible_BTD = jnp.where(mask_BT[..., None], hidden_BTD, 0)
-        projected_BTG = dense(3 * width, self.compute_dtype, use_bias=False, name="query_key_value")(
-            visible_BTD
-        )
-        projected_BT3HF = projected_BTG.reshape(rows, times, 3, self.heads, size)
+        projected = dense(3 * width, self.compute_dtype, use_bias=False, name="query_key_value")(visible_BTD)
+        projected_BT3HF = projected.reshape(rows, times, 3, self.heads, size)
         query_BHTF, key_BHTF, value_BHTF = jnp.transpose(projected_BT3HF, (2, 0, 3, 1, 4))
+        query_BHTF *= size**-0.5
         null_key_HF = self.param("null_key", nn.initializers.zeros, (self.heads, size))
         null_value_HF = self.param("null_value", nn.initializers.zeros, (self.heads, size))
 
@@ -87,10 +86,10 @@ class MultiHeadAttention(nn.Module):
             seen_BTK = jnp.concatenate([ring_BTK, _seen_chunk(mask_BT, self.window)], axis=-1)
 
         # The null slot is at no time: it meets the query as it was before the rotation.
-        null_BHT = jnp.einsum("BHTF,HF->BHT", query_BHTF, null_key_HF)
-        null_weight_BHT1, weight_BHTK = _weights(turned_BHTF, key_BHKF, seen_BTK, null_BHT)
-        context_BHTF = jnp.einsum("BHTK,BHKF->BHTF", weight_BHTK, value_BHKF)
-        context_BHTF += null_weight_BHT1 * null_value_HF[None, :, None]
+        null_BHT1 = jnp.einsum("BHTF,HF->BHT", query_BHTF, null_key_HF)[..., None]
+        score_BHTK = einsum("BHTF,BHKF->BHTK", turned_BHTF, key_BHKF, self.compute_dtype)
+        score_BHTK = jnp.where(seen_BTK[:, None], score_BHTK, -jnp.inf)
+        context_BHTF = _mean(score_BHTK, value_BHKF, null_BHT1, null_value_HF, self.compute_dtype)
         context_BTD = jnp.swapaxes(context_BHTF, 1, 2).reshape(rows, times, width)
         return after, dense(width, self.compute_dtype, use_bias=False, name="output")(context_BTD)
 
@@ -132,13 +131,18 @@ def rotation_periods(count: int) -> np.ndarray:
     return divisors[np.abs(np.log(divisors / wanted[:, None])).argmin(axis=1)]
 
 
-def _weights(query_BHTF: Array, key_BHKF: Array, seen_BTK: Array, null_BHT: Array) -> tuple[Array, Array]:
-    """The weight of the null slot, whose score is given, and of each of K events: together they are 1."""
-    score_BHTK = jnp.einsum("BHTF,BHKF->BHTK", query_BHTF, key_BHKF)
-    score_BHTK = jnp.where(seen_BTK[:, None], score_BHTK, -jnp.inf)
-    score_BHTK = jnp.concatenate([null_BHT[..., None], score_BHTK], axis=-1).astype(jnp.float32)
-    weight_BHTK = nn.softmax(score_BHTK / np.sqrt(query_BHTF.shape[-1])).astype(query_BHTF.dtype)
-    return weight_BHTK[..., :1], weight_BHTK[..., 1:]
+def _mean(score_BHTK: Array, value_BHKF: Array, null_BHT1: Array, null_value_HF: Array, dtype: str) -> Array:
+    """(B, H, T, F): means under the softmax over K events and the null slot, whose score is given apart.
+
+    In float32. The sum is divided, not the weights: that spares a pass over T times K numbers.
+    """
+    score_BHTK, null_BHT1 = score_BHTK.astype(jnp.float32), null_BHT1.astype(jnp.float32)
+    # No result depends on what is taken from all scores, and so no gradient does.
+    top_BHT1 = lax.stop_gradient(jnp.maximum(score_BHTK.max(axis=-1, keepdims=True), null_BHT1))
+    weight_BHTK, null_weight_BHT1 = jnp.exp(score_BHTK - top_BHT1), jnp.exp(null_BHT1 - top_BHT1)
+    sum_BHTF = einsum("BHTK,BHKF->BHTF", weight_BHTK, value_BHKF, dtype)
+    sum_BHTF += null_weight_BHT1 * null_value_HF[None, :, None]
+    return sum_BHTF / (weight_BHTK.sum(axis=-1, keepdims=True) + null_weight_BHT1)
 
 
 def _seen_ring(events_B: Array, ahead_T: Array, window: int) -> Array:

@@ -38,3 +38,10 @@ def dense(features: int, dtype: str, **options: Any) -> nn.Dense:
         )
 
     return nn.Dense(features, dot_general=dot_general, **options)
+
+
+def einsum(equation: str, left: Array, right: Array, dtype: str) -> Array:
+    """`jnp.einsum` of two arrays with operands of `dtype`; its result is float32."""
+    if dtype == "float32":
+        return jnp.einsum(equation, left, right)
+    return jnp.einsum(equation, left.astype(dtype), right.astype(dtype), preferred_element_type=jnp.float32)

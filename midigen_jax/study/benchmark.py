@@ -148,6 +148,12 @@ def matmuls(network: Network, rows: int, length: int) -> list[Matmul]:
     if model.attention == "pooled":
         found += [Matmul(1, events, width, 1)]
         found += [Matmul(1, events, width, width)] * model.attention_residual
+    if model.attention == "multihead":
+        heads, size = model.attention_heads, width // model.attention_heads
+        found += [Matmul(1, events, width, 3 * width), Matmul(1, events, width, width)]
+        # Each step meets the ring and its own chunk.
+        seen = model.attention_window + length
+        found += [Matmul(rows * heads, length, size, seen), Matmul(rows * heads, length, seen, size)]
     if model.heads == "chained":
         found += [Matmul(1, events, width, width)]
     return [*found, Matmul(1, events, width, rules.pitch_size), Matmul(1, events, width, rules.duration_size)]
