@@ -139,6 +139,17 @@ def test_a_folder_where_no_step_was_made_can_be_given_other_settings(corpus, tmp
         fit(corpus, TINY, run)
 
 
+def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_know(corpus, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    settings = json.loads((run / "config.json").read_text())
+    del settings["model"]["attention_heads"]
+    (run / "config.json").write_text(json.dumps(settings))
+    assert fit(corpus, TINY, run).step == 12
+    with pytest.raises(InputError, match=r"holds a run with model\.attention_heads = 4, not 2"):
+        fit(corpus, override(TINY, {"model.attention_heads": 2}), run)
+
+
 def test_rows_of_somebody_else_are_not_taken_for_a_run(corpus, tmp_path):
     rows.append(tmp_path / "run" / "rows.jsonl", [rows.make("mine", 1, "1")])
     with pytest.raises(InputError, match=r"holds something else \(rows\.jsonl\)"):

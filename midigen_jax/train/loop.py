@@ -146,11 +146,12 @@ def _left_by_us(run: Path) -> tuple[str, ...]:
 def _check_run(corpus: Corpus, config: Config, run: Path) -> None:
     """Raises InputError where the run in the folder `run` differs from this experiment."""
     remedy = "give another --out"
-    theirs = configs.flatten(read_json(run / "config.json", remedy))
+    # A setting that an older version did not know has its default.
+    there = configs.from_json(Config, read_json(run / "config.json", remedy))
+    theirs = configs.flatten(configs.to_json(there))
     for name, value in configs.flatten(configs.to_json(config)).items():
-        # JSON has no tuples.
-        if theirs.get(name) != (list(value) if isinstance(value, tuple) else value):
-            raise InputError(f"{run}: holds a run with {name} = {theirs.get(name)}, not {value}; {remedy}")
+        if theirs[name] != value:
+            raise InputError(f"{run}: holds a run with {name} = {theirs[name]}, not {value}; {remedy}")
     if read_json(run / "corpus.json", remedy).get("plan") != corpus.manifest["plan"]:
         raise InputError(f"{run}: holds a run on another corpus than {corpus.path}; {remedy}")
 
