@@ -18,7 +18,7 @@ from train_sides.job import Job, Settings, Side, config_of, music_of
 
 CANDIDATES: tuple[Settings, ...] = tuple(
     {"unroll": unroll, "time_major": time_major}
-    for unroll, time_major in itertools.product((1, 4, 8, 16), (True, False))
+    for unroll, time_major in itertools.product((1, 4, 8, 16), (False, True))
 )
 
 
