@@ -152,8 +152,9 @@ def test_rare_chords_share_an_id(pieces):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("keras") is not None, reason="keras is installed here")
-def test_a_side_that_is_not_installed_is_named(capsys, pieces):
-    found, complaint = measured(capsys, "--sides", "keras.jax", "--data", str(pieces))
+def test_a_side_that_is_not_installed_is_named(capsys, tmp_path):
+    (tmp_path / "long.json").write_text(json.dumps([[["C4", 1.0]] * 33]))
+    found, complaint = measured(capsys, "--sides", "keras.jax", "--data", str(tmp_path / "long.json"))
     assert not found
     assert "keras.jax left out: keras is not installed" in complaint
 
@@ -169,6 +170,11 @@ def test_a_side_that_is_not_installed_is_named(capsys, pieces):
 def test_what_cannot_be_run_is_refused(capsys, arguments, complaint):
     assert bench_train.main(["--sides", "keras.jax", *arguments]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_pieces_without_a_window_are_refused(capsys, pieces):
+    assert bench_train.main(["--sides", "keras.jax", "--data", str(pieces)]) == 2
+    assert "no piece of more than 32 events" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shape", ["64", "64x", "0x32", "ax32"])

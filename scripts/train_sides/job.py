@@ -62,9 +62,15 @@ def config_of(job: Job) -> Config:
 
 
 def music_of(job: Job) -> Music:
-    """The pieces of the job's file, or a random one for each row. Raises InputError for another file."""
+    """The pieces of the job's file, or a random one for each row.
+
+    Raises InputError for a file that is none of pieces, or in which no piece has a window and an event more.
+    """
     if job.data:
-        return _read(Path(job.data), job.chords)
+        music = _read(Path(job.data), job.chords)
+        if all(len(piece) <= job.length for piece in music.pieces):
+            raise InputError(f"{job.data}: no piece of more than {job.length} events; give another --data")
+        return music
     rng = np.random.default_rng(0)
     shape = (job.rows, job.length + 1)
     # No edge and no duration 0: what is left is possible in any order.
@@ -79,8 +85,6 @@ def _read(path: Path, most: int) -> Music:
     except (TypeError, ValueError):
         raise InputError(f"{path}: give a JSON list of pieces, each a list of [chord, quarters]") from None
     pieces = [piece for piece in pieces if len(piece) > 1]
-    if not pieces:
-        raise InputError(f"{path}: no piece of two events or more; give another --data")
     events = list(chain.from_iterable(pieces))
     chords = [chord for chord, _ in Counter(chord for chord, _ in events).most_common()]
     common = chords[:most] if most else chords
@@ -90,7 +94,7 @@ def _read(path: Path, most: int) -> Music:
         np.array([(chord_ids[chord], duration_ids[quarters]) for chord, quarters in piece], np.int32)
         for piece in pieces
     )
-    return Music(tokens, 1 + max(chord_ids.values()), 1 + len(duration_ids))
+    return Music(tokens, 1 + max(chord_ids.values(), default=END), 1 + len(duration_ids))
 
 
 def _json(path: Path) -> Any:

@@ -13,10 +13,10 @@ from keras import layers, ops
 from midigen_jax.config import ModelConfig
 from train_sides.job import Job, Music, Settings, Side, config_of, music_of
 
-CANDIDATES: tuple[Settings, ...] = tuple(
-    {"backend": keras.backend.backend(), "jit_compile": jit_compile} for jit_compile in (True, False)
-)
-
+_BACKEND = keras.backend.backend()
+# JAX without it would run one operation after another, five times slower or more.
+_JIT = (True, False) if _BACKEND == "tensorflow" else (True,)
+CANDIDATES: tuple[Settings, ...] = tuple({"backend": _BACKEND, "jit_compile": jit} for jit in _JIT)
 
 _BATCHES = 16  # for each `fit`: enough that what it does before the first of them hardly counts
 
@@ -52,7 +52,7 @@ def build(job: Job, settings: Settings) -> Side:
 
 def _limit_threads(threads: int) -> None:
     """TensorFlow's two pools; JAX goes by the cores that the process may use."""
-    if keras.backend.backend() == "tensorflow":
+    if _BACKEND == "tensorflow":
         import tensorflow
 
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
