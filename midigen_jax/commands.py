@@ -30,8 +30,7 @@ from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated
 from midigen_jax.sample.generate import generate as generate_music
-from midigen_jax.study.benchmark import bench_train as measure_training
-from midigen_jax.study.benchmark import rows_of as rows_of_training
+from midigen_jax.study import benchmark
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 
@@ -117,8 +116,8 @@ def bench_train(corpus: str | None, out: str | None, profile: str | None, config
     if profile is not None:
         check_folder(Path(profile))
     music = None if corpus is None else load_corpus(Path(corpus))
-    measured = measure_training(config, music, profile=None if profile is None else Path(profile))
-    found = rows_of_training(measured, config, command=shlex.join(["midigen", *sys.argv[1:]]))
+    measured = benchmark.bench_train(config, music, profile=None if profile is None else Path(profile))
+    found = benchmark.rows_of(measured, config, command=shlex.join(["midigen", *sys.argv[1:]]))
     for row in found:
         _say(
             f"{row['name']:26} {row['value']:>12,.6g} {row['unit']}  ({row['min']:,.6g} to {row['max']:,.6g})"

@@ -7,31 +7,26 @@ row of its own; every figure is the median of warm, blocked calls. No rival is m
 """
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from bench_prepare import write_music
 from midigen_jax import rows
 from midigen_jax.config import ModelConfig, PrepareConfig, preset
-from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
-from midigen_jax.music.notes import make_notes
-from midigen_jax.music.write import write_midi
+from midigen_jax.model.network import init_params
+from midigen_jax.music.tokens import END
 from midigen_jax.sample.decode import Prompt, Temperature, decode
+from midigen_jax.study.benchmark import bench_train, rows_of
 from midigen_jax.train.checkpoint import make_network
-from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import init_state, make_train_steps
-
-_COMMAND = "python scripts/bench_pipeline.py"
+from midigen_jax.train.devices import split_cpu
 
 
 def main() -> int:
@@ -45,31 +40,16 @@ def main() -> int:
     split_cpu()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        _write_music(home / "music", files=40)
+        write_music(home / "music", 40, np.random.default_rng(0))
         bench_prepare(home, runs=3 if quick else 9)
         corpus = load_corpus(home / "corpus-0")
         config = preset("default")
         network = make_network(config, corpus.tokenizer)
-        optimizer = make_optimizer(config.train, 100)
-        state = init_state(network, optimizer, 0)
-        crops = make_crops(corpus, "train", config.batch)
+        params = init_params(network, jax.random.key(0))
         for batch_size in (1, 64):
-            bench_decode(network, state.params, batch_size, runs)
-        mesh = data_mesh(config.batch.rows)
-        train_steps = make_train_steps(network, optimizer, config, True, mesh)
-        state, crops = jax.device_put((state, crops), everywhere(mesh))
-
-        def step() -> None:
-            nonlocal state
-            state, metrics = train_steps(state, crops, 1)
-            jax.block_until_ready(metrics)
-
-        compile_seconds = _seconds(step)
-        times = [_seconds(step) for _ in range(runs)]
-        events = config.batch.rows * config.batch.length
-        settings = {"batch": config.batch.rows, "length": config.batch.length} | _sizes(config.model)
-        _print("train.events_per_s", [events / seconds for seconds in times], "events/s", settings)
-        _print("train.compile_seconds", [compile_seconds], "s", settings)
+            bench_decode(network, params, batch_size, runs)
+        for row in rows_of(bench_train(config, corpus), config, command=_command()):
+            print(rows.line(row), flush=True)
     return 0
 
 
@@ -87,7 +67,7 @@ def bench_prepare(home: Path, runs: int) -> None:
 
 
 def bench_decode(network: Any, params: dict, batch_size: int, runs: int, events: int = 256) -> None:
-    """Events written from an empty prompt by fresh weights, which hardly ever end a piece."""
+    """Events written from an empty prompt; no row may end, so that all have the same work."""
     nothing = np.zeros((batch_size, 1), np.int32)
     arguments = (
         params,
@@ -96,7 +76,7 @@ def bench_decode(network: Any, params: dict, batch_size: int, runs: int, events:
         Temperature(np.ones(batch_size, np.float32), np.ones(batch_size, np.float32)),  # type: ignore[arg-type]
     )
     start = time.perf_counter()
-    compiled = decode.lower(network, *arguments, events=events, forbidden=()).compile()
+    compiled = decode.lower(network, *arguments, events=events, forbidden=(END,)).compile()
     settings = {"batch": batch_size, "events": events} | _sizes(network.config)
     _print("decode.compile_seconds", [time.perf_counter() - start], "s", settings)
     rates = []
@@ -107,33 +87,17 @@ def bench_decode(network: Any, params: dict, batch_size: int, runs: int, events:
     _print("decode.events_per_s", rates[1:], "events/s", settings)
 
 
-def _write_music(folder: Path, files: int) -> None:
-    """Four random voices of 400 notes a file."""
-    rng = np.random.default_rng(0)
-    for number in range(files):
-        onset, pitch, track = (
-            np.array(column)
-            for column in zip(*itertools.product(range(0, 2400, 6), range(48, 84, 9), [0]), strict=True)
-        )
-        notes = make_notes(
-            onset, rng.integers(1, 4, len(onset)) * 3, pitch + rng.integers(-4, 5, len(onset)), track
-        )
-        write_midi(notes, folder / f"{number}.mid")
-
-
 def _sizes(model: ModelConfig) -> dict[str, Any]:
     """What the speed of a model depends on most."""
     return {name: getattr(model, name) for name in ("width", "layers", "attention", "heads")}
 
 
-def _seconds(call: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def _command() -> str:
+    return " ".join(["python scripts/bench_pipeline.py", *sys.argv[1:]])
 
 
 def _print(name: str, values: list[float], unit: str, config: dict) -> None:
-    row = rows.of_runs(name, values, unit, config=config, command=" ".join([_COMMAND, *sys.argv[1:]]))
+    row = rows.of_runs(name, values, unit, config=config, command=_command())
     print(rows.line(row), flush=True)
 
 

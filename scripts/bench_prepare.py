@@ -129,7 +129,7 @@ def _music21(source: Source) -> None:
 
 def _warm_up(folder: Path, rng: np.random.Generator) -> None:
     """Imports and first calls are paid for before anything is timed."""
-    _write_music(folder, 1, rng)
+    write_music(folder, 1, rng)
     for side in (_ours, _music21):
         side(Source("warm", folder / "0.mid"))
 
@@ -195,7 +195,7 @@ def _with_workers(home: Path, files: int, rounds: int, rng: np.random.Generator)
     """
     sizes = (files // 4, files)
     for size in sizes:
-        _write_music(home / str(size), size, rng)
+        write_music(home / str(size), size, rng)
     times: dict[tuple[int, int], list[float]] = defaultdict(list)
     for number, size, workers in itertools.product(range(rounds), sizes, (1, 2)):
         start = time.perf_counter()
@@ -211,7 +211,7 @@ def _with_workers(home: Path, files: int, rounds: int, rng: np.random.Generator)
     yield Measured("prepare.start_seconds.2workers", [median[files, 2] - files * each[2]], "s", config)
 
 
-def _write_music(folder: Path, files: int, rng: np.random.Generator) -> None:
+def write_music(folder: Path, files: int, rng: np.random.Generator) -> None:
     """Four random voices of 400 notes a file: the size of a piano piece."""
     grid = itertools.product(range(0, 2400, 6), range(48, 84, 9))
     onset, pitch = np.array(list(grid)).T

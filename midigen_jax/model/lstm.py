@@ -70,19 +70,18 @@ def _recurrence(
     projected_TBG: Array | None,
     mask_TB: Array,
 ) -> tuple[Array, Array]:
-    states, _ = _forward(dot, weights, carry, inputs_TBI, projected_TBG, mask_TB)
-    return states
+    return _recurrence_forward(dot, weights, carry, inputs_TBI, projected_TBG, mask_TB)[0]
 
 
-def _forward(
+def _recurrence_forward(
     dot: Product,
     weights: LSTMWeights,
     carry: LSTMCarry,
     inputs_TBI: Array,
     projected_TBG: Array | None,
     mask_TB: Array,
-) -> tuple[tuple[Array, Array], Array]:
-    """States (hidden, cell) at every time, and the activated gates."""
+) -> tuple[tuple[Array, Array], tuple]:
+    """States (hidden, cell) at every time, and what the backward pass needs of them and of the gates."""
     times, rows, width = inputs_TBI.shape
     product_NG = dot(inputs_TBI.reshape(times * rows, width), weights.input_IG) + weights.bias_G[None]
     sum_TBG = product_NG.reshape(times, rows, -1)
@@ -99,7 +98,8 @@ def _forward(
         return LSTMCarry(hidden_BD, cell_BD), (hidden_BD, cell_BD, gates_BG)
 
     _, (hidden_TBD, cell_TBD, gates_TBG) = lax.scan(step, carry, (sum_TBG, mask_TB))
-    return (hidden_TBD, cell_TBD), gates_TBG
+    residuals = (weights, carry, inputs_TBI, projected_TBG, mask_TB, hidden_TBD, cell_TBD, gates_TBG)
+    return (hidden_TBD, cell_TBD), residuals
 
 
 def _activate(sum_BG: Array) -> Array:
@@ -111,18 +111,6 @@ def _activate(sum_BG: Array) -> Array:
     half_G = jnp.full(4 * width, 0.5, sum_BG.dtype).at[2 * width : 3 * width].set(1)
     gates_BG = jnp.tanh(sum_BG * half_G[None]) * half_G[None] + (1 - half_G)[None]
     return lax.optimization_barrier(gates_BG)
-
-
-def _recurrence_forward(
-    dot: Product,
-    weights: LSTMWeights,
-    carry: LSTMCarry,
-    inputs_TBI: Array,
-    projected_TBG: Array | None,
-    mask_TB: Array,
-) -> tuple[tuple[Array, Array], tuple]:
-    states, gates_TBG = _forward(dot, weights, carry, inputs_TBI, projected_TBG, mask_TB)
-    return states, (weights, carry, inputs_TBI, projected_TBG, mask_TB, *states, gates_TBG)
 
 
 def _recurrence_backward(dot: Product, residuals: tuple, cotangents: tuple[Array, Array]) -> tuple:

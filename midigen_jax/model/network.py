@@ -66,9 +66,9 @@ class Network(nn.Module):
         config, rules = self.config, self.grammar
         self.embed_pitch = nn.Embed(rules.pitch_size, config.pitch_embedding)
         self.embed_duration = nn.Embed(rules.duration_size, config.duration_embedding)
-        dtype = config.compute_dtype
-        widths = [config.pitch_embedding + config.duration_embedding, *[config.width] * config.layers]
-        self.layers = [LSTM(inputs, config.width, dtype, backend_of(config)) for inputs in widths[:-1]]
+        dtype, backend = config.compute_dtype, backend_of(config)
+        inputs = [config.pitch_embedding + config.duration_embedding, *[config.width] * (config.layers - 1)]
+        self.layers = [LSTM(width, config.width, dtype, backend) for width in inputs]
         if config.attention == "pooled":
             self.attention: Any = PooledAttention(config.attention_window, dtype)
             if config.attention_residual:
@@ -105,17 +105,18 @@ class Network(nn.Module):
 
         `tables` save the first layer its product; they cannot hold what dropout would do to embeddings.
         """
-        layers = []
-        for number, (layer, memory) in enumerate(zip(self.layers, carry.layers, strict=True)):
-            if number == 0 and tables is not None:
-                projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[duration_BT]
-                memory, hidden_BTD = layer.from_projected(memory, projected_BTG, mask_BT)
-            else:
-                if number == 0:
-                    embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT)]
-                    hidden_BTD = jnp.concatenate(embedded, axis=-1)
-                hidden_BTD = self._drop(hidden_BTD, dropout_key_B, number)
-                memory, hidden_BTD = layer(memory, hidden_BTD, mask_BT)
+        first, *others = zip(self.layers, carry.layers, strict=True)
+        layer, memory = first
+        if tables is not None:
+            projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[duration_BT]
+            memory, hidden_BTD = layer.from_projected(memory, projected_BTG, mask_BT)
+        else:
+            embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT)]
+            embedded_BTI = self._drop(jnp.concatenate(embedded, axis=-1), dropout_key_B, 0)
+            memory, hidden_BTD = layer(memory, embedded_BTI, mask_BT)
+        layers = [memory]
+        for place, (layer, memory) in enumerate(others, start=1):
+            memory, hidden_BTD = layer(memory, self._drop(hidden_BTD, dropout_key_B, place), mask_BT)
             layers.append(memory)
         hidden_BTD = self._drop(hidden_BTD, dropout_key_B, self.config.layers)
         attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, duration_BT, mask_BT)
@@ -137,7 +138,7 @@ class Network(nn.Module):
         return carry, hidden_BTD + context_BTD if config.attention_residual else context_BTD
 
     def looks_up(self, events: int, drops: bool) -> bool:
-        """Whether `nats` of so many events looks up the first layer's projection, or multiplies."""
+        """Whether to look up the first layer's projection of so many events, or to multiply."""
         config, rules = self.config, self.grammar
         ids = rules.pitch_size * config.pitch_embedding + rules.duration_size * config.duration_embedding
         cheaper = ids < events * (config.pitch_embedding + config.duration_embedding)

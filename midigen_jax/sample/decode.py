@@ -86,7 +86,8 @@ def decode(
         )
         return _Loop(loop.step + 1, carry, trunk, loop.done_B | (pitch_B == END), decoded)
 
-    tables = model.tables()
+    # Decided by the budget alone: a row must come out as it does without the others.
+    tables = model.tables() if network.looks_up(events, drops=False) else None
     carry, trunk = _prefill(model, prompt, tables)
     nothing_BN = jnp.zeros((rows, events), jnp.int32)
     start = _Loop(
@@ -100,7 +101,7 @@ def decode(
     return end.decoded
 
 
-def _prefill(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]:
+def _prefill(model: Network, prompt: Prompt, tables: Tables | None) -> tuple[Carry, Trunk]:
     """Read the prompts; the trunk (T = 1) is that after each row's last visible event."""
     carry, trunk = model(model.initial_carry(prompt.mask_BT.shape[0]), *prompt, tables=tables)
     last_B11 = prompt.mask_BT.sum(axis=1)[:, None, None] - 1

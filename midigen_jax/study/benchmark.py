@@ -67,7 +67,7 @@ def bench_train(
 
     train(1)
     count = int(np.clip(seconds / _seconds(partial(train, 1)), 1, config.train.steps_per_call))
-    multiply, operations = _product(mesh)
+    multiply, operations = peak_product(mesh)
     multiply()
     rates, peaks = [], []
     with Progress("timing", _ROUNDS, "rounds") as progress:
@@ -179,7 +179,7 @@ def _subject(config: Config, corpus: Corpus | None) -> tuple[Network, Crops]:
     return Network(config.model, grammar("note", notes.pitch_size, notes.duration_size)), crops
 
 
-def _product(mesh: jax.sharding.Mesh) -> tuple[Callable[[], None], float]:
+def peak_product(mesh: jax.sharding.Mesh) -> tuple[Callable[[], None], float]:
     """A large float32 product on every device at once, and its floating-point operations."""
     left = jnp.ones((_PEAK_SIZE * mesh.size, _PEAK_SIZE), jnp.float32)
     by_rows = PartitionSpec(DATA)
