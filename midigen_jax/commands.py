@@ -242,10 +242,10 @@ def _write_music(folder: Path, music: Generated, config: SampleConfig, origin: s
         for number, notes in enumerate(music.pieces, start=1):
             place = folder / f"{number}.mid"
             text = (f"midigen-jax: {origin}, seed {config.seed}, piece {number}",)
-            write_midi(notes, place, music.tempo, config.program, meter=music.meter, text=text)
+            write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
             draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
             if len(notes):
-                write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, config.program))
+                write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, music.program))
             progress.advance()
 
 

@@ -172,27 +172,74 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How music is drawn from a model."""
+    """How music is drawn from a model. Several values of a setting are a sweep: pieces take turns."""
 
     count: int = _option(4, "pieces to write")
-    temperature: float = _option(1.0, "0: the likeliest event always; 1: as learned; above: wilder")
-    duration_temperature: float | None = _option(None, "temperature of durations; none: the same")
-    events: int = _option(1024, "longest piece, in events")
+    temperature: tuple[float, ...] = _option((1.0,), "0: the likeliest always; 1: as learned; above: wilder")
+    top_k: tuple[int, ...] = _option((0,), "draw from the K likeliest pitch ids; 0: from all")
+    top_p: tuple[float, ...] = _option((1.0,), "draw from the fewest ids that hold this much probability")
+    min_p: tuple[float, ...] = _option((0.0,), "least probability, as a share of the likeliest id's")
+    repetition_penalty: tuple[float, ...] = _option((1.0,), "above 1: pitch ids that were there are rarer")
+    duration_temperature: tuple[float, ...] | None = _option(None, "that of durations; none: the same")
+    duration_top_k: tuple[int, ...] | None = _option(None, "that of durations; none: the same")
+    duration_top_p: tuple[float, ...] | None = _option(None, "that of durations; none: the same")
+    duration_min_p: tuple[float, ...] | None = _option(None, "that of durations; none: the same")
+    duration_repetition_penalty: tuple[float, ...] = _option((1.0,), "above 1: other durations are likelier")
+    events: int = _option(1024, "longest piece, in events after the prompt")
+    bars: int | None = _option(None, "longest piece, in bars after the prompt")
+    seconds: float | None = _option(None, "longest piece, in seconds of music after the prompt")
+    key: str | None = _option(None, "write in the scale of this key: C, F#, 'A minor' …; none: any pitch")
+    lowest: int = _option(0, "lowest MIDI pitch, 0 to 127; 60 is middle C")
+    highest: int = _option(127, "highest MIDI pitch, 0 to 127")
+    largest_chord: int | None = _option(None, "most pitches at once")
+    most_repeats: int | None = _option(None, "how often the same chord may follow itself")
+    meter: str | None = _option(None, "no note over a bar line, and pieces end on one: 4/4, 3/4 …")
+    keep_prompt: bool = _option(True, "begin with the prompt, or with what follows it")
     tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")
-    program: int = _option(0, "General MIDI program, 0 to 127; 0 is the piano, 19 the church organ")
+    program: int | None = _option(None, "General MIDI program, 0 to 127; none: the prompt's, or 0, the piano")
+    dtype: Literal["float32", "bfloat16"] | None = _option(None, "of products; none: as in training")
     seed: int = _option(0, "the same seed writes the same music on the same device")
 
     def __post_init__(self) -> None:
         _require(1 <= self.count <= 10_000, "sample.count", self.count, "1 to 10,000 pieces")
-        for name in ("temperature", "duration_temperature"):
-            value = getattr(self, name)
-            ok = value is None or 0 <= value <= 100
-            _require(ok, f"sample.{name}", value, "0 (greedy) to 100; 0.5 to 1.5 is usual")
+        ranges = {
+            "temperature": (lambda value: 0 <= value <= 100, "0 (greedy) to 100; 0.5 to 1.5 is usual"),
+            "top_k": (lambda value: 0 <= value <= _MOST, "1 or more; 0: all"),
+            "top_p": (lambda value: 0 < value <= 1, "above 0, up to 1; 0.9 to 0.99 is usual"),
+            "min_p": (lambda value: 0 <= value <= 1, "0 to 1; 0.02 to 0.1 is usual"),
+            "repetition_penalty": (lambda value: 0.01 <= value <= 100, "0.01 to 100; 1: none"),
+        }
+        for name, (fits, remedy) in ranges.items():
+            for field_name in (name, f"duration_{name}"):
+                values = getattr(self, field_name)
+                fine = values is None or (isinstance(values, tuple) and values and all(map(fits, values)))
+                _require(bool(fine), f"sample.{field_name}", values, remedy)
         _require(1 <= self.events <= 1_000_000, "sample.events", self.events, "1 to 1,000,000")
+        _require(self.bars is None or 1 <= self.bars <= 100_000, "sample.bars", self.bars, "1 to 100,000")
+        length_fits = self.seconds is None or 0 < self.seconds <= 86_400
+        _require(length_fits, "sample.seconds", self.seconds, "above 0, up to 86,400")
+        only_one = self.bars is None or self.seconds is None
+        _require(only_one, "sample.seconds", self.seconds, "give bars or seconds, not both")
+        in_order = 0 <= self.lowest < self.highest <= 127
+        _require(in_order, "sample.lowest", self.lowest, "0 up to highest, which is 127 at most")
+        for name in ("largest_chord", "most_repeats"):
+            count = getattr(self, name)
+            _require(count is None or 1 <= count <= _MOST, f"sample.{name}", count, "1 or more")
+        if self.meter is not None:
+            parse_meter(self.meter)
         tempo_fits = self.tempo is None or 4 <= self.tempo <= 1000
         _require(tempo_fits, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
-        _require(0 <= self.program <= 127, "sample.program", self.program, "0 to 127")
+        _require(self.program is None or 0 <= self.program <= 127, "sample.program", self.program, "0 to 127")
         _require_seed("sample.seed", self.seed)
+
+
+def parse_meter(text: str) -> tuple[int, int]:
+    """`3/4` as (3, 4). Raises InputError for anything else than beats over a power of two up to 16."""
+    match = re.fullmatch(r"(\d{1,2})/(1|2|4|8|16)", text.strip())
+    beats = int(match[1]) if match else 0
+    if match is None or not 1 <= beats <= 64:
+        raise InputError(f"meter {text!r}: give beats and their note value, such as 4/4 or 6/8")
+    return beats, int(match[2])
 
 
 @dataclass(frozen=True)
@@ -299,6 +346,7 @@ def _read(name: str, value: object, kind: Any) -> Any:
         return value
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else value
+        parts = [parts] if isinstance(parts, int | float) else parts
         if not isinstance(parts, list | tuple):
             raise InputError(f"{name} = {value!r}: give numbers with commas between them")
         return tuple(_read(name, part, typing.get_args(kind)[0]) for part in parts)

@@ -1,4 +1,4 @@
-"""The decode loop: rows on their own, draws as the distribution says, music that the grammar allows."""
+"""The decode loop: rows on their own, however they are divided into calls; music that the grammar allows."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,14 @@ import pytest
 
 from midigen_jax.config import ModelConfig
 from midigen_jax.model.grammar import NoteGrammar
-from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
+from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import END, START, NoteTokenizer
-from midigen_jax.sample.decode import Prompt, Temperature, decode, sample
+from midigen_jax.sample.constraints import constraints
+from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
+from midigen_jax.sample.filters import Controls
 
 EVENTS = 24
+PLAIN, ALL = How(), How(filters=True, repetition=True)
 
 
 # Windows that are shorter than what is written: rings go round, sums let go.
@@ -33,38 +36,101 @@ def model(request):
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 
 
-def run(model, keys, temperatures, events=EVENTS):
-    network, params = model
-    nothing = jnp.zeros((len(keys), 1), jnp.int32)
-    prompt = Prompt(nothing + START, nothing, jnp.ones((len(keys), 1), bool))
+def settings_of(keys, temperatures, ticks=2**30, rules=None, **values):
+    rows = len(keys)
     heat = jnp.array(temperatures, jnp.float32)
-    return jax.device_get(decode(network, params, keys, prompt, Temperature(heat, heat), events=events))
+    defaults = {"top_k": jnp.int32(0), "top_p": 1.0, "min_p": 0.0, "repetition": 1.0} | values
+    others = [jnp.broadcast_to(jnp.asarray(value), rows) for value in defaults.values()]
+    controls = Controls(heat, *others)
+    return Settings(keys, controls, controls, jnp.full(rows, ticks, jnp.int32), rules)
 
 
-def test_a_row_depends_on_its_own_key_and_temperature_alone(model):
-    keys = jax.random.split(jax.random.key(0), 4)
-    together = run(model, keys, [0.0, 0.5, 1.0, 2.0])
-    for row, temperature in enumerate([0.0, 0.5, 1.0, 2.0]):
-        alone = run(model, keys[row : row + 1], [temperature])
-        length = alone.length_B[0]
-        assert together.length_B[row] == length
-        np.testing.assert_array_equal(together.pitch_BN[row, :length], alone.pitch_BN[0, :length])
-        np.testing.assert_array_equal(together.duration_BN[row, :length], alone.duration_BN[0, :length])
+def beginning(rows):
+    nothing = jnp.zeros((rows, 1), jnp.int32)
+    return Prompt(nothing + START, nothing, jnp.ones((rows, 1), bool))
 
 
-def test_a_projection_that_is_looked_up_writes_what_a_multiplied_one_does(model):
-    """A budget above the number of ids pays for the tables; its first events are those of a smaller one."""
-    network, _ = model
-    budget = 10 * EVENTS
-    assert network.looks_up(budget, drops=False)
-    assert not network.looks_up(EVENTS, drops=False)
-    # The two round differently: a draw within 1e-7 of a boundary may fall on its other side. None does here.
-    keys = jax.random.split(jax.random.key(7), 4)
-    multiplied, looked_up = (run(model, keys, [1.0] * 4, events) for events in (EVENTS, budget))
-    for row, length in enumerate(multiplied.length_B):
-        assert length == min(looked_up.length_B[row], EVENTS)
-        for short, long in zip(multiplied[:2], looked_up[:2], strict=True):
-            np.testing.assert_array_equal(short[row, :length], long[row, :length])
+def run(model, keys, temperatures, events=EVENTS, how=PLAIN, **values):
+    network, params = model
+    settings = settings_of(keys, temperatures, **values)
+    return jax.device_get(decode(network, params, beginning(len(keys)), settings, events=events, how=how)[1])
+
+
+def same(some, others, rows):
+    """Are these rows of the one the rows 0, 1 … of the other?"""
+    for row, other in enumerate(rows):
+        length = some.length_B[other]
+        assert others.length_B[row] == length
+        for left, right in zip(some[:2], others[:2], strict=True):
+            np.testing.assert_array_equal(left[other, :length], right[row, :length])
+
+
+@pytest.mark.parametrize("how", [PLAIN, ALL], ids=["plain", "filtered"])
+def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
+    keys, heat = jax.random.split(jax.random.key(0), 4), [0.0, 0.5, 1.0, 2.0]
+    values = {
+        "top_k": [3, 0, 9, 0],
+        "top_p": [1.0, 0.7, 1.0, 0.9],
+        "min_p": [0.0] * 4,
+        "repetition": [1.5] * 4,
+    }
+    sweeps = {
+        name: np.array(value, np.int32 if name == "top_k" else np.float32) for name, value in values.items()
+    }
+    together = run(model, keys, heat, how=how, **sweeps)
+    for row in range(4):
+        own = {name: value[row : row + 1] for name, value in sweeps.items()}
+        same(together, run(model, keys[row : row + 1], heat[row : row + 1], how=how, **own), [row])
+
+
+@pytest.mark.parametrize("ruled", [False, True], ids=["free", "ruled"])
+@pytest.mark.parametrize("parts", [[1, 23], [7, 7, 10]], ids=str)
+def test_calls_together_write_what_one_writes(model, parts, ruled):
+    network, params = model
+    keys, heat = jax.random.split(jax.random.key(2), 3), [0.7, 1.0, 1.3]
+    rules = constraints(
+        NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6, start_B=jnp.zeros(3)
+    )
+    settings = settings_of(keys, heat, ticks=30, rules=rules if ruled else None, repetition=1.3)
+    whole = decode(network, params, beginning(3), settings, events=EVENTS, how=ALL)[1]
+    state, first = decode(network, params, beginning(3), settings, events=parts[0], how=ALL)
+    pieces = [first]
+    for events in parts[1:]:
+        state, decoded = resume(network, params, state, settings, events=events, how=ALL)
+        pieces.append(decoded)
+    for row in range(3):
+        joined = [
+            np.concatenate(
+                [part[row, : piece.length_B[row]] for part, piece in zip(column, pieces, strict=True)]
+            )
+            for column in zip(*(piece[:2] for piece in pieces), strict=True)
+        ]
+        length = whole.length_B[row]
+        np.testing.assert_array_equal(joined[0], whole.pitch_BN[row, :length])
+        np.testing.assert_array_equal(joined[1], whole.duration_BN[row, :length])
+
+
+def test_a_row_ends_when_its_ticks_are_written(model):
+    decoded = run(model, jax.random.split(jax.random.key(3), 4), [1.0] * 4, ticks=10, events=200)
+    for duration, pitch, length in zip(decoded.duration_BN, decoded.pitch_BN, decoded.length_B, strict=True):
+        ticks = np.cumsum(duration[:length])
+        assert (ticks[:-1] < 10).all()
+        assert ticks[-1] >= 10 or pitch[length - 1] == END
+
+
+def test_sweeping_settings_compiles_nothing_again(model):
+    keys = jax.random.split(jax.random.key(0), 2)
+    run(model, keys, [1.0, 0.5], how=ALL, top_k=np.int32(3))
+    before = decode._cache_size()
+    run(model, keys, [0.0, 2.0], how=ALL, top_k=np.int32(7), top_p=0.5, min_p=0.1, repetition=2.0)
+    assert decode._cache_size() == before
+
+
+def test_no_loop_sorts(model):
+    network, params = model
+    settings = settings_of(jax.random.split(jax.random.key(0), 2), [1.0, 1.0])
+    lowered = decode.lower(network, params, beginning(2), settings, events=4, how=ALL)
+    assert "stablehlo.sort" not in lowered.as_text()
 
 
 def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
@@ -79,8 +145,8 @@ def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
         tokens = jnp.array(prompts, jnp.int32)
         mask = jnp.arange(tokens.shape[1])[None] < jnp.array(lengths)[:, None]
         prompt = Prompt(tokens[..., 0], tokens[..., 1], mask)
-        hot = heat[: len(keys)]
-        return jax.device_get(decode(network, params, keys, prompt, Temperature(hot, hot), events=EVENTS))
+        settings = settings_of(keys, heat[: len(keys)])
+        return jax.device_get(decode(network, params, prompt, settings, events=EVENTS)[1])
 
     together = written([prompts[0], prompts[1] + padding], keys, [8, 2])
     for row, prompt in enumerate(prompts):
@@ -103,30 +169,3 @@ def test_every_draw_is_one_that_the_grammar_allows_however_hot(model):
         assert np.count_nonzero(whole[:, 0] != NoteTokenizer.REST) >= len(slices.pitch)
         assert network.grammar.durations()[tokens[:, 0], tokens[:, 1]].all()
         assert (tokens[:-1, 0] != END).all()
-
-
-def test_temperature_nought_takes_the_likeliest():
-    logits = jnp.array([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
-    for uniform in (0.0, 0.5, 0.999):
-        assert sample(logits, jnp.zeros(2), jnp.full(2, uniform)).tolist() == [1, 0]
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_come_as_often_as_the_distribution_says(temperature):
-    logits = jnp.array([0.3, -1.0, IMPOSSIBLE, 2.0, 0.0])
-    count = 20_000
-    uniform = jax.random.uniform(jax.random.key(3), (count,))
-    draws = sample(jnp.tile(logits, (count, 1)), jnp.full(count, temperature), uniform)
-    expected = np.asarray(jax.nn.softmax(logits / temperature)) * count
-    found = np.bincount(draws, minlength=5)
-    assert found[2] == 0
-    possible = expected > 0
-    chi_squared = ((found - expected)[possible] ** 2 / expected[possible]).sum()
-    # Four possible ids leave three degrees of freedom: 16.3 is exceeded once in a thousand times.
-    assert chi_squared < 16.3
-
-
-def test_an_impossible_id_is_not_drawn_at_the_edges_of_the_uniform():
-    logits = jnp.array([[IMPOSSIBLE, 0.0, IMPOSSIBLE]])
-    for uniform in (0.0, np.nextafter(np.float32(1), np.float32(0))):
-        assert sample(logits, jnp.ones(1), jnp.full(1, uniform)).tolist() == [1]

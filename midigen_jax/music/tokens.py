@@ -86,6 +86,12 @@ class NoteTokenizer:
         pitches = pitch[sounds] - np.where(attacked, self.ATTACKED, self.HELD)
         return canonical(from_entries(duration[ends], owner[sounds], pitches, attacked), trim)
 
+    def sounding(self, pitch_ids: NDArray[np.int32]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """The pitches of one slice's events, <start> or <end> among them or not; which are attacked."""
+        ids = [id for id in pitch_ids.tolist() if id >= self.ATTACKED]
+        pitches = tuple((id - self.ATTACKED) % 128 for id in ids)
+        return pitches, tuple(id < self.HELD for id in ids)
+
     def symbol(self, pitch_id: int) -> str:
         """A pitch id for people: C4 attacked, (C4) held, rest."""
         if pitch_id in _BRACKETS:
@@ -150,15 +156,25 @@ class ChordTokenizer:
         body = np.stack([ids[origin], duration], axis=1)
         return np.concatenate([[[START, 0]], body, [[END, 0]]]).astype(np.int32)
 
-    def decode(self, tokens: Tokens) -> Slices:
-        """The canonical slices of any ids of this tokenizer, up to the first <end>; all pitches attacked."""
+    def decode(self, tokens: Tokens, trim: bool = True) -> Slices:
+        """The canonical slices of any ids of this tokenizer, up to the first <end>; all pitches attacked.
+
+        Without `trim` rests at the ends stay.
+        """
         pitch, duration = _events(tokens)
         pitch, duration = pitch[duration > 0], duration[duration > 0]
         count = self._table.count[pitch]
         owner = np.repeat(np.arange(len(pitch)), count)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
         entry = self._table.start[pitch][owner] + within
-        return canonical(from_entries(duration, owner, self._table.pitch[entry], self._table.attacked[entry]))
+        pitches, attacked = self._table.pitch[entry], self._table.attacked[entry]
+        return canonical(from_entries(duration, owner, pitches, attacked), trim)
+
+    def sounding(self, pitch_ids: NDArray[np.int32]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """As `NoteTokenizer.sounding`."""
+        symbols = [self.chords[id - self.CHORDS] for id in pitch_ids.tolist() if id >= self.CHORDS]
+        pitches = tuple(pitch for chord in symbols for pitch in chord)
+        return pitches, (True,) * len(pitches)
 
     def unknown_share(self, tokens: Tokens) -> float:
         """The share of events, <start> and <end> apart, whose chord is not in the vocabulary."""

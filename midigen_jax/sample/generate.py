@@ -1,25 +1,39 @@
-"""Checkpoint and prompt in, music out.
+"""Checkpoint and prompt in, music out: whole pieces, or one piece slice by slice while it is written.
 
-The prompt is moved to the place where the corpus was transposed to, continued, and moved back with all that
-was written.
+The prompt is moved to the place where the corpus was transposed to, continued, and what was written is moved
+back. Constraints mean the pitches that are heard, wherever the model writes them.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from midigen_jax.config import SampleConfig
+from midigen_jax.config import SampleConfig, parse_meter
 from midigen_jax.errors import InputError
+from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
-from midigen_jax.music.notes import Notes
-from midigen_jax.music.read import Piece
-from midigen_jax.music.slices import slice_notes, to_notes
-from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokenizer, Tokens
-from midigen_jax.sample.decode import Prompt, Temperature, decode
-from midigen_jax.train.checkpoint import Experiment, Restored
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
+from midigen_jax.music.piece import Piece
+from midigen_jax.music.slices import Slices, slice_notes, to_notes
+from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens
+from midigen_jax.progress import Progress
+from midigen_jax.sample.constraints import NEVER, Constraints, constraints
+from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume
+from midigen_jax.sample.filters import Controls
+from midigen_jax.train.checkpoint import Restored
+
+_ROWS = 1024  # at once; more pieces are written in turns
+_EVENTS = 1024  # a call; a longer piece takes several
+_STREAMED = 16  # events a call while streaming: a few slices
+_MAJOR = (0, 2, 4, 5, 7, 9, 11)
+_MINOR = (0, 2, 3, 5, 7, 8, 9, 10, 11)  # the sixth and the seventh, natural and raised
 
 
 class Generated(NamedTuple):
@@ -31,53 +45,228 @@ class Generated(NamedTuple):
     seconds: float
     compile_seconds: float
     tempo: float  # quarters a minute: the config's, or the prompt's, or that of the training pieces
-    meter: tuple[int, int]  # the prompt's, or that of the training pieces
+    meter: tuple[int, int]  # the config's, or the prompt's, or that of the training pieces
+    program: int  # General MIDI: the config's, or the prompt's, or 0
+
+
+class Sounding(NamedTuple):
+    """A slice of a piece that is being written: what sounds, and for how long."""
+
+    ticks: int
+    pitches: tuple[int, ...]  # ascending; none: a rest
+    attacked: tuple[bool, ...]  # does the pitch begin here, or sound on?
+
+
+_Programs = dict[tuple[Any, int], Any]  # compiled: by function and events
+
+
+class _Task(NamedTuple):
+    """What is to be written, in terms of the decode loop."""
+
+    network: Network
+    params: dict
+    prompt: Tokens
+    shift: int  # semitones from what is heard to what the model reads
+    onset: int  # ticks before the first note of the prompt
+    how: How
+    constraints: Constraints | None
+    ticks: int  # how long a piece may go on
+    tempo: float
+    meter: tuple[int, int]
+    program: int
 
 
 def generate(restored: Restored, config: SampleConfig, prompt: Piece | None = None) -> Generated:
-    """Write `config.count` pieces; with a prompt, each begins with it.
+    """Write `config.count` pieces; with a prompt, each goes on from its end.
 
-    Piece i depends on `config.seed` and i alone. Raises InputError for a prompt that holds a chord which
-    the `chord` vocabulary does not know.
+    Piece i depends on `config` and i alone. Raises InputError for a key that is none, for constraints that
+    leave no pitch, for a prompt without a note, and for one with a chord that the `chord` vocabulary lacks.
     """
-    prompt_tokens, shift = _prompt_tokens(restored.experiment, prompt)
-    tokenizer, count, length = restored.experiment.tokenizer, config.count, len(prompt_tokens)
-    durations = config.temperature if config.duration_temperature is None else config.duration_temperature
-    # What no piece can hold is never drawn: an unknown chord has no pitches.
-    forbidden = (ChordTokenizer.UNKNOWN,) if isinstance(tokenizer, ChordTokenizer) else ()
-    arguments = (
-        restored.state.weights,
-        jax.vmap(lambda row: jax.random.fold_in(jax.random.key(config.seed), row))(jnp.arange(count)),
-        Prompt(
-            jnp.broadcast_to(prompt_tokens[:, 0], (count, length)),
-            jnp.broadcast_to(prompt_tokens[:, 1], (count, length)),
-            jnp.ones((count, length), bool),
-        ),
-        Temperature(jnp.full(count, config.temperature), jnp.full(count, durations)),
-    )
-    start = time.perf_counter()
-    lowered = decode.lower(restored.network, *arguments, events=config.events, forbidden=forbidden)
-    compiled = lowered.compile()
-    compile_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    decoded = jax.device_get(compiled(*arguments))
-    seconds = time.perf_counter() - start
-    pieces, ended = [], 0
-    for pitch, duration, events in zip(*decoded, strict=True):
-        written = np.stack([pitch[:events], duration[:events]], axis=1)
-        ended += int(written[-1, 0] == END)
-        pieces.append(_music(tokenizer, np.concatenate([prompt_tokens, written]), shift))
-    origin = prompt or restored.experiment
+    task = _plan(restored, config, prompt)
+    rows = min(config.count, _ROWS)
+    compile_seconds, seconds, written = 0.0, 0.0, list[Tokens]()
+    programs: _Programs = {}
+    total = -(-config.count // rows) * -(-config.events // _EVENTS)
+    with Progress("writing", total, "calls") as progress:
+        for first in range(0, config.count, rows):
+            # The last turn may have rows to spare: of the same shape it need not be compiled again.
+            numbers = np.arange(first, first + rows) % config.count
+            calls = _calls(task, config, numbers, _EVENTS, programs)
+            parts: list[list[Tokens]] = [[] for _ in range(rows)]
+            for decoded, spent, compiled in calls:
+                seconds, compile_seconds = seconds + spent, compile_seconds + compiled
+                for tokens, pitch, duration, length in zip(parts, *decoded, strict=True):
+                    tokens.append(_events(pitch, duration, length))
+                progress.advance()
+            written += [np.concatenate(tokens) for tokens in parts][: config.count - first]
+    ended = sum(int(tokens[-1, 0] == END) for tokens in written)
+    events = sum(map(len, written))
+    pieces = [_music(restored, task, config, tokens) for tokens in written]
+    return Generated(pieces, events, ended, seconds, compile_seconds, task.tempo, task.meter, task.program)
+
+
+def stream(restored: Restored, config: SampleConfig, prompt: Piece | None = None) -> Iterator[Sounding]:
+    """The slices of one piece as they are written, after the prompt: the music of piece 0 of `generate`.
+
+    Raises InputError as `generate` does, at once and not at the first slice.
+    """
+    task = _plan(restored, config, prompt)
+    return _stream(restored, task, config)
+
+
+def _stream(restored: Restored, task: _Task, config: SampleConfig) -> Iterator[Sounding]:
+    tokenizer, pending = restored.experiment.tokenizer, np.zeros((0, 2), np.int32)
+    left = task.ticks
+    for decoded, *_ in _calls(task, config, np.zeros(1, int), _STREAMED, {}):
+        pending = np.concatenate(
+            [pending, _events(decoded.pitch_BN[0], decoded.duration_BN[0], decoded.length_B[0])]
+        )
+        ends = np.flatnonzero(pending[:, 1])
+        for start, end in zip([0, *(ends[:-1] + 1)], ends + 1, strict=True) if len(ends) else ():
+            ticks = min(int(pending[end - 1, 1]), left)
+            left -= ticks
+            pitches, attacked = tokenizer.sounding(pending[start:end, 0])
+            yield Sounding(ticks, tuple(pitch - task.shift for pitch in pitches), attacked)
+        pending = pending[ends[-1] + 1 :] if len(ends) else pending
+
+
+def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Task:
+    experiment = restored.experiment
+    tokens, shift, onset = np.array([[START, 0]], np.int32), 0, 0
+    if prompt is not None:
+        tokens, shift, onset = _prompt_tokens(restored, prompt)
+    elif config.key is not None and experiment.config.prepare.transpose != "none":
+        home = keys.parse_key(experiment.config.prepare.transpose)
+        shift = keys.shift_to(keys.parse_key(config.key).key, home)
+    origin = prompt or experiment
     tempo = origin.tempo if config.tempo is None else config.tempo
-    events = int(decoded.length_B.sum())
-    return Generated(pieces, events, ended, seconds, compile_seconds, tempo, origin.meter)
+    meter = origin.meter if config.meter is None else parse_meter(config.meter)
+    program = config.program
+    if program is None:
+        program = 0 if prompt is None else prompt.program
+    bar = bar_ticks(meter)
+    ticks = NEVER
+    if config.bars is not None:
+        begun = (onset + int(_ticks(tokens))) % bar
+        ticks = config.bars * bar - begun
+    elif config.seconds is not None:
+        ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
+    network = restored.network
+    if config.dtype is not None:
+        network = Network(replace(network.config, compute_dtype=config.dtype), network.grammar)
+    how = How(
+        filters=any(
+            set(values or ()) - {neutral}
+            for name, neutral in (("top_k", 0), ("top_p", 1.0), ("min_p", 0.0))
+            for values in (getattr(config, name), getattr(config, f"duration_{name}"))
+        ),
+        repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
+    )
+    rules = _constraints(restored, config, shift, bar, onset)
+    return _Task(
+        network, restored.state.weights, tokens, shift, onset, how, rules, ticks, tempo, meter, program
+    )
 
 
-def _prompt_tokens(experiment: Experiment, prompt: Piece | None) -> tuple[Tokens, int]:
-    """The events to begin with, `<start>` among them, and how far they were transposed."""
-    if prompt is None:
-        return np.array([[START, 0]], np.int32), 0
-    settings, tokenizer, shift = experiment.config.prepare, experiment.tokenizer, 0
+def _constraints(
+    restored: Restored, config: SampleConfig, shift: int, bar: int, onset: int
+) -> Constraints | None:
+    tokenizer = restored.experiment.tokenizer
+    asked = (config.key, config.largest_chord, config.most_repeats, config.meter)
+    free = all(value is None for value in asked) and (config.lowest, config.highest) == (0, 127)
+    if free and not isinstance(tokenizer, ChordTokenizer):
+        return None
+    scale = range(12) if config.key is None else scale_of(keys.parse_key(config.key))
+    found = constraints(
+        tokenizer,
+        restored.network.grammar.durations(),
+        scale=[(pitch + shift) % 12 for pitch in scale],
+        lowest=config.lowest + shift,
+        highest=config.highest + shift,
+        chord=NEVER if config.largest_chord is None else config.largest_chord,
+        repeats=NEVER if config.most_repeats is None else config.most_repeats,
+        bar=NEVER if config.meter is None else bar,
+        start_B=np.full(min(config.count, _ROWS), onset, np.int32),
+    )
+    silent = 1 + max(START, END, tokenizer.REST)
+    if not np.asarray(found.pitch_P)[silent:].any():
+        raise InputError(
+            "sample.key, lowest, highest and largest_chord together leave nothing to write; widen one of them"
+        )
+    return found
+
+
+def scale_of(target: keys.Target) -> list[int]:
+    """Pitch classes of a key: the seven of a major one; of a minor one also the raised sixth and seventh."""
+    minor = target.key.mode == "minor"
+    return sorted((target.key.tonic + step) % 12 for step in (_MINOR if minor else _MAJOR))
+
+
+def bar_ticks(meter: tuple[int, int]) -> int:
+    """Ticks in a bar; at least 1, for meters finer than the grid."""
+    return max(1, meter[0] * 4 * TICKS_PER_QUARTER // meter[1])
+
+
+def _calls(
+    task: _Task, config: SampleConfig, number_B: np.ndarray, most: int, programs: _Programs
+) -> Iterator[tuple[Decoded, float, float]]:
+    """Calls of the decode loop until all is written: what each wrote, its seconds, and those of compiling."""
+    rows, length = len(number_B), len(task.prompt)
+    key = jax.random.key(config.seed)
+    rules = task.constraints
+    if rules is not None:
+        rules = rules._replace(start_B=jnp.full(rows, task.onset, jnp.int32))
+    settings = Settings(
+        jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
+        _controls(config, number_B, ""),
+        _controls(config, number_B, "duration_"),
+        jnp.full(rows, task.ticks, jnp.int32),
+        rules,
+    )
+    prompt = Prompt(
+        jnp.broadcast_to(task.prompt[:, 0], (rows, length)),
+        jnp.broadcast_to(task.prompt[:, 1], (rows, length)),
+        jnp.ones((rows, length), bool),
+    )
+    state: State | None = None
+    for first in range(0, config.events, most):
+        events = min(most, config.events - first)
+        begun = time.perf_counter()
+        given = prompt if state is None else state
+        write = decode if state is None else resume
+        if (write, events) not in programs:
+            lowered = write.lower(task.network, task.params, given, settings, events=events, how=task.how)
+            programs[write, events] = lowered.compile()
+        ready = time.perf_counter()
+        state, decoded = programs[write, events](task.params, given, settings)
+        decoded = jax.device_get(decoded)
+        yield decoded, time.perf_counter() - ready, ready - begun
+        if bool(np.all(jax.device_get(state.done_B))):
+            return
+
+
+def _controls(config: SampleConfig, number_B: np.ndarray, prefix: str) -> Controls:
+    """The settings of one head, row by row; several values are taken in turn."""
+
+    def of_rows(name: str, dtype: Any) -> Array:
+        values = getattr(config, prefix + name)
+        values = getattr(config, name) if values is None else values
+        return jnp.asarray(np.array(values, dtype)[number_B % len(values)])
+
+    return Controls(
+        of_rows("temperature", np.float32),
+        of_rows("top_k", np.int32),
+        of_rows("top_p", np.float32),
+        of_rows("min_p", np.float32),
+        of_rows("repetition_penalty", np.float32),
+    )
+
+
+def _prompt_tokens(restored: Restored, prompt: Piece) -> tuple[Tokens, int, int]:
+    """The events to begin with, <start> among them; how far they were transposed; the first one's onset."""
+    settings, tokenizer, shift = restored.experiment.config.prepare, restored.experiment.tokenizer, 0
+    if len(prompt.notes) == 0:
+        raise InputError("the prompt holds no notes; give another one, or none")
     if settings.transpose != "none":
         found = keys.find_key(prompt.notes, settings.profile)
         shift = keys.shift_to(found, keys.parse_key(settings.transpose))
@@ -89,8 +278,35 @@ def _prompt_tokens(experiment: Experiment, prompt: Piece | None) -> tuple[Tokens
             f"the prompt's chord number {position} is not in the model's vocabulary; "
             "give another prompt, or train with --tokenizer note, which knows every chord"
         )
-    return tokens, shift
+    return tokens, shift, int(prompt.notes[:, 0].min())
 
 
-def _music(tokenizer: Tokenizer, tokens: Tokens, shift: int) -> Notes:
-    return keys.transpose(to_notes(tokenizer.decode(tokens)), -shift)
+def _music(restored: Restored, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
+    """What is heard: the prompt and what follows, or that alone, from the tick at which the prompt stops."""
+    tokenizer, prompted = restored.experiment.tokenizer, len(task.prompt) > 1
+    kept = prompted and config.keep_prompt
+    before = task.prompt[:1] if not kept else task.prompt
+    slices = tokenizer.decode(np.concatenate([before, written]), trim=not prompted and config.meter is None)
+    notes = to_notes(_cut(slices, task.ticks + (int(_ticks(before)) if kept else 0)))
+    onset, duration, pitch, track = keys.transpose(notes, -task.shift).T
+    return make_notes(onset + (task.onset if kept else 0), duration, pitch, track)
+
+
+def _cut(slices: Slices, ticks: int) -> Slices:
+    """The slices that begin before `ticks`, the last one as long as there is room."""
+    end = np.cumsum(slices.duration, dtype=np.int64)
+    count = int(np.searchsorted(end, ticks)) + 1
+    if len(slices) < count or ticks >= end[-1]:
+        return slices
+    duration = slices.duration[:count].copy()
+    duration[-1] -= end[count - 1] - ticks
+    entries = slices.start[count]
+    return Slices(duration, slices.start[: count + 1], slices.pitch[:entries], slices.attacked[:entries])
+
+
+def _events(pitch_N: Array, duration_N: Array, length: Array) -> Tokens:
+    return np.stack([pitch_N[: int(length)], duration_N[: int(length)]], axis=1)
+
+
+def _ticks(tokens: Tokens) -> np.integer:
+    return tokens[:, 1].sum()

@@ -1,0 +1,130 @@
+"""What music is asked to keep to, beyond what its tokens allow: key, range, chord size, repeats, bar lines.
+
+In: a carry, the event that was written. Out: the carry after it, and masks of the ids that may come next.
+What is forbidden has probability 0 before an id is drawn. All settings are traced: sweeping them compiles
+nothing again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
+
+from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer, Tokenizer
+from midigen_jax.sample.filters import mix
+
+NEVER = 2**30  # a bound that no count reaches
+_PITCHES = 128
+
+
+class Constraints(NamedTuple):
+    """What may be written, the same for all rows but for where they start; `constraints` makes one."""
+
+    pitch_P: Array  # bool: pitch ids that may be written at all
+    duration_PR: Array  # bool: duration ids that each pitch id may have
+    chord: Array  # int32: most pitches in a slice
+    repeats: Array  # int32: how often a slice may come again at once
+    bar: Array  # int32: ticks in a bar; no slice crosses its line, and pieces end there; `NEVER`: no bars
+    start_B: Array  # int32: how many ticks after a bar line the prompt of each row begins
+
+
+class ConstraintCarry(NamedTuple):
+    """What the constraints need of the past, arrays with a leading B."""
+
+    ticks_B: Array  # int32: time since the last bar line
+    events_B: Array  # int32: events in the slice that is being written
+    slice_B: Array  # uint32: a hash of their pitch ids
+    before_B: Array  # uint32: that of the slice before
+    repeats_B: Array  # int32: how often that one has come again at once
+
+
+def constraints(
+    tokenizer: Tokenizer,
+    durations_PR: NDArray[np.bool_],
+    *,
+    scale: Sequence[int] = range(12),
+    lowest: int = 0,
+    highest: int = _PITCHES - 1,
+    chord: int = NEVER,
+    repeats: int = NEVER,
+    bar: int = NEVER,
+    start_B: ArrayLike,
+) -> Constraints:
+    """Constraints for the ids of `tokenizer`, of which each may have the durations `durations_PR` (bool).
+
+    scale: pitch classes, 0 to 11. lowest, highest: MIDI pitches. chord: most pitches at once. repeats: how
+    often a slice may follow itself. bar: its ticks. start_B: how
+    many of them have gone by where the prompt of each row begins.
+    """
+    pitches = np.arange(_PITCHES)
+    fits_K = np.isin(pitches % 12, list(scale)) & (pitches >= lowest) & (pitches <= highest)
+    allowed_P, durations_PR = np.ones(tokenizer.pitch_size, bool), durations_PR.copy()
+    if isinstance(tokenizer, ChordTokenizer):
+        # What no piece can hold is never drawn: an unknown chord has no pitches.
+        allowed_P[ChordTokenizer.UNKNOWN] = False
+        allowed_P[ChordTokenizer.CHORDS :] = [
+            len(symbol) <= chord and bool(fits_K[list(symbol)].all()) for symbol in tokenizer.chords
+        ]
+    else:
+        allowed_P[NoteTokenizer.ATTACKED :] = np.tile(fits_K, 2)
+        # Duration id 0 promises a higher pitch: there must be one.
+        top = int(np.flatnonzero(fits_K)[-1]) if fits_K.any() else -1
+        durations_PR[NoteTokenizer.ATTACKED :, 0] &= np.tile(pitches < top, 2)
+    return Constraints(
+        jnp.asarray(allowed_P), jnp.asarray(durations_PR), *map(jnp.int32, (chord, repeats, bar, start_B))
+    )
+
+
+def constraint_carry(rules: Constraints) -> ConstraintCarry:
+    """Nothing was written yet."""
+    rows = len(rules.start_B)
+    count_B, hash_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.uint32)
+    return ConstraintCarry(rules.start_B % rules.bar, count_B, hash_B, hash_B, count_B)
+
+
+def follow(
+    rules: Constraints, carry: ConstraintCarry, pitch_B: Array, duration_B: Array, mask_B: Array
+) -> ConstraintCarry:
+    """The carry after an event; where the mask hides it, as it was."""
+    closes_B = (duration_B > 0) | (pitch_B == START) | (pitch_B == END)
+    slice_B = mix(carry.slice_B ^ pitch_B.astype(jnp.uint32))
+    again_B = jnp.where(slice_B == carry.before_B, carry.repeats_B + 1, 0)
+    after = ConstraintCarry(
+        (carry.ticks_B + duration_B) % rules.bar,
+        jnp.where(closes_B, 0, carry.events_B + 1),
+        jnp.where(closes_B, 0, slice_B),
+        jnp.where(closes_B, slice_B, carry.before_B),
+        jnp.where(closes_B, again_B, carry.repeats_B),
+    )
+    return ConstraintCarry(*(jnp.where(mask_B, new, old) for new, old in zip(after, carry, strict=True)))
+
+
+def allowed_pitches(rules: Constraints, carry: ConstraintCarry, grammar_BP: Array) -> Array:
+    """(B, P) bool: of the pitch ids that the grammar allows, those that the constraints allow too.
+
+    A slice may be repeated once more where nothing else is left.
+    """
+    id_1P = jnp.arange(len(rules.pitch_P))[None]
+    within_BP = grammar_BP & rules.pitch_P[None]
+    inside_B1 = (carry.ticks_B > 0)[:, None] & (rules.bar < NEVER)
+    within_BP &= ~((id_1P == END) & inside_B1)
+    # An event with which the slice would be as the one before, its last one or not, is not written.
+    same_BP = mix(carry.slice_B[:, None] ^ id_1P.astype(jnp.uint32)) == carry.before_B[:, None]
+    tired_B1 = (carry.repeats_B >= rules.repeats)[:, None]
+    fresh_BP = within_BP & ~(same_BP & tired_B1)
+    return jnp.where(fresh_BP.any(axis=-1, keepdims=True), fresh_BP, within_BP)
+
+
+def allowed_durations(rules: Constraints, carry: ConstraintCarry, pitch_B: Array) -> Array:
+    """(B, R) bool: the duration ids that an event with this pitch id may have."""
+    allowed_BR = rules.duration_PR[pitch_B]
+    duration_1R = jnp.arange(allowed_BR.shape[1])[None]
+    # <start> and <end> take no time and are in no slice: 0 is all that they have.
+    edge_B1 = ((pitch_B == START) | (pitch_B == END))[:, None]
+    full_B1 = (carry.events_B + 1 >= rules.chord)[:, None]
+    fits_BR = duration_1R <= (rules.bar - carry.ticks_B)[:, None]
+    return allowed_BR & (edge_B1 | (fits_BR & ~(full_B1 & (duration_1R == 0))))
