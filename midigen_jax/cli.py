@@ -9,6 +9,7 @@ import errno
 import io
 import itertools
 import sys
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn
@@ -17,6 +18,7 @@ from midigen_jax import __version__
 from midigen_jax.config import (
     PRESETS,
     Config,
+    SampleConfig,
     nearest,
     options,
     override,
@@ -28,7 +30,7 @@ from midigen_jax.errors import InputError
 # What the machine denies: no fault of the program, and nothing that a traceback would explain.
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
-_METAVARS = {"prepare.tracks": "{all,piano,melody,N}"}
+_METAVARS = {"prepare.tracks": "{all,piano,melody,N}", "sample.meter": "N/N"}
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
 
 
@@ -103,11 +105,12 @@ def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _generate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(Config(), settings).sample
+    changes = {name.removeprefix("sample."): value for name, value in settings.items()}
+    override(SampleConfig(), changes)  # a mistake is told before anything heavy is imported
     _start(cpu_devices=1)
     from midigen_jax import commands
 
-    return commands.generate(given.run, given.out, config, given.prompt, given.checkpoint)
+    return commands.generate(given.run, given.out, changes, given.prompt, given.checkpoint, given.like)
 
 
 def _report(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -249,15 +252,24 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "generate",
-        "RUN --out FOLDER [--prompt FILE] [--SETTING VALUE …]",
+        "RUN --out FOLDER [--prompt FILE] [--SETTING VALUE …] | --like FILE.mid --out FOLDER",
         "write music with a trained model: MIDI, audio and piano rolls",
         "midigen generate runs/wide --out music --count 8 --temperature 0.9",
     )
-    one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
+    one.add_argument("run", nargs="?", metavar="RUN", help="a folder that `midigen train` made")
     one.add_argument("--out", metavar="FOLDER", help="the folder for the music")
-    one.add_argument("--prompt", metavar="FILE", help="a MIDI file to go on from")
+    one.add_argument("--prompt", metavar="FILE", help="music to go on from: any file that prepare reads")
     one.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help="best, latest or a step (default: best)"
+        "--drop-prompt",
+        dest="sample.keep_prompt",
+        action="store_const",
+        const="false",
+        default=argparse.SUPPRESS,
+        help="write only what follows the prompt",
+    )
+    one.add_argument("--checkpoint", metavar="WHICH", help="best, latest or a step (default: best)")
+    one.add_argument(
+        "--like", metavar="FILE.mid", help="make a piece again, with the settings that its file carries"
     )
     _add(one, "settings", Config().sample, "sample.", dotted=False)
 
@@ -323,20 +335,24 @@ def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, 
         default = spell(getattr(config, name))
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
-        group.add_argument(
-            *flags,
-            dest=prefix + name,
-            default=argparse.SUPPRESS,
-            metavar=_METAVARS.get(prefix + name) or _metavar(kind_of_value),
-            help=f"{help} (default: {default})".replace("%", "%%"),
-        )
+        text = f"{help} (default: {default})".replace("%", "%%")
+        common: dict[str, Any] = {"dest": prefix + name, "default": argparse.SUPPRESS, "help": text}
+        if kind_of_value is bool and not dotted:
+            group.add_argument(*flags, action="store_const", const="true", **common)
+        else:
+            metavar = _METAVARS.get(prefix + name) or _metavar(kind_of_value)
+            group.add_argument(*flags, metavar=metavar, **common)
 
 
 def _metavar(kind: Any) -> str:
     """What a flag's value looks like: its choices, N for a whole number, X for any other number."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         return f"{{{','.join(typing.get_args(kind))}}}"
-    return {int: "N", str: "KEY", bool: "{true,false}", tuple[float, ...]: "X,X…"}.get(kind, "X")
+    names: dict[Any, str] = {int: "N", str: "KEY", bool: "{true,false}"}
+    names |= {tuple[float, ...]: "X,X…", tuple[int, ...]: "N,N…"}
+    return names.get(kind, "X")
 
 
 def _limit(text: str) -> int:

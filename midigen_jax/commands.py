@@ -6,8 +6,10 @@ Every function returns the exit code of the process.
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from midigen_jax import config as configs
 from midigen_jax import rows
@@ -28,8 +30,9 @@ from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
-from midigen_jax.sample.generate import Generated
+from midigen_jax.sample.generate import Generated, check_sample
 from midigen_jax.sample.generate import generate as generate_music
+from midigen_jax.sample.recipe import Recipe, read_recipe, relative
 from midigen_jax.study import benchmark
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
@@ -76,26 +79,53 @@ def train(corpus: str, out: str, config: Config) -> int:
     return 0
 
 
-def generate(run: str, out: str, config: SampleConfig, prompt: str | None, checkpoint: str) -> int:
-    """`midigen generate`."""
-    folder = Path(out)
+def generate(
+    run: str | None,
+    out: str,
+    changes: Mapping[str, Any],
+    prompt: str | None,
+    checkpoint: str | None,
+    like: str | None,
+) -> int:
+    """`midigen generate`: `changes` to the settings of `like`, a MIDI file of ours, or to the defaults."""
+    folder, config, recipe = Path(out), SampleConfig(), None
+    if like is not None:
+        recipe, home = read_recipe(Path(like)), Path(like).parent
+        config = recipe.sample
+        run = run or str(home / recipe.run)
+        checkpoint = checkpoint or str(recipe.step)
+        if prompt is None and recipe.prompt is not None:
+            prompt = str(home / recipe.prompt)
+    config = configs.override(config, changes)
+    if run is None:
+        raise InputError("generate: RUN is missing; give the folder of a run, or --like FILE.mid")
+    check_sample(config)
     with open_run(Path(run)) as checkpoints:
-        restored = checkpoints.restore(checkpoint)
+        restored = checkpoints.restore(checkpoint or "best")
     source = None if prompt is None else _find_prompt(prompt)
+    if recipe is not None:
+        _check_recipe(recipe, str(like), restored, source)
     settings = {
         "run": Path(run).name,
         "step": restored.step,
         "checkpoint": restored.digest,
         "prompt": source and [source.name, digest_or_nothing(source)],
         "sample": configs.to_json(config),
-    }
+    } | ({} if recipe is None else {"piece": recipe.piece + 1})
     _check_claim(folder, settings)
     how = restored.experiment.config.prepare
     given = None if source is None else read_piece(source, how.quantizer, how.tracks, how.frame_ticks)
-    music = generate_music(restored, config, given)
+    only = None if recipe is None else recipe.piece
+    if only is not None and only >= config.count:
+        raise InputError(f"sample.count = {config.count}: {like} is piece {only + 1}; leave --count out")
     make_folder(folder)
+    music = generate_music(restored, config, given, only)
     write_json(folder / _CLAIM, settings)
-    _write_music(folder, music, config, f"{Path(run).name}, step {restored.step}")
+    made = Recipe(relative(Path(run), folder), restored.step, restored.digest, only or 0, config)
+    if source is not None:
+        there = relative(Path(str(prompt)), folder)
+        made = replace(made, prompt=there, prompt_digest=digest_or_nothing(source))
+    _write_music(folder, music, made, Path(run).name)
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
         f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
@@ -229,19 +259,28 @@ def _write_samples_of(restored: Restored, run: Path) -> None:
     music = generate_music(restored, config)
     partial = run / "samples" / f"{_step_name(restored.step)}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    _write_music(partial, music, config, f"{run.name}, step {restored.step}")
+    _write_music(partial, music, Recipe("../..", restored.step, restored.digest, 0, config), run.name)
     settings = {"run": run.name, "step": restored.step, "sample": configs.to_json(config)}
     rows.append(partial / "rows.jsonl", _sample_rows(music, settings))
     partial.rename(run / "samples" / _step_name(restored.step))
 
 
-def _write_music(folder: Path, music: Generated, config: SampleConfig, origin: str) -> None:
-    """`1.mid`, `1.mp3`, `1.png`, `2.mid` … A piece without a note has no sound."""
+def _check_recipe(recipe: Recipe, like: str, restored: Restored, source: Source | None) -> None:
+    """Raises InputError if this is not the checkpoint or not the prompt that a file was made with."""
+    if restored.digest != recipe.checkpoint:
+        raise InputError(f"{like}: made with another checkpoint of step {recipe.step}; give its own RUN")
+    if recipe.prompt_digest not in (None, source and digest_or_nothing(source)):
+        raise InputError(f"{like}: made with another prompt; give the same one as --prompt")
+
+
+def _write_music(folder: Path, music: Generated, recipe: Recipe, run: str) -> None:
+    """`1.mid`, `1.mp3`, `1.png`, `2.mid` …, from the recipe's number on. A piece without a note is silent."""
     folder.mkdir(parents=True, exist_ok=True)
     with Progress("writing", len(music.pieces), "pieces") as progress:
-        for number, notes in enumerate(music.pieces, start=1):
-            place = folder / f"{number}.mid"
-            text = (f"midigen-jax: {origin}, seed {config.seed}, piece {number}",)
+        for piece, notes in enumerate(music.pieces, start=recipe.piece):
+            place = folder / f"{piece + 1}.mid"
+            origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {piece + 1}"
+            text = (origin, replace(recipe, piece=piece).text())
             write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
             draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
             if len(notes):

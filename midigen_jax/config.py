@@ -194,7 +194,7 @@ class SampleConfig:
     largest_chord: int | None = _option(None, "most pitches at once")
     most_repeats: int | None = _option(None, "how often the same chord may follow itself")
     meter: str | None = _option(None, "no note over a bar line, and pieces end on one: 4/4, 3/4 …")
-    keep_prompt: bool = _option(True, "begin with the prompt, or with what follows it")
+    keep_prompt: bool = _option(True, "begin with the prompt itself")
     tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")
     program: int | None = _option(None, "General MIDI program, 0 to 127; none: the prompt's, or 0, the piano")
     dtype: Literal["float32", "bfloat16"] | None = _option(None, "of products; none: as in training")
@@ -212,8 +212,12 @@ class SampleConfig:
         for name, (fits, remedy) in ranges.items():
             for field_name in (name, f"duration_{name}"):
                 values = getattr(self, field_name)
-                fine = values is None or (isinstance(values, tuple) and values and all(map(fits, values)))
-                _require(bool(fine), f"sample.{field_name}", values, remedy)
+                if values is None:
+                    continue
+                whole = isinstance(values, tuple) and len(values) > 0
+                _require(whole, f"sample.{field_name}", values, "give one value or more, in a tuple")
+                for value in values:
+                    _require(fits(value), f"sample.{field_name}", value, remedy)
         _require(1 <= self.events <= 1_000_000, "sample.events", self.events, "1 to 1,000,000")
         _require(self.bars is None or 1 <= self.bars <= 100_000, "sample.bars", self.bars, "1 to 100,000")
         length_fits = self.seconds is None or 0 < self.seconds <= 86_400
@@ -350,7 +354,7 @@ def _read(name: str, value: object, kind: Any) -> Any:
         if not isinstance(parts, list | tuple):
             raise InputError(f"{name} = {value!r}: give numbers with commas between them")
         return tuple(_read(name, part, typing.get_args(kind)[0]) for part in parts)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return None if value in (None, "none") else _read(name, value, typing.get_args(kind)[0])
     if kind is bool and isinstance(value, str):
         if value not in ("true", "false"):

@@ -58,15 +58,28 @@ def drawn(logits, seed, filtered=True, **settings):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "plain"])
-def test_draws_come_as_often_as_the_filtered_distribution_says(settings, filtered):
-    if not filtered and settings.keys() != {"temperature"}:
-        pytest.skip("the plain draw knows a temperature only")
-    found, expected = drawn(LOGITS, 3, filtered, **settings), DRAWS * reference(LOGITS, **settings)
-    possible = expected > 0
+def test_draws_come_as_often_as_the_filtered_distribution_says(settings):
+    _compare(drawn(LOGITS, 3, **settings), reference(LOGITS, **settings))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_plain_draws_come_as_often_as_the_distribution_says(temperature):
+    found = drawn(LOGITS, 3, filtered=False, temperature=temperature)
+    _compare(found, reference(LOGITS, temperature))
+
+
+def test_many_ids_are_drawn_as_often_as_they_should_be():
+    """More than a lane has: the id is found by its lane and its place in it."""
+    logits = np.sin(np.arange(200, dtype=np.float32))
+    _compare(drawn(logits, 5), reference(logits), most=267)  # 199 degrees of freedom: once in a thousand
+
+
+def _compare(found, probability, most=22.5):
+    """A chi-squared test. Seven possible ids leave six degrees of freedom: 22.5 comes once in a thousand."""
+    possible = probability > 0
     assert (found[~possible] == 0).all()
-    # Seven possible ids leave six degrees of freedom at most: 22.5 is exceeded once in a thousand times.
-    assert ((found - expected)[possible] ** 2 / expected[possible]).sum() < 22.5
+    expected = DRAWS * probability[possible]
+    assert ((found[possible] - expected) ** 2 / expected).sum() < most
 
 
 @settings(max_examples=60, deadline=None)

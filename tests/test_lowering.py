@@ -11,7 +11,10 @@ from midigen_jax.config import BatchConfig, Config, ModelConfig, TrainConfig
 from midigen_jax.data.batches import Crops
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network
-from midigen_jax.sample.decode import Prompt, Temperature, decode
+from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.sample.constraints import constraints
+from midigen_jax.sample.decode import How, Prompt, Settings, decode
+from midigen_jax.sample.filters import Controls
 from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import init_state, make_train_steps
@@ -62,9 +65,12 @@ def test_decoding_lowers_for_every_platform(attention, heads, dtype):
     params = jax.eval_shape(lambda: init_state(network, optimizer, 0)).params
     nothing = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     prompt = Prompt(nothing, nothing, jax.ShapeDtypeStruct((2, 3), jnp.bool_))
-    temperature = Temperature(*(jax.ShapeDtypeStruct((2,), jnp.float32) for _ in range(2)))
+    number, whole = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    controls = Controls(number, whole, number, number, number)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    write = jax.jit(partial(decode, network, events=4))
-    exported = jax.export.export(write, platforms=PLATFORMS)(params, keys, prompt, temperature)
+    rules = constraints(NoteTokenizer(4), network.grammar.durations(), start_B=jnp.zeros(2))
+    settings = Settings(keys, controls, controls, whole, rules)
+    write = jax.jit(partial(decode, network, events=4, how=How(filters=True, repetition=True)))
+    exported = jax.export.export(write, platforms=PLATFORMS)(params, prompt, settings)
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")

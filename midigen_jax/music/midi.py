@@ -6,6 +6,7 @@ no note-off lets go. How hard a note is struck is not read.
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,19 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
     tempo, meter = _beginning(scores)
     return Piece(notes, tempo, meter, program=program, stuck=stuck)
+
+
+def read_markers(path: Path) -> list[str]:
+    """The markers of a MIDI file, which are lines of text. Raises InputError for what is no MIDI file."""
+    from symusic import Score
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a MIDI file") from None
+    take_apart(content)
+    score: Any = Score.from_midi(content)
+    return [marker.text for marker in score.markers]
 
 
 def _require_bounded(rows: Ticks, per_quarter: int) -> None:

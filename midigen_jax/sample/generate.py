@@ -76,19 +76,25 @@ class _Task(NamedTuple):
     program: int
 
 
-def generate(restored: Restored, config: SampleConfig, prompt: Piece | None = None) -> Generated:
-    """Write `config.count` pieces; with a prompt, each goes on from its end.
+def generate(
+    restored: Restored, config: SampleConfig, prompt: Piece | None = None, only: int | None = None
+) -> Generated:
+    """Write `config.count` pieces, or that one of them whose number (from 0) is `only`.
 
-    Piece i depends on `config` and i alone. Raises InputError for a key that is none, for constraints that
-    leave no pitch, for a prompt without a note, and for one with a chord that the `chord` vocabulary lacks.
+    With a prompt, each goes on from its end. Piece i depends on `config` and i alone. Raises InputError for
+    a key that is none, for constraints that leave no pitch, for a prompt without a note, and for one with a
+    chord that the `chord` vocabulary lacks.
     """
     task = _plan(restored, config, prompt)
     rows = min(config.count, _ROWS)
     compile_seconds, seconds, written = 0.0, 0.0, list[Tokens]()
     programs: _Programs = {}
-    total = -(-config.count // rows) * -(-config.events // _EVENTS)
-    with Progress("writing", total, "calls") as progress:
-        for first in range(0, config.count, rows):
+    turns = range(0, config.count, rows)
+    if only is not None:
+        # The whole turn: in the same shape it comes out the same to the last bit.
+        turns = range(only - only % rows, only + 1, rows)
+    with Progress("decoding", len(turns) * -(-config.events // _EVENTS), "calls") as progress:
+        for first in turns:
             # The last turn may have rows to spare: of the same shape it need not be compiled again.
             numbers = np.arange(first, first + rows) % config.count
             calls = _calls(task, config, numbers, _EVENTS, programs)
@@ -99,6 +105,8 @@ def generate(restored: Restored, config: SampleConfig, prompt: Piece | None = No
                     tokens.append(_events(pitch, duration, length))
                 progress.advance()
             written += [np.concatenate(tokens) for tokens in parts][: config.count - first]
+    if only is not None:
+        written = [written[only % rows]]
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
     pieces = [_music(restored, task, config, tokens) for tokens in written]
@@ -128,6 +136,12 @@ def _stream(restored: Restored, task: _Task, config: SampleConfig) -> Iterator[S
             pitches, attacked = tokenizer.sounding(pending[start:end, 0])
             yield Sounding(ticks, tuple(pitch - task.shift for pitch in pitches), attacked)
         pending = pending[ends[-1] + 1 :] if len(ends) else pending
+
+
+def check_sample(config: SampleConfig) -> None:
+    """Raises InputError for a key that is none, before anything is read."""
+    if config.key is not None:
+        keys.parse_key(config.key)
 
 
 def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Task:
