@@ -9,6 +9,7 @@ from midigen_jax.config import ModelConfig
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import END, START, NoteTokenizer
+from midigen_jax.sample import decode as decoding
 from midigen_jax.sample.constraints import constraints
 from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
 from midigen_jax.sample.filters import Controls
@@ -83,19 +84,17 @@ def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
         same(together, run(model, keys[row : row + 1], heat[row : row + 1], how=how, **own), [row])
 
 
-@pytest.mark.parametrize("ruled", [False, True], ids=["free", "ruled"])
-@pytest.mark.parametrize("parts", [[1, 23], [7, 7, 10]], ids=str)
-def test_calls_together_write_what_one_writes(model, parts, ruled):
+def test_calls_together_write_what_one_writes(model):
     network, params = model
     keys, heat = jax.random.split(jax.random.key(2), 3), [0.7, 1.0, 1.3]
     rules = constraints(
         NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6, start_B=jnp.zeros(3)
     )
-    settings = settings_of(keys, heat, ticks=30, rules=rules if ruled else None, repetition=1.3)
+    settings = settings_of(keys, heat, ticks=30, rules=rules, repetition=1.3)
     whole = decode(network, params, beginning(3), settings, events=EVENTS, how=ALL)[1]
-    state, first = decode(network, params, beginning(3), settings, events=parts[0], how=ALL)
+    state, first = decode(network, params, beginning(3), settings, events=1, how=ALL)
     pieces = [first]
-    for events in parts[1:]:
+    for events in (10, 10, 3):
         state, decoded = resume(network, params, state, settings, events=events, how=ALL)
         pieces.append(decoded)
     for row in range(3):
@@ -155,6 +154,22 @@ def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
         assert together.length_B[row] == length
         np.testing.assert_array_equal(together.pitch_BN[row, :length], alone.pitch_BN[0, :length])
         np.testing.assert_array_equal(together.duration_BN[row, :length], alone.duration_BN[0, :length])
+
+
+def test_a_long_prompt_is_read_in_chunks(model, monkeypatch):
+    network, params = model
+    pitch = NoteTokenizer.ATTACKED + 60 + np.arange(8) % 5
+    lengths = np.array([[8], [3], [6]])
+    tokens = np.tile(np.stack([pitch, 1 + np.arange(8) % 4])[:, None], (1, 3, 1))
+    prompt = Prompt(*jnp.asarray(tokens), jnp.arange(8)[None] < lengths)
+    settings = settings_of(jax.random.split(jax.random.key(8), 3), [1.0] * 3)
+    found = []
+    for size in (1024, 3):
+        monkeypatch.setattr(decoding, "_CHUNK", size)
+        decode.clear_cache()
+        found.append(jax.device_get(decode(network, params, prompt, settings, events=EVENTS)[1]))
+    decode.clear_cache()
+    same(found[0], found[1], [0, 1, 2])
 
 
 def test_every_draw_is_one_that_the_grammar_allows_however_hot(model):

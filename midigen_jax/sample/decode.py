@@ -49,6 +49,7 @@ class How(NamedTuple):
 
 
 _PLAIN = How()
+_CHUNK = 1024  # events of a prompt that are read at once
 
 
 class Decoded(NamedTuple):
@@ -82,13 +83,12 @@ def decode(
     events: int,
     how: How = _PLAIN,
 ) -> tuple[State, Decoded]:
-    """Read the prompts and write up to `events` events a row.
+    """Read the prompts and write up to `events` events a row; a prompt of one row serves all rows.
 
     Compiled once for a network, a shape of the prompt, a budget, `how` and the presence of constraints.
     """
     model = network.bind({"params": params})
-    state = _prefill(model, prompt, settings, how)
-    return _write(model, state, settings, events, how)
+    return _write(model, _prefill(model, prompt, settings, how), settings, events, how)
 
 
 @partial(jax.jit, static_argnames=("network", "events", "how"), donate_argnames="state")
@@ -100,88 +100,123 @@ def resume(
 
 
 def _prefill(model: Network, prompt: Prompt, settings: Settings, how: How) -> State:
-    rows, tables = len(prompt.mask_BT), model.tables()
-    carry, trunk = model(model.initial_carry(rows), *prompt, tables=tables)
-    last_B11 = prompt.mask_BT.sum(axis=1)[:, None, None] - 1
-    trunk = Trunk(*(jnp.take_along_axis(part, last_B11, axis=1) for part in trunk))
-    count_B = jnp.zeros(rows, jnp.int32)
-    rules, seen = None, None
+    rows, tables = len(settings.key_B), model.tables()
+    carry, trunk = _read(model, prompt, tables)
+    if len(prompt.mask_BT) != rows:
+        carry, trunk, prompt = jax.tree.map(
+            lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), (carry, trunk, prompt)
+        )
+    memory, seen = None, None
     if settings.constraints is not None:
         follow = partial(constraints.follow, settings.constraints)
         start = constraints.constraint_carry(settings.constraints)
         over_time = jax.tree.map(lambda part_BT: part_BT.T, tuple(prompt))
-        rules, _ = lax.scan(lambda carry, now: (follow(carry, *now), None), start, over_time)
+        memory, _ = lax.scan(lambda carry, now: (follow(carry, *now), None), start, over_time)
     if how.repetition:
-        grammar = model.grammar
-        seen = (
-            _mark(jnp.zeros((rows, grammar.pitch_size), bool), prompt.pitch_BT, prompt.mask_BT),
-            _mark(jnp.zeros((rows, grammar.duration_size), bool), prompt.duration_BT, prompt.mask_BT),
+        sizes = model.grammar.pitch_size, model.grammar.duration_size
+        nothing = tuple(jnp.zeros((rows, size), bool) for size in sizes)
+        seen = _mark(nothing, prompt)
+    done_B, ticks_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
+    return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, tables)
+
+
+def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]:
+    """The carry after the prompts, and the trunk (T = 1) after each row's last visible event.
+
+    A long prompt is read in chunks, so that attention over it needs bounded memory.
+    """
+    rows, times = prompt.mask_BT.shape
+    chunk = min(times, _CHUNK)
+    chunks_NBT = jax.tree.map(
+        lambda part_BT: (
+            jnp.pad(part_BT, ((0, 0), (0, -times % chunk))).reshape(rows, -1, chunk).swapaxes(0, 1)
+        ),
+        prompt,
+    )
+
+    def read(before: tuple[Carry, Trunk], chunk: Prompt) -> tuple[tuple[Carry, Trunk], None]:
+        carry, trunk = model(before[0], *chunk, tables=tables)
+        count_B11 = chunk.mask_BT.sum(axis=1)[:, None, None]
+        last = (
+            jnp.where(count_B11 > 0, jnp.take_along_axis(part, jnp.maximum(count_B11 - 1, 0), axis=1), old)
+            for part, old in zip(trunk, before[1], strict=True)
         )
-    return State(jnp.int32(0), carry, trunk, jnp.zeros(rows, bool), count_B, rules, seen, tables)
+        return (carry, Trunk(*last)), None
+
+    nothing = Trunk(
+        jnp.zeros((rows, 1, model.config.width)), jnp.zeros((rows, 1, model.grammar.pitch_size), bool)
+    )
+    read_all, _ = lax.scan(read, (model.initial_carry(rows), nothing), chunks_NBT)
+    return read_all
 
 
 def _write(model: Network, state: State, settings: Settings, events: int, how: How) -> tuple[State, Decoded]:
-    rows, rules = len(state.done_B), settings.constraints
+    first = state.events
     # All random bits at once, outside of the loop: inside, drawing them costs more than using them.
-    steps_N = state.events + jnp.arange(events)
+    number_N = first + jnp.arange(events)
     bits_BN2 = jax.vmap(
-        lambda key: jax.vmap(lambda step: jax.random.bits(jax.random.fold_in(key, step), (2,)))(steps_N)
+        lambda key: jax.vmap(lambda number: jax.random.bits(jax.random.fold_in(key, number), (2,)))(number_N)
     )(settings.key_B)
 
     def step(loop: tuple[State, Decoded]) -> tuple[State, Decoded]:
         state, decoded = loop
         number = state.events - first
         bits_B2 = lax.dynamic_index_in_dim(bits_BN2, number, axis=1, keepdims=False)
-        trunk = state.trunk
-        if rules is not None:
-            allowed_BP = constraints.allowed_pitches(rules, state.constraints, trunk.allowed_BTP[:, 0])
-            trunk = trunk._replace(allowed_BTP=allowed_BP[:, None])
-        logits_BP = model.pitch_logits(trunk)[:, 0]
-        if how.repetition:
-            logits_BP = penalized(logits_BP, state.seen[0], settings.pitch.repetition_B)
-        # The barriers keep XLA from computing an id again for each use.
-        pitch_B = lax.optimization_barrier(draw(logits_BP, settings.pitch, bits_B2[:, 0], how.filters))
-        logits_BR = model.duration_logits(trunk, pitch_B[:, None])[:, 0]
-        if rules is not None:
-            allowed_BR = constraints.allowed_durations(rules, state.constraints, pitch_B)
-            logits_BR = jnp.where(allowed_BR, logits_BR, IMPOSSIBLE)
-        if how.repetition:
-            logits_BR = penalized(logits_BR, state.seen[1], settings.duration.repetition_B)
-        duration_B = lax.optimization_barrier(draw(logits_BR, settings.duration, bits_B2[:, 1], how.filters))
-        active_B = ~state.done_B
-        ticks_B = state.ticks_B + jnp.where(active_B, duration_B, 0)
-        carry, trunk = model(
-            state.carry, pitch_B[:, None], duration_B[:, None], active_B[:, None], tables=state.tables
-        )
-        return State(
-            state.events + 1,
-            carry,
-            trunk,
-            state.done_B | (pitch_B == END) | (ticks_B >= settings.ticks_B),
-            ticks_B,
-            None
-            if rules is None
-            else constraints.follow(rules, state.constraints, pitch_B, duration_B, active_B),
-            None
-            if state.seen is None
-            else (
-                _mark(state.seen[0], pitch_B[:, None], active_B[:, None]),
-                _mark(state.seen[1], duration_B[:, None], active_B[:, None]),
-            ),
-            state.tables,
-        ), Decoded(
+        pitch_B, duration_B = _draw_event(model, state, settings, how, bits_B2)
+        return _read_event(model, state, settings, pitch_B, duration_B), Decoded(
             decoded.pitch_BN.at[:, number].set(pitch_B),
             decoded.duration_BN.at[:, number].set(duration_B),
-            decoded.length_B + active_B,
+            decoded.length_B + ~state.done_B,
         )
 
-    first = state.events
+    rows = len(state.done_B)
     nothing_BN = jnp.zeros((rows, events), jnp.int32)
     start = state, Decoded(nothing_BN, nothing_BN, jnp.zeros(rows, jnp.int32))
     return lax.while_loop(lambda loop: (loop[0].events < first + events) & ~loop[0].done_B.all(), step, start)
 
 
-def _mark(seen_BV: Array, ids_BT: Array, mask_BT: Array) -> Array:
+def _draw_event(
+    model: Network, state: State, settings: Settings, how: How, bits_B2: Array
+) -> tuple[Array, Array]:
+    """The ids of the next event, pitch and duration."""
+    trunk, rules = state.trunk, settings.constraints
+    if rules is not None:
+        allowed_BP = constraints.allowed_pitches(rules, state.constraints, trunk.allowed_BTP[:, 0])
+        trunk = trunk._replace(allowed_BTP=allowed_BP[:, None])
+    logits_BP = model.pitch_logits(trunk)[:, 0]
+    if how.repetition:
+        logits_BP = penalized(logits_BP, state.seen[0], settings.pitch.repetition_B)
+    # The barriers keep XLA from computing an id again for each use.
+    pitch_B = lax.optimization_barrier(draw(logits_BP, settings.pitch, bits_B2[:, 0], how.filters))
+    logits_BR = model.duration_logits(trunk, pitch_B[:, None])[:, 0]
+    if rules is not None:
+        allowed_BR = constraints.allowed_durations(rules, state.constraints, pitch_B)
+        logits_BR = jnp.where(allowed_BR, logits_BR, IMPOSSIBLE)
+    if how.repetition:
+        logits_BR = penalized(logits_BR, state.seen[1], settings.duration.repetition_B)
+    duration_B = draw(logits_BR, settings.duration, bits_B2[:, 1], how.filters)
+    return pitch_B, lax.optimization_barrier(duration_B)
+
+
+def _read_event(model: Network, state: State, settings: Settings, pitch_B: Array, duration_B: Array) -> State:
+    """The state after an event; rows that are done stay as they are."""
+    active_B = ~state.done_B
+    event = Prompt(pitch_B[:, None], duration_B[:, None], active_B[:, None])
+    carry, trunk = model(state.carry, *event, tables=state.tables)
+    ticks_B = state.ticks_B + jnp.where(active_B, duration_B, 0)
+    memory, seen = state.constraints, state.seen
+    if memory is not None and settings.constraints is not None:
+        memory = constraints.follow(settings.constraints, memory, pitch_B, duration_B, active_B)
+    if seen is not None:
+        seen = _mark(seen, event)
+    done_B = state.done_B | (pitch_B == END) | (ticks_B >= settings.ticks_B)
+    return State(state.events + 1, carry, trunk, done_B, ticks_B, memory, seen, state.tables)
+
+
+def _mark(seen: tuple[Array, ...], events: Prompt) -> tuple[Array, ...]:
     """Ids added to those that were there."""
-    rows_B1 = jnp.arange(len(seen_BV))[:, None]
-    return seen_BV.at[rows_B1, ids_BT].max(mask_BT)
+    rows_B1 = jnp.arange(len(events.mask_BT))[:, None]
+    return tuple(
+        seen_BV.at[rows_B1, ids_BT].max(events.mask_BT)
+        for seen_BV, ids_BT in zip(seen, (events.pitch_BT, events.duration_BT), strict=True)
+    )

@@ -31,6 +31,7 @@ from midigen_jax.train.checkpoint import Restored
 
 _ROWS = 1024  # at once; more pieces are written in turns
 _EVENTS = 1024  # a call; a longer piece takes several
+_PADDED = 256  # a prompt is filled up to a multiple: fewer lengths are compiled
 _STREAMED = 16  # events a call while streaming: a few slices
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _MINOR = (0, 2, 3, 5, 7, 8, 9, 10, 11)  # the sixth and the seventh, natural and raised
@@ -237,11 +238,10 @@ def _calls(
         jnp.full(rows, task.ticks, jnp.int32),
         rules,
     )
-    prompt = Prompt(
-        jnp.broadcast_to(task.prompt[:, 0], (rows, length)),
-        jnp.broadcast_to(task.prompt[:, 1], (rows, length)),
-        jnp.ones((rows, length), bool),
-    )
+    padding = np.zeros((-length % _PADDED if length > 1 else 0, 2), np.int32)
+    tokens_T2 = np.concatenate([task.prompt, padding])
+    pitch_1T, duration_1T = jnp.asarray(tokens_T2.T[:, None])
+    prompt = Prompt(pitch_1T, duration_1T, jnp.arange(len(tokens_T2))[None] < length)
     state: State | None = None
     for first in range(0, config.events, most):
         events = min(most, config.events - first)
