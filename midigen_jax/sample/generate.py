@@ -130,13 +130,18 @@ def _stream(restored: Restored, task: _Task, config: SampleConfig) -> Iterator[S
         pending = np.concatenate(
             [pending, _events(decoded.pitch_BN[0], decoded.duration_BN[0], decoded.length_B[0])]
         )
-        ends = np.flatnonzero(pending[:, 1])
-        for start, end in zip([0, *(ends[:-1] + 1)], ends + 1, strict=True) if len(ends) else ():
-            ticks = min(int(pending[end - 1, 1]), left)
+        # A duration closes its slice.
+        *whole, pending = np.split(pending, np.flatnonzero(pending[:, 1]) + 1)
+        for events in whole:
+            ticks = min(int(events[-1, 1]), left)
             left -= ticks
-            pitches, attacked = tokenizer.sounding(pending[start:end, 0])
-            yield Sounding(ticks, tuple(pitch - task.shift for pitch in pitches), attacked)
-        pending = pending[ends[-1] + 1 :] if len(ends) else pending
+            pitches, attacked = tokenizer.sounding(events[:, 0])
+            yield Sounding(ticks, tuple(_heard(pitch - task.shift) for pitch in pitches), attacked)
+
+
+def _heard(pitch: int) -> int:
+    """A pitch, folded into MIDI's range by an octave where it is outside."""
+    return pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
 
 
 def check_sample(config: SampleConfig) -> None:
