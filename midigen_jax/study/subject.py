@@ -39,7 +39,7 @@ def fresh(model: ModelConfig) -> Subject:
     """Random weights for a `chord` vocabulary; those of the heads are scaled until they are as a trained
     model's, with two nats a pitch."""
     network = Network(model, ChordGrammar(DURATIONS, PITCHES))
-    flat = without_end(init_params(network, jax.random.key(0)))
+    flat = without_end(jax.jit(partial(init_params, network))(jax.random.key(0)))
     loop = Loop(network, flat, _ROWS, _EVENTS)
     low, high = 0.0, 20.0  # binary logarithms of the scale: entropy falls as it grows
     for _ in range(12):
