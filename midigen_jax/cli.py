@@ -11,7 +11,7 @@ import itertools
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from midigen_jax import __version__
@@ -22,6 +22,7 @@ from midigen_jax.config import (
     nearest,
     options,
     override,
+    pooling_article,
     preset,
     spell,
 )
@@ -65,15 +66,28 @@ def _run(words: Sequence[str]) -> int:
         raise InputError(f"no command {words[0]!r}: {nearest(words[0], commands)}")
     given, unknown = parser.parse_known_args(words)
     # An unknown flag is named before a missing one: it may be the missing one, misspelt.
+    name = " ".join(filter(None, (given.command, getattr(given, "what", None))))
     if unknown:
-        flags = [flag for action in commands[given.command]._actions for flag in action.option_strings]
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
-        hint = nearest(word.split("=")[0], flags) if word.startswith("-") else "it takes no such argument"
-        raise InputError(f"{given.command}: unknown {word!r}: {hint}")
+        hint = (
+            _hint(word.split("=")[0], name, commands) if word.startswith("-") else "it takes no such argument"
+        )
+        raise InputError(f"{name}: unknown {word!r}: {hint}")
     if given.out is None and given.needs_out:
-        raise InputError(f"{given.command}: --out is missing; `midigen {given.command} --help` tells more")
+        raise InputError(f"{name}: --out is missing; `midigen {name} --help` tells more")
     settings = {name: value for name, value in vars(given).items() if "." in name}
-    return _COMMANDS[given.command](given, settings)
+    return _COMMANDS[name](given, settings)
+
+
+def _hint(flag: str, name: str, commands: Mapping[str, "_Parser"]) -> str:
+    """What to give instead of a flag that the command of that name does not have."""
+    flags = {
+        other: [flag for action in parser._actions for flag in action.option_strings]
+        for other, parser in commands.items()
+    }
+    group = [other for other in commands if other.split()[0] == name.split()[0]]
+    owner = next((other for other in group if flag in flags[other]), None)
+    return nearest(flag, flags[name]) if owner is None else f"that is one of `midigen {owner}`"
 
 
 def _preset_in(words: Sequence[str]) -> Config:
@@ -119,12 +133,26 @@ def _report(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     return commands.report(given.run, given.out)
 
 
-def _bench(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+def _bench_train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset(given.preset), _one_length(settings))
     _start(given.cpu_devices)
     from midigen_jax import commands
 
     return commands.bench_train(given.corpus, given.out, given.profile, config)
+
+
+def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    if given.run is None:
+        override(Config(model=pooling_article()), settings)  # a mistake is no reason to wait for JAX
+    from midigen_jax.train import devices
+
+    # As `generate` has it; and no programs are kept, for compiling is measured.
+    devices.split_cpu(1)
+    from midigen_jax import commands
+
+    return commands.bench_decode(
+        given.run, given.out, given.plot, given.batches, given.events, given.peers, settings
+    )
 
 
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -149,7 +177,8 @@ _COMMANDS = {
     "train": _train,
     "generate": _generate,
     "report": _report,
-    "bench": _bench,
+    "bench train": _bench_train,
+    "bench decode": _bench_decode,
     "demo": _demo,
 }
 
@@ -184,8 +213,10 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     commands: dict[str, _Parser] = {}
 
     def command(name: str, arguments: str, summary: str, example: str) -> _Parser:
-        commands[name] = choose.add_parser(
-            name,
+        *group, last = name.split()
+        commands[name] = (choose_bench if group else choose).add_parser(
+            last,
+            prog=f"midigen {name}",
             usage=f"midigen {name} {arguments}",
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
@@ -282,13 +313,19 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
     one.add_argument("--out", metavar="FILE", help="the file to write")
 
-    one = command(
+    bench = command(
         "bench",
-        "train [CORPUS] [--out FILE] [--profile FOLDER] [--SETTING VALUE …]",
+        "train | decode …",
+        "measure how fast a model trains or writes on this machine, and how near to its peak",
+        "midigen bench decode --peers --plot speed.png",
+    )
+    choose_bench = bench.add_subparsers(dest="what", required=True, metavar="train | decode")
+    one = command(
+        "bench train",
+        "[CORPUS] [--out FILE] [--profile FOLDER] [--SETTING VALUE …]",
         "measure how fast a model trains on this machine, and how near to its peak",
         "midigen bench train --model.width 512 --profile trace",
     )
-    one.add_argument("what", choices=["train"], help="what to measure")
     one.add_argument("corpus", nargs="?", metavar="CORPUS", help="default: random note tokens")
     one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
     one.add_argument(
@@ -297,6 +334,8 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     _add_preset(one)
     _add_experiment(one, base)
     one.set_defaults(needs_out=False)
+
+    _add_bench_decode(command)
 
     one = command(
         "demo",
@@ -307,6 +346,44 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument("--out", metavar="FOLDER", help="the folder for all of it")
     _add_experiment(one, base)
     return parser, commands
+
+
+def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
+    one = command(
+        "bench decode",
+        "[RUN] [--out FILE] [--plot FILE] [--peers] [--SETTING VALUE …]",
+        "measure how fast a model writes on this machine, alone or beside other libraries",
+        "midigen bench decode --peers --out rows.jsonl --plot speed.png",
+    )
+    one.add_argument(
+        "run", nargs="?", metavar="RUN", help="a folder that `midigen train` made (default: fresh weights)"
+    )
+    one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
+    one.add_argument(
+        "--plot", metavar="FILE", help="a .png or .svg file: events a second by the size of the batch"
+    )
+    one.add_argument(
+        "--batches",
+        type=_batches,
+        default=(1, 64, 256, 1024),
+        metavar="N,N…",
+        help="pieces that are written at once (default: 1,64,256,1024)",
+    )
+    one.add_argument(
+        "--events",
+        type=_events,
+        default=256,
+        metavar="N",
+        help="events of each piece in a call (default: 256)",
+    )
+    one.add_argument(
+        "--peers",
+        action="store_true",
+        help="the same weights in other hands too, in turn: JAX without this loop, PyTorch, Keras, ONNX "
+        "Runtime; pip install torch keras tensorflow onnx onnxruntime (one that is missing is left out)",
+    )
+    _add(one, "model: of fresh weights; of a RUN compute_dtype alone", pooling_article(), "model.")
+    one.set_defaults(needs_out=False)
 
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:
@@ -359,6 +436,19 @@ def _limit(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: give a number of pieces, 1 or more")
     return int(text)
+
+
+def _events(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of events, 1 to 100,000")
+    return int(text)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    counts = text.split(",")
+    if not all(count.isdecimal() and 1 <= int(count) <= 65_536 for count in counts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers, 1 to 65,536, as in 1,64")
+    return tuple(map(int, counts))
 
 
 def _count(text: str) -> int:

@@ -8,6 +8,8 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+=======
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from midigen_jax.listen.findings import describe
 from midigen_jax.listen.inspect import write_inspection
 from midigen_jax.listen.page import INSPECTION, check_free
 from midigen_jax.listen.pianoroll import draw
+from midigen_jax.listen.rates import draw_rates
 from midigen_jax.listen.report import write_report
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import Source, find_sources
@@ -33,7 +36,9 @@ from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated, check_sample
 from midigen_jax.sample.generate import generate as generate_music
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
-from midigen_jax.study import benchmark
+from midigen_jax.study import benchmark, decoding
+from midigen_jax.study import subject as subjects
+from midigen_jax.study.decode_peers import Peers
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 
@@ -148,10 +153,7 @@ def bench_train(corpus: str | None, out: str | None, profile: str | None, config
     music = None if corpus is None else load_corpus(Path(corpus))
     measured = benchmark.bench_train(config, music, profile=None if profile is None else Path(profile))
     found = benchmark.rows_of(measured, config, command=shlex.join(["midigen", *sys.argv[1:]]))
-    for row in found:
-        _say(
-            f"{row['name']:26} {row['value']:>12,.6g} {row['unit']}  ({row['min']:,.6g} to {row['max']:,.6g})"
-        )
+    _say_rows(found, width=26)
     if out is not None:
         rows.append(Path(out), found)
         _say(f"Rows added to {out}.")
@@ -159,6 +161,60 @@ def bench_train(corpus: str | None, out: str | None, profile: str | None, config
         trace = next(Path(profile).rglob("perfetto_trace.json.gz"))
         _say(f"Trace in {trace}: open it on ui.perfetto.dev.")
     return 0
+
+
+def bench_decode(
+    run: str | None,
+    out: str | None,
+    plot: str | None,
+    batches: Sequence[int],
+    events: int,
+    peers: bool,
+    settings: Mapping[str, object],
+) -> int:
+    """`midigen bench decode`: rows are there as soon as a size of batch is measured."""
+    if plot is not None and Path(plot).suffix not in (".png", ".svg"):
+        raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
+    subject = _subject(run, settings)
+    command, measured = shlex.join(["midigen", *sys.argv[1:]]), list[rows.Row]()
+    with ExitStack() as stack:
+        others = stack.enter_context(Peers(subject)) if peers else None
+        for batch in batches:
+            with ExitStack() as warm:
+                rivals = {} if others is None else warm.enter_context(others.at(batch))
+                calls = {name: rival.round for name, rival in rivals.items()}
+                figures = decoding.bench_decode(subject, batch, events, calls)
+            theirs = {name: rival.settings for name, rival in rivals.items()}
+            found = decoding.rows_of(subject, figures, theirs, command=command)
+            _say(f"batch {batch}")
+            _say_rows(found, width=36)
+            if out is not None:
+                rows.append(Path(out), found)
+            measured += found
+    if out is not None:
+        _say(f"Rows added to {out}.")
+    if plot is not None:
+        draw_rates(measured, Path(plot))
+        _say(f"Plot in {plot}.")
+    return 0
+
+
+def _subject(run: str | None, settings: Mapping[str, object]) -> subjects.Subject:
+    """What writes. Raises InputError for a run whose model is asked to be another one."""
+    if run is None:
+        model = configs.override(Config(model=configs.pooling_article()), settings).model
+        return subjects.fresh(model)
+    others = sorted(set(settings) - {"model.compute_dtype"})
+    if others:
+        raise InputError(f"{run}: has a model of its own; leave --{others[0]} out, or RUN")
+    with open_run(Path(run)) as checkpoints:
+        return subjects.trained(checkpoints.restore("best"), Path(run).name, settings)
+
+
+def _say_rows(found: Sequence[rows.Row], width: int) -> None:
+    for row in found:
+        name, least, greatest = f"{row['name']:{width}}", f"{row['min']:,.6g}", f"{row['max']:,.6g}"
+        _say(f"{name} {row['value']:>12,.6g} {row['unit']}  ({least} to {greatest})")
 
 
 def demo(out: str, config: Config) -> int:

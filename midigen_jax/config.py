@@ -287,6 +287,11 @@ PRESETS: dict[str, Config] = {
 }
 
 
+def pooling_article() -> ModelConfig:
+    """The article's network, but that it pools over the whole past: what decoding is measured with."""
+    return dataclasses.replace(PRESETS["article"].model, attention_window=0)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean X?`, or a list of what there is: the end of an error message."""
     options = list(known)

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 _PACKAGES = (
     *("jax", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic"),
-    *("torch", "keras", "tensorflow"),
+    *("torch", "keras", "tensorflow", "onnxruntime"),
 )
 
 

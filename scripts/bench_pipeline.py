@@ -11,20 +11,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from bench_prepare import write_music
 from midigen_jax import rows
-from midigen_jax.config import ModelConfig, PrepareConfig, preset
+from midigen_jax.config import PrepareConfig, preset
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.model.network import init_params
-from midigen_jax.music.tokens import END
-from midigen_jax.sample.decode import Prompt, Temperature, decode
+from midigen_jax.study import decoding
 from midigen_jax.study.benchmark import bench_train, rows_of
+from midigen_jax.study.decoding import bench_decode
+from midigen_jax.study.subject import Subject, without_end
 from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import split_cpu
 
@@ -45,9 +45,12 @@ def main() -> int:
         corpus = load_corpus(home / "corpus-0")
         config = preset("default")
         network = make_network(config, corpus.tokenizer)
-        params = init_params(network, jax.random.key(0))
-        for batch_size in (1, 64):
-            bench_decode(network, params, batch_size, runs)
+        params = without_end(init_params(network, jax.random.key(0)))
+        subject = Subject(network, params, tokenizer=corpus.tokenizer)
+        for batch in (1, 64):
+            measured = bench_decode(subject, batch, events=256, rounds=runs)
+            for row in decoding.rows_of(subject, measured, command=_command()):
+                print(rows.line(row), flush=True)
         for row in rows_of(bench_train(config, corpus), config, command=_command()):
             print(rows.line(row), flush=True)
     return 0
@@ -64,32 +67,6 @@ def bench_prepare(home: Path, runs: int) -> None:
     _print(
         "prepare.synthetic_ms_per_file", [1000 * seconds / files for seconds in times], "ms", {"files": files}
     )
-
-
-def bench_decode(network: Any, params: dict, batch_size: int, runs: int, events: int = 256) -> None:
-    """Events written from an empty prompt; no row may end, so that all have the same work."""
-    nothing = np.zeros((batch_size, 1), np.int32)
-    arguments = (
-        params,
-        jax.random.split(jax.random.key(0), batch_size),
-        Prompt(nothing, nothing, np.ones((batch_size, 1), bool)),  # type: ignore[arg-type]
-        Temperature(np.ones(batch_size, np.float32), np.ones(batch_size, np.float32)),  # type: ignore[arg-type]
-    )
-    start = time.perf_counter()
-    compiled = decode.lower(network, *arguments, events=events, forbidden=(END,)).compile()
-    settings = {"batch": batch_size, "events": events} | _sizes(network.config)
-    _print("decode.compile_seconds", [time.perf_counter() - start], "s", settings)
-    rates = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
-        decoded = jax.block_until_ready(compiled(*arguments))
-        rates.append(int(decoded.length_B.sum()) / (time.perf_counter() - start))
-    _print("decode.events_per_s", rates[1:], "events/s", settings)
-
-
-def _sizes(model: ModelConfig) -> dict[str, Any]:
-    """What the speed of a model depends on most."""
-    return {name: getattr(model, name) for name in ("width", "layers", "attention", "heads")}
 
 
 def _command() -> str:

@@ -34,9 +34,17 @@ from midigen_jax.config import preset
 from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
 from midigen_jax.rows import Row
+from midigen_jax.study.side import MissingPackageError, SideProcess
 from train_sides.job import Job, music_of
-from train_sides.process import MissingPackageError, SideProcess
 
+_MODULES = {
+    "ours": "ours",
+    "flax": "flax_cell",
+    "torch": "torch_lstm",
+    "keras.tensorflow": "keras_article",
+    "keras.jax": "keras_article",
+    "peak": "peak",
+}
 _SAME_MODEL = ("ours", "flax", "torch", "peak")
 _ON_DATA = ("ours", "keras.tensorflow", "keras.jax")
 _SIDES = tuple(dict.fromkeys(_SAME_MODEL + _ON_DATA))
@@ -44,7 +52,7 @@ _COMPILED = ("ours", "flax")
 
 
 class Measured(NamedTuple):
-    """A side: its first answer (`child` says what it holds), and for each round calls a second and cores."""
+    """A side: its first answer (see `study.child`), and for each round calls a second and cores."""
 
     warm: dict[str, Any]
     calls: list[float]
@@ -110,7 +118,15 @@ def _cases(options: argparse.Namespace) -> Iterator[list[Job]]:
             cases.append((_ON_DATA, (batch.rows, batch.length), data))
         for sides, shape, more in cases:
             jobs = [
-                Job(side, threads, *shape, **more, seconds=options.seconds, tune=options.tune)
+                Job(
+                    side,
+                    threads,
+                    options.seconds,
+                    options.tune,
+                    rows=shape[0],
+                    length=shape[1],
+                    **more,
+                )
                 for side in sides
                 if side in options.sides
             ]
@@ -125,7 +141,7 @@ def _measure(jobs: Sequence[Job], rounds: int) -> dict[str, Measured]:
     with ExitStack() as stack:
         for job in jobs:
             try:
-                running[job.side] = stack.enter_context(SideProcess(job))
+                running[job.side] = stack.enter_context(_process(job))
             except MissingPackageError as missing:
                 print(f"{job.side} left out: {missing} is not installed; see --help", file=sys.stderr)
         measured = {side: Measured(process.warm, [], []) for side, process in running.items()}
@@ -137,6 +153,11 @@ def _measure(jobs: Sequence[Job], rounds: int) -> dict[str, Measured]:
                     measured[side].cores.append(cores)
                 progress.advance()
     return measured
+
+
+def _process(job: Job) -> SideProcess:
+    module, backend = f"train_sides.{_MODULES[job.side]}", job.side.rpartition(".")[2]
+    return SideProcess(module, job, Path(__file__).resolve().parent, keras_backend=backend)
 
 
 def _label(job: Job) -> str:

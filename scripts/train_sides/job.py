@@ -6,7 +6,7 @@ start threads of its own is imported here.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,31 +17,19 @@ import numpy as np
 from midigen_jax.config import Config, override, preset
 from midigen_jax.errors import InputError
 from midigen_jax.music.tokens import END, Tokens
-
-Settings = dict[str, Any]
+from midigen_jax.study import side
 
 _PITCHES, _DURATIONS = 1000, 50  # vocabulary of the random events
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(side.Job):
     """One side, how it is measured, and what it trains on."""
 
-    side: str
-    threads: int
     rows: int
     length: int
     data: str = ""  # a file of pieces; none: random events
     chords: int = 0  # of the file, the commonest; all others are one symbol; 0: all are kept
-    seconds: float = 1.0  # of a round, at least
-    tune: bool = False  # try all settings of the side, or take its default
-
-
-class Side(NamedTuple):
-    """A training step that is ready to run, over and over."""
-
-    call: Callable[[], float]  # trains, waits until that is done, and returns the loss before it
-    amounts: dict[str, float]  # what one call does: `tokens` read, `losses` taken, `flops`
 
 
 class Music(NamedTuple):

@@ -8,10 +8,10 @@ from itertools import cycle
 
 import keras
 import numpy as np
-from keras import layers, ops
 
-from midigen_jax.config import ModelConfig
-from train_sides.job import Job, Music, Settings, Side, config_of, music_of
+from midigen_jax.study.peers.keras_model import article_model
+from midigen_jax.study.side import Settings, Side
+from train_sides.job import Job, Music, config_of, music_of
 
 _BACKEND = keras.backend.backend()
 # JAX without it would run one operation after another, five times slower or more.
@@ -26,7 +26,7 @@ def build(job: Job, settings: Settings) -> Side:
     _limit_threads(job.threads)
     keras.utils.set_random_seed(0)
     config, music = config_of(job), music_of(job)
-    model = _model(config.model, music, job.length)
+    model = article_model(config.model, music.pitch_size, music.duration_size, job.length)
     model.compile(
         optimizer=keras.optimizers.RMSprop(config.train.learning_rate),
         loss=["sparse_categorical_crossentropy"] * 2,
@@ -57,23 +57,6 @@ def _limit_threads(threads: int) -> None:
 
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def _model(config: ModelConfig, music: Music, length: int) -> keras.Model:
-    pitch, duration = (layers.Input((length,), dtype="int32") for _ in range(2))
-    embedded = [
-        layers.Embedding(music.pitch_size, config.pitch_embedding)(pitch),
-        layers.Embedding(music.duration_size, config.duration_embedding)(duration),
-    ]
-    hidden = layers.Concatenate()(embedded)
-    for _ in range(config.layers):
-        hidden = layers.LSTM(config.width, return_sequences=True)(hidden)
-    weight = layers.Softmax(axis=1)(layers.Dense(1, activation="tanh")(hidden))
-    context = ops.sum(weight * hidden, axis=1)
-    sizes = (music.pitch_size, music.duration_size)
-    return keras.Model(
-        [pitch, duration], [layers.Dense(size, activation="softmax")(context) for size in sizes]
-    )
 
 
 def _windows(music: Music, size: int) -> np.ndarray:

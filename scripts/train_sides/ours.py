@@ -13,10 +13,11 @@ from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokens
 from midigen_jax.study.benchmark import flops
+from midigen_jax.study.side import Settings, Side
 from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import init_state, make_train_steps
-from train_sides.job import Job, Settings, Side, config_of, music_of
+from train_sides.job import Job, config_of, music_of
 
 # `midigen train` puts as many steps into a call as take about a second; a round here is of about one call.
 CANDIDATES: tuple[Settings, ...] = ({"steps_per_call": 8},)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from midigen_jax.config import Config, ModelConfig, TrainConfig
-from train_sides.job import Job, Settings, Side, config_of, music_of
+from midigen_jax.study.side import Settings, Side
+from train_sides.job import Job, config_of, music_of
 
 CANDIDATES: tuple[Settings, ...] = tuple(
     {"batch_first": batch_first, "adamw": adamw}

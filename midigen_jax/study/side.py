@@ -1,15 +1,39 @@
-"""The parent's end of a side: start it, ask it for a round, end it. `child` is the other end."""
+"""Sides of a benchmark, each in a process of its own with threads of its own: the parent's end.
+
+In: the module of a side, and a job for it. Out: a warm process that works for a round when it is asked to, so
+that sides can take turns and thread pools of different libraries never meet. `child` is the other end.
+"""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from train_sides.job import Job
+import midigen_jax
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every side is told: which it is and how it is measured; a benchmark adds what is worked on."""
+
+    side: str
+    threads: int
+    seconds: float = 1.0  # of a round, at least
+    tune: bool = False  # try all settings of the side, or take its default
+
+
+class Side(NamedTuple):
+    """Work that is ready to be done, over and over."""
+
+    call: Callable[[], float | None]  # does it, and waits until it is done; training returns its loss
+    amounts: dict[str, float]  # what one call does: `tokens` read, `losses` taken, `flops`, `events` written
 
 
 class MissingPackageError(Exception):
@@ -19,23 +43,23 @@ class MissingPackageError(Exception):
 class SideProcess:
     """A context manager around one side, warm once it is entered; it works only while `round` waits for it.
 
-    Entering raises MissingPackageError. A side that fails prints its traceback; what waits for it then
-    raises RuntimeError.
+    `path` is a folder in which the child finds the module, if it is not of this package. Entering raises
+    MissingPackageError. A side that fails prints its traceback; what waits for it then raises RuntimeError.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, module: str, job: Job, path: Path | None = None, keras_backend: str = "tensorflow"):
         self._job = job
-        path = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+        folders = [path, Path(midigen_jax.__file__).resolve().parent.parent, os.environ.get("PYTHONPATH")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "train_sides.child", json.dumps(asdict(job))],
+            [sys.executable, "-m", "midigen_jax.study.child", module, json.dumps(asdict(job))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ
             | {
-                "PYTHONPATH": os.pathsep.join(filter(None, path)),
+                "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder),
                 "OMP_NUM_THREADS": str(job.threads),
-                "KERAS_BACKEND": job.side.rpartition(".")[2],
+                "KERAS_BACKEND": keras_backend,
                 "JAX_PLATFORMS": "cpu",
                 "CUDA_VISIBLE_DEVICES": "-1",
                 "TF_CPP_MIN_LOG_LEVEL": "3",

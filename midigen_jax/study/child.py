@@ -1,6 +1,8 @@
-"""A side in a process of its own: it works only when a line of standard input asks it to.
+"""A side of a benchmark in a process of its own: it works only when a line of standard input asks it to.
 
-    python -m train_sides.child JOB    (with `scripts` on PYTHONPATH; JOB is a `Job` as JSON)
+    python -m midigen_jax.study.child MODULE JOB    (JOB: the fields of the module's `Job`, as JSON)
+
+MODULE has `Job`, `CANDIDATES`, its settings with the default first, and `build(job, settings)`.
 
 Answers are lines of JSON. The first says that the side is warm, with its settings, what a call does and how
 long the first call took, compiling included, or which package is missing. Each later one answers a line of
@@ -17,24 +19,16 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from train_sides.job import Job, Settings, Side
+from midigen_jax.study.side import Job, Settings, Side
 
-_MODULES = {
-    "ours": "ours",
-    "flax": "flax_cell",
-    "torch": "torch_lstm",
-    "keras.tensorflow": "keras_article",
-    "keras.jax": "keras_article",
-    "peak": "peak",
-}
 _TUNING_ROUNDS = 3
 
 
 def main() -> None:
     """Warm up, then answer until nobody asks."""
-    job = Job(**json.loads(sys.argv[1]))
+    name, fields = sys.argv[1], json.loads(sys.argv[2])
     # Before any library counts the cores that it may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-job.threads :])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-fields["threads"] :])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the input
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
@@ -43,10 +37,11 @@ def main() -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
     try:
-        module = importlib.import_module(f"train_sides.{_MODULES[job.side]}")
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         answer({"missing": error.name})
         return
+    job = module.Job(**fields)
     settings, side, first_call = fastest(module, job)
     answer({"settings": settings, "amounts": side.amounts, "first_call": first_call})
     for _ in sys.stdin:
@@ -68,7 +63,8 @@ def fastest(module: ModuleType, job: Job) -> tuple[Settings, Side, float]:
         for number, (_, side, _) in enumerate(warm):
             best[number] = max(best[number], rate(side.call, job.seconds)[0])
     for calls, (settings, side, _) in zip(best, warm, strict=True):
-        print(f"{job.side} {settings}: {calls * side.amounts['tokens']:.0f} tokens/s", file=sys.stderr)
+        amount = next(iter(side.amounts))
+        print(f"{job.side} {settings}: {calls * side.amounts[amount]:.0f} {amount}/s", file=sys.stderr)
     return warm[best.index(max(best))]
 
 

@@ -1,0 +1,201 @@
+"""Rivals of the decode loop: other ways to write with the same weights, in JAX and in other libraries.
+
+In: fresh weights of the article's network, the size of a batch. Out: for each rival its settings, and a call
+that works for a round. JAX's rivals run in this process, those of other libraries each in one of its own,
+which has all cores; under which of its settings a rival is measured, a short trial decides.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from midigen_jax.config import pooling_article
+from midigen_jax.errors import InputError
+from midigen_jax.model.network import Carry, Network, Tables, Trunk
+from midigen_jax.study.child import rate
+from midigen_jax.study.peers.job import Job, first_event, save_weights
+from midigen_jax.study.side import MissingPackageError, SideProcess
+from midigen_jax.study.subject import Subject
+
+WINDOW = 32
+
+_EVENTS = 16  # a call
+# The largest batch that a rival is measured at: larger ones are not its use, or take too long.
+_LARGEST = {
+    "window": 64,
+    "step": 1 << 20,
+    "torch": 1 << 20,
+    "keras": 1,
+    "keras_function": 1,
+    "onnxruntime": 64,
+}
+_MODULES = {
+    "torch": "torch_step",
+    "keras": "keras_predict",
+    "keras_function": "keras_function",
+    "onnxruntime": "onnx_step",
+}
+
+
+class Rival(NamedTuple):
+    """Somebody else, warm."""
+
+    settings: dict[str, Any]
+    round: Callable[[], float]  # events a second
+
+
+class Peers:
+    """A context manager around all rivals, which are given the weights of `subject`.
+
+    Raises InputError for any network but the article's, pooling over the whole past.
+    """
+
+    def __init__(self, subject: Subject, seconds: float = 0.5):
+        _check(subject)
+        self._subject, self._seconds = subject, seconds
+        self._missing: set[str] = set()
+
+    def __enter__(self) -> "Peers":
+        self._folder = tempfile.TemporaryDirectory()
+        self._weights = Path(self._folder.name) / "weights.npz"
+        save_weights(self._weights, jax.device_get(self._subject.params))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    @contextmanager
+    def at(self, batch: int) -> Iterator[dict[str, Rival]]:
+        """Those that make sense for so many rows; one whose package is missing is named and left out."""
+        network, params = self._subject.network, self._subject.params
+        found: dict[str, Rival] = {}
+        for name, make, settings in (("window", window, {"window": WINDOW}), ("step", step, {})):
+            if batch <= _LARGEST[name]:
+                call = make(network, params, batch)
+                call()
+                found[name] = Rival(settings, partial(self._rate, call, batch * _EVENTS))
+        with ExitStack() as stack:
+            for name in _MODULES:
+                if batch <= _LARGEST[name] and name not in self._missing:
+                    try:
+                        found[name] = self._start(name, batch, stack)
+                    except MissingPackageError as missing:
+                        self._missing.add(name)
+                        print(f"{name} left out: {missing} is not installed; see --help", file=sys.stderr)
+            yield found
+
+    def _rate(self, call: Callable[[], object], events: int) -> float:
+        return events * rate(call, self._seconds)[0]
+
+    def _start(self, name: str, batch: int, stack: ExitStack) -> Rival:
+        cores = len(os.sched_getaffinity(0))
+        job = Job(name, cores, self._seconds, tune=True, rows=batch, weights=str(self._weights))
+        process = stack.enter_context(SideProcess(f"midigen_jax.study.peers.{_MODULES[name]}", job))
+        events = process.warm["amounts"]["events"]
+        return Rival(process.warm["settings"], lambda: events * process.round()[0])
+
+
+def _check(subject: Subject) -> None:
+    if subject.origin != "fresh":
+        raise InputError("--peers: rivals write with fresh weights; leave RUN out")
+    # Sizes may differ, the kind of network may not.
+    for name in ("attention", "attention_window", "attention_residual", "heads", "compute_dtype"):
+        here, theirs = (getattr(config, name) for config in (subject.network.config, pooling_article()))
+        if here != theirs:
+            raise InputError(
+                f"--peers: model.{name} = {here}: rivals have the article's network; leave it at {theirs}"
+            )
+    if jax.default_backend() != "cpu":
+        raise InputError("--peers: rivals run on the CPU; set JAX_PLATFORMS=cpu for a fair comparison")
+
+
+@partial(jax.jit, static_argnames="network")
+def window_trunk(network: Network, params: dict, pitch_BT: Array, duration_BT: Array) -> Trunk:
+    """What follows the last event of windows that are read from zeros, T = 1."""
+    model = network.bind({"params": params})
+    mask_BT = jnp.ones(pitch_BT.shape, bool)
+    _, trunk = model(model.initial_carry(len(pitch_BT)), pitch_BT, duration_BT, mask_BT)
+    return Trunk(*(part[:, -1:] for part in trunk))
+
+
+def window(network: Network, params: dict, batch: int) -> Callable[[], object]:
+    """The article's way in JAX: one jitted call an event reads the last events all over again."""
+
+    @jax.jit
+    def write(params: dict, ids: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], Array]:
+        key, own = jax.random.split(key)
+        trunk = window_trunk(network, params, *ids)
+        drawn = _draw(network, params, trunk, own)
+        shifted = (
+            jnp.concatenate([before_BT[:, 1:], new_B[:, None]], axis=1)
+            for before_BT, new_B in zip(ids, drawn, strict=True)
+        )
+        return tuple(shifted), key  # type: ignore[return-value]
+
+    ids = jnp.zeros((batch, WINDOW), jnp.int32), jnp.ones((batch, WINDOW), jnp.int32)
+    key = jax.random.key(0)
+
+    def call() -> None:
+        nonlocal ids, key
+        for _ in range(_EVENTS):
+            ids, key = write(params, ids, key)
+        jax.block_until_ready(ids)
+
+    return call
+
+
+def step(network: Network, params: dict, batch: int) -> Callable[[], object]:
+    """A jitted step with a carried state, in a loop of Python."""
+
+    @partial(jax.jit, donate_argnums=2)
+    def write(
+        params: dict, tables: Tables, state: tuple[Carry, Trunk, Array]
+    ) -> tuple[tuple[Carry, Trunk, Array], tuple[Array, Array]]:
+        carry, trunk, key = state
+        key, own = jax.random.split(key)
+        pitch_B, duration_B = _draw(network, params, trunk, own)
+        carry, trunk = _read(network, params, carry, pitch_B, duration_B, tables)
+        return (carry, trunk, key), (pitch_B, duration_B)
+
+    model = network.bind({"params": params})
+    tables = model.tables()
+    pitch_B, duration_B = (jnp.asarray(ids, jnp.int32) for ids in first_event(batch))
+    read = _read(network, params, network.initial_carry(batch), pitch_B, duration_B, tables)
+    state = *read, jax.random.key(0)
+
+    def call() -> None:
+        nonlocal state
+        for _ in range(_EVENTS):
+            state, drawn = write(params, tables, state)
+        jax.block_until_ready(drawn)
+
+    return call
+
+
+def _read(
+    network: Network, params: dict, carry: Carry, pitch_B: Array, duration_B: Array, tables: Tables
+) -> tuple[Carry, Trunk]:
+    model = network.bind({"params": params})
+    mask_B1 = jnp.ones((len(pitch_B), 1), bool)
+    found: tuple[Carry, Trunk] = model(carry, pitch_B[:, None], duration_B[:, None], mask_B1, tables=tables)
+    return found
+
+
+def _draw(network: Network, params: dict, trunk: Trunk, key: Array) -> tuple[Array, Array]:
+    """A pitch and a duration id a row, with `jax.random.categorical`."""
+    model, keys = network.bind({"params": params}), jax.random.split(key)
+    pitch_B1 = jax.random.categorical(keys[0], model.pitch_logits(trunk))
+    duration_B1 = jax.random.categorical(keys[1], model.duration_logits(trunk, pitch_B1))
+    return pitch_B1[:, 0], duration_B1[:, 0]

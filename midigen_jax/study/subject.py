@@ -1,0 +1,83 @@
+"""What the benchmark of decoding lets write: fresh weights that draw as a trained model's do, or a run's.
+
+In: the settings of a model, or a checkpoint. Out: a network and its weights, which never draw `<end>`.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from midigen_jax.config import Config, ModelConfig, override
+from midigen_jax.model.grammar import ChordGrammar
+from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
+from midigen_jax.music.tokens import END, Tokenizer
+from midigen_jax.sample.decode import Decoded
+from midigen_jax.study.turns import Loop
+from midigen_jax.train.checkpoint import Restored
+
+PITCHES, DURATIONS = 1000, 50  # vocabulary of fresh weights
+
+_NATS = 2.0  # what a trained model's next pitch is worth, about
+_ROWS, _EVENTS = 16, 64  # that are written to see it
+
+
+class Subject(NamedTuple):
+    """What writes: `params` for all that is measured, `flat` for the filters once more, if there is any."""
+
+    network: Network
+    params: dict
+    flat: dict | None = None  # weights whose distributions are nearly flat, as fresh ones have them
+    tokenizer: Tokenizer | None = None  # of a model with a vocabulary
+    origin: str = "fresh"
+
+
+def fresh(model: ModelConfig) -> Subject:
+    """Random weights for a `chord` vocabulary; those of the heads are scaled until they are as a trained
+    model's, with two nats a pitch."""
+    network = Network(model, ChordGrammar(DURATIONS, PITCHES))
+    flat = without_end(jax.jit(partial(init_params, network))(jax.random.key(0)))
+    loop = Loop(network, flat, _ROWS, _EVENTS)
+    low, high = 0.0, 20.0  # binary logarithms of the scale: entropy falls as it grows
+    for _ in range(12):
+        middle = (low + high) / 2
+        params = _scaled(flat, 2**middle)
+        written = loop.other(params)()
+        low, high = (middle, high) if pitch_entropy(network, params, written) > _NATS else (low, middle)
+    return Subject(network, _scaled(flat, 2**low), flat)
+
+
+def trained(restored: Restored, name: str, settings: Mapping[str, object]) -> Subject:
+    """The network and the weights of a checkpoint, under other `settings`; `name` is the run's."""
+    config = override(Config(model=restored.network.config), settings).model
+    params = without_end(restored.state.weights)
+    network = Network(config, restored.network.grammar)
+    return Subject(network, params, tokenizer=restored.experiment.tokenizer, origin=name)
+
+
+def without_end(params: dict) -> dict:
+    """A copy of the parameters that never draws `<end>`."""
+    head = params["pitch_head"]
+    return params | {"pitch_head": head | {"bias": head["bias"].at[END].set(IMPOSSIBLE)}}
+
+
+def _scaled(params: dict, scale: float) -> dict:
+    heads = {name: params[name] for name in ("pitch_head", "duration_head")}
+    return params | {name: head | {"kernel": head["kernel"] * scale} for name, head in heads.items()}
+
+
+def pitch_entropy(network: Network, params: dict, written: Decoded) -> float:
+    """Nats of the next pitch at temperature 1, the mean over events that were written; some of them do."""
+    return float(_entropy(network, params, written.pitch_BN[:64, :256], written.duration_BN[:64, :256]))
+
+
+@partial(jax.jit, static_argnames="network")
+def _entropy(network: Network, params: dict, pitch_BT: Array, duration_BT: Array) -> Array:
+    model = network.bind({"params": params})
+    mask_BT = jnp.ones(pitch_BT.shape, bool)
+    _, trunk = model(network.initial_carry(len(pitch_BT)), pitch_BT, duration_BT, mask_BT)
+    share_BTP = jax.nn.softmax(model.pitch_logits(trunk))
+    return -jax.scipy.special.xlogy(share_BTP, share_BTP).sum(axis=-1).mean()

@@ -1,0 +1,109 @@
+"""What takes turns in the benchmark of decoding: compiled programs that do their work when they are called.
+
+In: a network, weights, the size of a batch. Out: calls that come back when the work is done.
+"""
+
+import time
+from copy import copy
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from midigen_jax.model.network import Network
+from midigen_jax.music.tokens import START
+from midigen_jax.sample.constraints import NEVER, Constraints
+from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume
+from midigen_jax.sample.filters import Controls
+from midigen_jax.study.floor import floor, step_weights
+
+PROMPT = 256  # events of a prompt
+FILTERS = {"top_k": 50, "top_p": 0.95, "min_p": 0.02}
+RULES = {"bar": 48, "repeats": 2}
+
+
+class Loop:
+    """Goes on writing: `events` more events of each row with every call.
+
+    `filtered` turns all filters and constraints on.
+    """
+
+    def __init__(self, network: Network, params: dict, batch: int, events: int, filtered: bool = False):
+        self._network, self._how = network, How(filters=filtered)
+        self._settings = _settings(network, batch, filtered)
+        self._begin(params)
+        began = time.perf_counter()
+        given = (network, params, self._state, self._settings)
+        self._program = resume.lower(*given, events=events, how=self._how).compile()
+        self.compile_seconds = time.perf_counter() - began
+
+    def other(self, params: dict) -> "Loop":
+        """The same program with weights of its own."""
+        loop = copy(self)
+        loop._begin(params)
+        return loop
+
+    def _begin(self, params: dict) -> None:
+        self._params, batch = params, len(self._settings.key_B)
+        pitch_B1, duration_B1 = jnp.full((batch, 1), START), jnp.zeros((batch, 1), jnp.int32)
+        beginning = Prompt(pitch_B1, duration_B1, jnp.ones((batch, 1), bool))
+        self._state: State
+        self._state, _ = decode(self._network, params, beginning, self._settings, events=1, how=self._how)
+
+    def __call__(self) -> Decoded:
+        self._state, decoded = self._program(self._params, self._state, self._settings)
+        return jax.block_until_ready(decoded)
+
+
+class Prefill:
+    """Reads prompts of PROMPT events, which the model wrote, and writes one event."""
+
+    def __init__(self, network: Network, params: dict, written: Decoded):
+        rows_, events = written.pitch_BN.shape
+        pitch_BT, duration_BT = (
+            jnp.tile(part, (1, -(-PROMPT // events)))[:, :PROMPT] for part in written[:2]
+        )
+        prompt = Prompt(pitch_BT, duration_BT, jnp.ones((rows_, PROMPT), bool))
+        self._given = (params, prompt, _settings(network, rows_, filtered=False))
+        began = time.perf_counter()
+        self._program = decode.lower(network, *self._given, events=1).compile()
+        self.compile_seconds = time.perf_counter() - began
+
+    def __call__(self) -> Decoded:
+        return jax.block_until_ready(self._program(*self._given)[1])
+
+
+class Floor:
+    """The products of as many steps as a call of the loop does."""
+
+    def __init__(self, network: Network, params: dict, batch: int, events: int):
+        weights = step_weights(network, params)
+        self._given = (weights, jnp.ones((batch, network.config.width)))
+        self._program = floor.lower(*self._given, dtype=network.config.compute_dtype, steps=events).compile()
+
+    def __call__(self) -> Array:
+        return jax.block_until_ready(self._program(*self._given))
+
+
+def _settings(network: Network, batch: int, filtered: bool) -> Settings:
+    """Temperature 1; with all filters and constraints, or without any."""
+    chosen = FILTERS if filtered else {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    controls = Controls(
+        jnp.ones(batch),
+        jnp.full(batch, chosen["top_k"], jnp.int32),
+        jnp.full(batch, chosen["top_p"], jnp.float32),
+        jnp.full(batch, chosen["min_p"], jnp.float32),
+        jnp.ones(batch),
+    )
+    rules = None
+    if filtered:
+        rules = Constraints(
+            jnp.ones(network.grammar.pitch_size, bool),
+            jnp.asarray(network.grammar.durations()),
+            jnp.int32(NEVER),
+            jnp.int32(RULES["repeats"]),
+            jnp.int32(RULES["bar"]),
+            jnp.zeros(batch, jnp.int32),
+        )
+    keys = jax.random.split(jax.random.key(0), batch)
+    return Settings(keys, controls, controls, jnp.full(batch, NEVER, jnp.int32), rules)
