@@ -77,8 +77,9 @@ def draw(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool = T
         floor_B = jnp.where(kept_B, floor_B, own_B)
         return mix(bits_B), floor_B, jnp.where(kept_B, id_B, new_B), kept_B | passes_B
 
-    start = bits_B, jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.zeros(rows, bool)
-    return lax.while_loop(lambda state: ~state[3].all(), again, start)[2]
+    # The first round stands before the loop, which is hardly ever entered.
+    first = again((bits_B, jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.zeros(rows, bool)))
+    return lax.while_loop(lambda state: ~state[3].all(), again, first)[2]
 
 
 def _invert(mass_BKL: Array, bits_B: Array) -> tuple[Array, Array]:
