@@ -121,7 +121,7 @@ def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 def _generate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     changes = {name.removeprefix("sample."): value for name, value in settings.items()}
     override(SampleConfig(), changes)  # a mistake is told before anything heavy is imported
-    _start(cpu_devices=1)
+    _start(cpu_devices=0)
     from midigen_jax import commands
 
     return commands.generate(given.run, given.out, changes, given.prompt, given.checkpoint, given.like)
@@ -147,7 +147,7 @@ def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     from midigen_jax.train import devices
 
     # As `generate` has it; and no programs are kept, for compiling is measured.
-    devices.split_cpu(1)
+    devices.split_cpu()
     from midigen_jax import commands
 
     return commands.bench_decode(

@@ -13,6 +13,7 @@ from midigen_jax.sample import decode as decoding
 from midigen_jax.sample.constraints import constraints
 from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
 from midigen_jax.sample.filters import Controls
+from midigen_jax.train.devices import data_mesh
 
 EVENTS = 24
 PLAIN, ALL = How(), How(filters=True, repetition=True)
@@ -154,6 +155,31 @@ def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
         assert together.length_B[row] == length
         np.testing.assert_array_equal(together.pitch_BN[row, :length], alone.pitch_BN[0, :length])
         np.testing.assert_array_equal(together.duration_BN[row, :length], alone.duration_BN[0, :length])
+
+
+@pytest.mark.parametrize("prompts", [1, 4], ids=["one prompt", "own prompts"])
+def test_devices_that_share_rows_write_what_one_writes(model, prompts):
+    network, params = model
+    mesh = data_mesh(4)
+    assert mesh.size == 2
+    rules = constraints(
+        NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6, start_B=jnp.zeros(4)
+    )
+    settings = settings_of(
+        jax.random.split(jax.random.key(9), 4), [0.3, 1.0, 1.3, 2.0], ticks=20, rules=rules
+    )
+    given = (network, params, beginning(prompts), settings)
+    whole = jax.device_get(decode(*given, events=EVENTS, how=ALL)[1])
+    state, first = jax.device_get(decode(*given, events=9, how=ALL, mesh=mesh))
+    _, rest = jax.device_get(resume(*given[:2], state, settings, events=EVENTS - 9, how=ALL, mesh=mesh))
+    for row, length in enumerate(whole.length_B):
+        parts = first.length_B[row], rest.length_B[row]
+        assert sum(parts) == length
+        for name in ("pitch_BN", "duration_BN"):
+            joined = [
+                getattr(part, name)[row, :count] for part, count in zip((first, rest), parts, strict=True)
+            ]
+            np.testing.assert_array_equal(np.concatenate(joined), getattr(whole, name)[row, :length])
 
 
 def test_a_long_prompt_is_read_in_chunks(model, monkeypatch):

@@ -25,7 +25,7 @@ from midigen_jax.music.slices import Slices, slice_notes, to_notes
 from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
-from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume
+from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume, rows_mesh
 from midigen_jax.sample.filters import Controls
 from midigen_jax.train.checkpoint import Restored
 
@@ -254,10 +254,12 @@ def _calls(
         given = prompt if state is None else state
         write = decode if state is None else resume
         if (write, events) not in programs:
-            lowered = write.lower(task.network, task.params, given, settings, events=events, how=task.how)
-            programs[write, events] = lowered.compile()
+            how = {"events": events, "how": task.how, "mesh": rows_mesh(rows)}
+            programs[write, events] = write.lower(task.network, task.params, given, settings, **how).compile()
+        program = programs[write, events]
+        arguments = jax.device_put((task.params, given, settings), program.input_shardings[0])
         ready = time.perf_counter()
-        state, decoded = programs[write, events](task.params, given, settings)
+        state, decoded = program(*arguments)
         decoded = jax.device_get(decoded)
         yield decoded, time.perf_counter() - ready, ready - begun
         if bool(np.all(jax.device_get(state.done_B))):

@@ -16,7 +16,7 @@ import numpy as np
 from midigen_jax import rows
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.progress import Progress
-from midigen_jax.sample.decode import Decoded
+from midigen_jax.sample.decode import Decoded, rows_mesh
 from midigen_jax.study.subject import Subject, pitch_entropy
 from midigen_jax.study.turns import FILTERS, PROMPT, RULES, Floor, Loop, Prefill
 
@@ -99,6 +99,8 @@ def rows_of(
     config |= {"vocabulary": {"pitch": rules.pitch_size, "duration": rules.duration_size}}
     names = ("width", "layers", "attention", "attention_window", "heads")
     config |= {name: getattr(model, name) for name in names} | {"dtype": model.compute_dtype}
+    mesh = rows_mesh(batch)
+    config |= {"devices": 1 if mesh is None else mesh.size}
     config |= {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
 
     def row(name: str, values: list[float], unit: str, **more: Any) -> rows.Row:
