@@ -157,6 +157,7 @@ def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
         np.testing.assert_array_equal(together.duration_BN[row, :length], alone.duration_BN[0, :length])
 
 
+@pytest.mark.parametrize("model", [("pooled", 5)], indirect=True, ids=["pooled5"])
 @pytest.mark.parametrize("prompts", [1, 4], ids=["one prompt", "own prompts"])
 def test_devices_that_share_rows_write_what_one_writes(model, prompts):
     network, params = model
