@@ -3,6 +3,7 @@
 Every function returns the exit code of the process.
 """
 
+import json
 import shlex
 import shutil
 import sys
@@ -70,6 +71,7 @@ def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: in
 def train(corpus: str, out: str, config: Config) -> int:
     """`midigen train`: training, then samples of the checkpoints that were kept."""
     run = Path(out)
+    check_sample(config.sample)  # before the training, not after it
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
         _compare(config.prepare, music.config)
@@ -110,7 +112,7 @@ def generate(
     if recipe is not None:
         _check_recipe(recipe, str(like), restored, source)
     settings = {
-        "run": Path(run).name,
+        "run": Path(run).resolve().name,
         "step": restored.step,
         "checkpoint": restored.digest,
         "prompt": source and [source.name, digest_or_nothing(source)],
@@ -129,7 +131,7 @@ def generate(
     if source is not None:
         there = relative(Path(str(prompt)), folder)
         made = replace(made, prompt=there, prompt_digest=digest_or_nothing(source))
-    _write_music(folder, music, made, Path(run).name)
+    _write_music(folder, music, made, Path(run).resolve().name)
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
         f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
@@ -357,7 +359,7 @@ def _check_claim(folder: Path, settings: dict) -> None:
     """Raises InputError if `folder` holds anything but music of these settings."""
     if not (folder / _CLAIM).is_file():
         check_folder(folder)
-    elif read_json(folder / _CLAIM, "give another --out") != settings:
+    elif read_json(folder / _CLAIM, "give another --out") != json.loads(json.dumps(settings)):
         raise InputError(f"{folder}: holds music made with other settings; give another --out")
 
 

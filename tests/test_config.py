@@ -89,7 +89,7 @@ def test_steps_and_epochs_change_together() -> None:
         ("train.learning_rate", "inf", "train.learning_rate = 'inf': give a number"),
         ("train.learning_rate", 10**400, "give a number"),
         ("train.keep_at", "0.5,2", "shares in (0, 1]"),
-        ("train.keep_at", 1.0, "give numbers with commas between them"),
+        ("train.keep_at", None, "give numbers with commas between them"),
         ("prepare.tokenizer", "cord", "prepare.tokenizer = 'cord': did you mean chord?"),
         ("prepare.tracks", "drums", "prepare.tracks = 'drums' is out of range: all, piano, melody, or a"),
         ("prepare.tracks", "0", "out of range"),
@@ -159,3 +159,9 @@ def test_a_preset_that_is_not_one_is_refused_with_the_nearest() -> None:
 def test_a_config_is_validated_however_it_is_made() -> None:
     with pytest.raises(InputError, match=r"train\.warmup"):
         dataclasses.replace(TrainConfig(), warmup=-1)
+
+
+def test_a_lone_value_is_a_sweep_of_one() -> None:
+    assert configs.override(Config(), {"sample.temperature": 0.5}).sample.temperature == (0.5,)
+    assert configs.override(Config(), {"sample.top_k": "3,5"}).sample.top_k == (3, 5)
+    assert configs.override(Config(), {"sample.dtype": "bfloat16"}).sample.dtype == "bfloat16"

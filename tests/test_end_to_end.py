@@ -1,5 +1,6 @@
 """The whole way on a tiny corpus, as a user goes it: prepare, train, stop, go on, generate, report."""
 
+import json
 import os
 import shutil
 import zipfile
@@ -111,6 +112,7 @@ def test_a_file_says_how_to_make_it_again(home, tmp_path, capsys):
         read_piece(find_sources([str(path)])[0]).notes for path in (tmp_path / "three" / "1.mid", sample)
     )
     np.testing.assert_array_equal(again, first)
+    assert json.loads((tmp_path / "three" / "settings.json").read_text())["run"] == "run"
 
     capsys.readouterr()
     other = str(home / "music" / "1.mid")
@@ -123,6 +125,7 @@ def test_a_thousand_samples_of_a_trained_model_parse_and_read_back(home, tmp_pat
         restored = checkpoints.restore("best")
     config = SampleConfig(count=1000, events=40, temperature=(0.5, 1.0, 1.5, 2.0))
     made = generate(restored, config)
+    assert sum(len(notes) > 0 for notes in made.pieces) > 900
     place = tmp_path / "piece.mid"
     for notes in filter(len, made.pieces):
         write_midi(notes, place)
@@ -204,6 +207,7 @@ def traps(home, tmp_path_factory):
         (["generate", "{home}/run", "--out", "{tmp}/g", "--bars", "2", "--seconds", "2"], "not both"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--lowest", "90", "--highest", "80"], "lowest = 90"),
         (["generate", "--out", "{tmp}/g"], "RUN is missing"),
+        (["train", "{home}/corpus", "--out", "{tmp}/r", "--sample.key", "H"], "key 'H'"),
         (["generate", "--out", "{tmp}/g", "--like", "{home}/music/0.mid"], "does not say how it was made"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--checkpoint", "7"], "checkpoint '7'"),
         (["report", "{tmp}/empty", "--out", "{tmp}/r.html"], "empty"),
@@ -244,6 +248,15 @@ def test_after_a_mistake_the_same_out_takes_the_command_that_was_meant(home, tmp
     words = ["generate", run, "--out", out, "--count", "1", "--events", "10"]
     assert main([*words, "--prompt", str(tmp_path / "text.mid")]) == 2
     assert main(words) == 0
+
+
+def test_the_same_command_fills_its_folder_again(home, tmp_path):
+    words = ["generate", str(home / "run"), "--out", str(tmp_path / "out"), "--count", "1", "--events", "10"]
+    assert main(words) == 0
+    (tmp_path / "out" / "1.mp3").unlink()
+    assert main(words) == 0
+    assert (tmp_path / "out" / "1.mp3").is_file()
+    assert main([*words, "--seed", "1"]) == 2
 
 
 def test_other_music_under_the_same_names_is_another_corpus(home, tmp_path, capsys):

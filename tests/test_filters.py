@@ -1,5 +1,7 @@
 """Drawing: frequencies as the distribution says, filters as a sorted reference has them, nothing sorted."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,4 +147,5 @@ def test_mixed_bits_are_one_to_one_and_even():
 
 def test_nothing_is_sorted():
     shapes = jax.ShapeDtypeStruct((4, 300), jnp.float32), controls(4), jax.ShapeDtypeStruct((4,), jnp.uint32)
-    assert "stablehlo.sort" not in jax.jit(draw).lower(*shapes).as_text()
+    text = jax.jit(draw).lower(*shapes).as_text()
+    assert not re.search(r"stablehlo\.sort|chlo\.top_k|TopK", text)

@@ -99,13 +99,42 @@ def test_a_dropped_prompt_leaves_what_follows_it_from_its_first_tick(notewise):
 UP = (0, 0, 3, 0)
 
 
+def test_music_that_is_moved_stays_within_midi_and_leaves_the_prompt_alone():
+    moved = restored(NoteTokenizer(max_duration=16), transpose="Db")
+    config = SampleConfig(count=8, events=80, temperature=(3.0,))
+    made = generate(moved, config, PROMPT)
+    assert module._plan(moved, config, PROMPT).shift
+    for notes in made.pieces:
+        np.testing.assert_array_equal(notes[: len(PROMPT.notes) - 2, 2], PROMPT.notes[:-2, 2])
+        assert ((notes[:, 2] >= 0) & (notes[:, 2] <= 127)).all()
+
+
+def test_a_chord_model_keeps_its_prompt_as_it_was(chordwise):
+    held = Piece(make_notes([0, 6], [12, 6], [60, 64], [0, 1]), 70, (3, 4))
+    for notes in generate(chordwise, SampleConfig(count=3, events=10), held).pieces:
+        np.testing.assert_array_equal(notes[:2, :3], held.notes[:, :3])
+        assert (notes[2:, 0] >= 12).all()
+
+
+def test_a_dropped_prompt_that_ends_within_a_bar_leaves_its_bar_lines_where_they_were(notewise):
+    inside = Piece(make_notes([0], [30], [60], [0]), 70, (3, 4))
+    config = SampleConfig(count=6, events=60, meter="3/4", keep_prompt=False)
+    for rest, whole in zip(
+        generate(notewise, config, inside).pieces,
+        generate(notewise, replace(config, keep_prompt=True), inside).pieces,
+        strict=True,
+    ):
+        assert sounding(rest) == {(tick, pitch) for tick, pitch in sounding(whole) if tick >= 30}
+
+
 def test_a_transposed_corpus_gives_back_the_prompts_own_key():
+    """The same prompt, range and all, three semitones higher, is the same to the model."""
     moved = restored(NoteTokenizer(max_duration=16), transpose="C")
+    config = SampleConfig(count=2, events=20, lowest=12, highest=108)
+    plain = generate(moved, config, PROMPT)
     up = Piece(np.add(PROMPT.notes, UP, dtype=np.int32), 70, (3, 4))
-    plain, higher = (
-        generate(moved, SampleConfig(count=2, events=20), piece).pieces for piece in (PROMPT, up)
-    )
-    for low, high in zip(plain, higher, strict=True):
+    higher = generate(moved, replace(config, lowest=15, highest=111), up)
+    for low, high in zip(plain.pieces, higher.pieces, strict=True):
         np.testing.assert_array_equal(np.add(low, UP), high)
 
 
@@ -138,6 +167,7 @@ def test_what_is_asked_for_holds_in_every_piece(
         keep_prompt=False,
     )
     made = generate(notewise, config, PROMPT if prompted else None)
+    assert made.events >= config.count
     for notes in made.pieces:
         pitches = notes[:, 2]
         if key is not None:
@@ -188,6 +218,11 @@ def test_a_budget_of_bars_or_seconds_is_met_to_the_tick(notewise, budget, ticks)
     assert max(ends(notes).max(initial=0) for notes in made.pieces) == ticks
 
 
+def test_a_budget_without_a_prompt_counts_from_the_first_tick(notewise):
+    made = generate(notewise, SampleConfig(count=8, events=1000, seconds=3.0))
+    assert max(ends(notes).max(initial=0) for notes in made.pieces) == 3 * 100 * 12 // 60
+
+
 def test_several_values_are_taken_in_turn(notewise):
     swept = generate(notewise, SampleConfig(count=4, events=30, temperature=(0.0, 1.5), top_k=(0, 5)))
     alone = generate(notewise, SampleConfig(count=4, events=30, temperature=(0.0,), top_k=(0, 5)))
@@ -230,7 +265,7 @@ def test_a_stream_sounds_as_the_piece_does(kind, prompt, request):
 
 
 def test_a_thousand_samples_are_music(notewise):
-    """Hot, cold and filtered: every event has a duration that it may have, every slice rises."""
+    """Hot, cold and filtered. That each event is allowed is tested in test_decode."""
     config = SampleConfig(
         count=1000, events=48, temperature=(0.5, 1.0, 2.0), top_p=(1.0, 0.9), repetition_penalty=(1.0, 1.3)
     )
@@ -254,7 +289,10 @@ def test_chords_keep_to_key_range_and_size(chordwise):
     ("piece", "part"),
     [
         (Piece(make_notes([], [], [], [])), "no notes"),
-        (Piece(make_notes([0], [12], [99], [0])), "chord number 1 is not in the model's vocabulary"),
+        (
+            Piece(make_notes([0], [12], [99], [0])),
+            "chord D#7, 0 quarters after its first note, is not in the model's",
+        ),
     ],
 )
 def test_a_prompt_that_cannot_be_continued_is_refused(chordwise, piece, part):

@@ -155,22 +155,22 @@ def _shared(
 
 
 def _prefill(model: Network, prompt: Prompt, settings: Settings, how: How) -> State:
-    rows, tables = len(settings.key_B), model.tables()
+    given, rows = len(prompt.mask_BT), len(settings.key_B)
+    tables, rules = model.tables(), settings.constraints
     carry, trunk = _read(model, prompt, tables)
-    if len(prompt.mask_BT) != rows:
-        carry, trunk, prompt = jax.tree.map(
-            lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), (carry, trunk, prompt)
-        )
     memory, seen = None, None
-    if settings.constraints is not None:
-        follow = partial(constraints.follow, settings.constraints)
-        start = constraints.constraint_carry(settings.constraints)
+    if rules is not None:
+        follow = partial(constraints.follow, rules)
+        start = constraints.constraint_carry(rules._replace(start_B=rules.start_B[:given]))
         over_time = jax.tree.map(lambda part_BT: part_BT.T, tuple(prompt))
         memory, _ = lax.scan(lambda carry, now: (follow(carry, *now), None), start, over_time)
     if how.repetition:
         sizes = model.grammar.pitch_size, model.grammar.duration_size
-        nothing = tuple(jnp.zeros((rows, size), bool) for size in sizes)
-        seen = _mark(nothing, prompt)
+        seen = _mark(tuple(jnp.zeros((given, size), bool) for size in sizes), prompt)
+    remembered = carry, trunk, memory, seen
+    if given != rows:
+        remembered = jax.tree.map(lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), remembered)
+    carry, trunk, memory, seen = remembered
     done_B, ticks_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
     return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, tables)
 

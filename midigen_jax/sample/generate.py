@@ -22,7 +22,7 @@ from midigen_jax.music import key as keys
 from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import Slices, slice_notes, to_notes
-from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens
+from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens, pitch_name
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
 from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume, rows_mesh
@@ -69,6 +69,7 @@ class _Task(NamedTuple):
     prompt: Tokens
     shift: int  # semitones from what is heard to what the model reads
     onset: int  # ticks before the first note of the prompt
+    given: Notes | None  # the prompt as it was read
     how: How
     constraints: Constraints | None
     ticks: int  # how long a piece may go on
@@ -87,7 +88,7 @@ def generate(
     chord that the `chord` vocabulary lacks.
     """
     task = _plan(restored, config, prompt)
-    rows = min(config.count, _ROWS)
+    rows = min(config.count, _rows_at_once(task.network))
     compile_seconds, seconds, written = 0.0, 0.0, list[Tokens]()
     programs: _Programs = {}
     turns = range(0, config.count, rows)
@@ -136,12 +137,14 @@ def _stream(restored: Restored, task: _Task, config: SampleConfig) -> Iterator[S
             ticks = min(int(events[-1, 1]), left)
             left -= ticks
             pitches, attacked = tokenizer.sounding(events[:, 0])
-            yield Sounding(ticks, tuple(_heard(pitch - task.shift) for pitch in pitches), attacked)
+            yield Sounding(ticks, tuple(pitch - task.shift for pitch in pitches), attacked)
 
 
-def _heard(pitch: int) -> int:
-    """A pitch, folded into MIDI's range by an octave where it is outside."""
-    return pitch + 12 * (pitch < 0) - 12 * (pitch > 127)
+def _rows_at_once(network: Network) -> int:
+    """As many as leave what they remember within a gigabyte, 1,024 at the most."""
+    remembered = jax.eval_shape(lambda: network.initial_carry(1))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(remembered))
+    return int(np.clip((1 << 30) // size, 1, _ROWS))
 
 
 def check_sample(config: SampleConfig) -> None:
@@ -152,9 +155,10 @@ def check_sample(config: SampleConfig) -> None:
 
 def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Task:
     experiment = restored.experiment
-    tokens, shift, onset = np.array([[START, 0]], np.int32), 0, 0
+    tokens, shift, onset, given = np.array([[START, 0]], np.int32), 0, 0, None
     if prompt is not None:
-        tokens, shift, onset = _prompt_tokens(restored, prompt)
+        tokens, shift = _prompt_tokens(restored, prompt)
+        given, onset = prompt.notes, int(prompt.notes[:, 0].min())
     elif config.key is not None and experiment.config.prepare.transpose != "none":
         home = keys.parse_key(experiment.config.prepare.transpose)
         shift = keys.shift_to(keys.parse_key(config.key).key, home)
@@ -183,9 +187,8 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
     )
     rules = _constraints(restored, config, shift, bar, onset)
-    return _Task(
-        network, restored.state.weights, tokens, shift, onset, how, rules, ticks, tempo, meter, program
-    )
+    params = restored.state.weights
+    return _Task(network, params, tokens, shift, onset, given, how, rules, ticks, tempo, meter, program)
 
 
 def _constraints(
@@ -193,7 +196,8 @@ def _constraints(
 ) -> Constraints | None:
     tokenizer = restored.experiment.tokenizer
     asked = (config.key, config.largest_chord, config.most_repeats, config.meter)
-    free = all(value is None for value in asked) and (config.lowest, config.highest) == (0, 127)
+    # What is moved by a shift must stay a MIDI pitch.
+    free = all(value is None for value in asked) and (config.lowest, config.highest, shift) == (0, 127, 0)
     if free and not isinstance(tokenizer, ChordTokenizer):
         return None
     scale = range(12) if config.key is None else scale_of(keys.parse_key(config.key))
@@ -206,7 +210,7 @@ def _constraints(
         chord=NEVER if config.largest_chord is None else config.largest_chord,
         repeats=NEVER if config.most_repeats is None else config.most_repeats,
         bar=NEVER if config.meter is None else bar,
-        start_B=np.full(min(config.count, _ROWS), onset, np.int32),
+        start_B=np.full(1, onset, np.int32),
     )
     silent = 1 + max(START, END, tokenizer.REST)
     if not np.asarray(found.pitch_P)[silent:].any():
@@ -283,34 +287,59 @@ def _controls(config: SampleConfig, number_B: np.ndarray, prefix: str) -> Contro
     )
 
 
-def _prompt_tokens(restored: Restored, prompt: Piece) -> tuple[Tokens, int, int]:
-    """The events to begin with, <start> among them; how far they were transposed; the first one's onset."""
+def _prompt_tokens(restored: Restored, prompt: Piece) -> tuple[Tokens, int]:
+    """The events to begin with, <start> among them, and how far they were transposed."""
     settings, tokenizer, shift = restored.experiment.config.prepare, restored.experiment.tokenizer, 0
     if len(prompt.notes) == 0:
         raise InputError("the prompt holds no notes; give another one, or none")
     if settings.transpose != "none":
         found = keys.find_key(prompt.notes, settings.profile)
         shift = keys.shift_to(found, keys.parse_key(settings.transpose))
-    slices = slice_notes(keys.transpose(prompt.notes, shift))
+    moved = keys.transpose(prompt.notes, shift)
+    # An octave more or less where the range of MIDI would not do.
+    shift = int(moved[:, 2].min() - prompt.notes[:, 2].min())
+    if not np.array_equal(moved[:, 2] - shift, prompt.notes[:, 2]):
+        raise InputError("the prompt is too wide to be moved to the key of the corpus; give another one")
+    slices = slice_notes(moved)
     tokens = tokenizer.encode(slices)[:-1]
-    if isinstance(tokenizer, ChordTokenizer) and tokenizer.unknown_share(tokens) > 0:
-        position = int(np.flatnonzero(tokens[:, 0] == ChordTokenizer.UNKNOWN)[0])
-        raise InputError(
-            f"the prompt's chord number {position} is not in the model's vocabulary; "
-            "give another prompt, or train with --tokenizer note, which knows every chord"
-        )
-    return tokens, shift, int(prompt.notes[:, 0].min())
+    if isinstance(tokenizer, ChordTokenizer):
+        unknown = np.flatnonzero(tokens[:, 0] == ChordTokenizer.UNKNOWN)
+        if len(unknown):
+            ticks = int(tokens[: unknown[0], 1].sum())
+            place = int(np.searchsorted(np.cumsum(slices.duration), ticks, side="right"))
+            pitches = slices.pitch[slices.start[place] : slices.start[place + 1]] - shift
+            raise InputError(
+                f"the prompt's chord {'.'.join(map(pitch_name, pitches.tolist()))}, "
+                f"{ticks / TICKS_PER_QUARTER:g} quarters after its first note, is not in the model's "
+                "vocabulary; give another prompt, or train with --tokenizer note, which knows every chord"
+            )
+    return tokens, shift
 
 
 def _music(restored: Restored, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
     """What is heard: the prompt and what follows, or that alone, from the tick at which the prompt stops."""
-    tokenizer, prompted = restored.experiment.tokenizer, len(task.prompt) > 1
-    kept = prompted and config.keep_prompt
-    before = task.prompt[:1] if not kept else task.prompt
-    slices = tokenizer.decode(np.concatenate([before, written]), trim=not prompted and config.meter is None)
-    notes = to_notes(_cut(slices, task.ticks + (int(_ticks(before)) if kept else 0)))
-    onset, duration, pitch, track = keys.transpose(notes, -task.shift).T
-    return make_notes(onset + (task.onset if kept else 0), duration, pitch, track)
+    tokenizer = restored.experiment.tokenizer
+    if task.given is None:
+        # A budget and bar lines count from the first tick, whatever is heard there.
+        bound = config.meter is not None or task.ticks < NEVER
+        return _moved(to_notes(_cut(tokenizer.decode(written, trim=not bound), task.ticks)), -task.shift)
+    stop = int(_ticks(task.prompt))
+    if not config.keep_prompt or isinstance(tokenizer, ChordTokenizer):
+        rest = _moved(to_notes(_cut(tokenizer.decode(written, trim=False), task.ticks)), -task.shift)
+        if not config.keep_prompt:
+            # On its own bar lines, if it has any.
+            begun = (task.onset + stop) % bar_ticks(task.meter) if config.meter is not None else 0
+            return _moved(rest, 0, begun)
+        # Chords know no held notes: the prompt is kept as it was, not as the model read it.
+        joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])
+        return make_notes(*joined.T)
+    whole = tokenizer.decode(np.concatenate([task.prompt, written]), trim=False)
+    return _moved(to_notes(_cut(whole, task.ticks + stop)), -task.shift, task.onset)
+
+
+def _moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
+    onset, duration, pitch, track = notes.T
+    return make_notes(onset + ticks, duration, pitch + pitches, track)
 
 
 def _cut(slices: Slices, ticks: int) -> Slices:
