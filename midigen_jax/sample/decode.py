@@ -11,7 +11,7 @@ and however its events are divided into calls. Settings are traced: sweeping the
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from midigen_jax.music.tokens import END
 from midigen_jax.sample import constraints
 from midigen_jax.sample.constraints import Constraints
 from midigen_jax.sample.filters import Controls, draw, penalized
-from midigen_jax.train.devices import DATA, data_mesh
+from midigen_jax.train.devices import DATA, data_mesh, everywhere
 
 
 class Prompt(NamedTuple):
@@ -50,6 +50,8 @@ class How(NamedTuple):
     filters: bool = False  # look at top-k, top-p and min-p
     repetition: bool = False  # look at the repetition penalty
 
+
+T = TypeVar("T")
 
 _PLAIN = How()
 _CHUNK = 1024  # events of a prompt that are read at once
@@ -127,6 +129,11 @@ def rows_mesh(rows: int) -> Mesh | None:
     """
     mesh = data_mesh(rows)
     return mesh if mesh.size > 1 and rows // mesh.size >= _SHARE else None
+
+
+def placed(arrays: T, mesh: Mesh | None) -> T:
+    """What `decode` is given, on every device of the mesh; without one, as it is."""
+    return arrays if mesh is None else jax.device_put(arrays, everywhere(mesh))
 
 
 def _shared(

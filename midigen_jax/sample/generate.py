@@ -25,7 +25,7 @@ from midigen_jax.music.slices import Slices, slice_notes, to_notes
 from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens, pitch_name
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
-from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume, rows_mesh
+from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, decode, placed, resume, rows_mesh
 from midigen_jax.sample.filters import Controls
 from midigen_jax.train.checkpoint import Restored
 
@@ -251,19 +251,18 @@ def _calls(
     tokens_T2 = np.concatenate([task.prompt, padding])
     pitch_1T, duration_1T = jnp.asarray(tokens_T2.T[:, None])
     prompt = Prompt(pitch_1T, duration_1T, jnp.arange(len(tokens_T2))[None] < length)
-    state: State | None = None
+    mesh, state = rows_mesh(rows), None
+    params, settings, prompt = placed((task.params, settings, prompt), mesh)
     for first in range(0, config.events, most):
         events = min(most, config.events - first)
         begun = time.perf_counter()
         given = prompt if state is None else state
         write = decode if state is None else resume
         if (write, events) not in programs:
-            how = {"events": events, "how": task.how, "mesh": rows_mesh(rows)}
-            programs[write, events] = write.lower(task.network, task.params, given, settings, **how).compile()
-        program = programs[write, events]
-        arguments = jax.device_put((task.params, given, settings), program.input_shardings[0])
+            how = {"events": events, "how": task.how, "mesh": mesh}
+            programs[write, events] = write.lower(task.network, params, given, settings, **how).compile()
         ready = time.perf_counter()
-        state, decoded = program(*arguments)
+        state, decoded = programs[write, events](params, given, settings)
         decoded = jax.device_get(decoded)
         yield decoded, time.perf_counter() - ready, ready - begun
         if bool(np.all(jax.device_get(state.done_B))):

@@ -13,7 +13,7 @@ from jax import Array
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import START
 from midigen_jax.sample.constraints import NEVER, Constraints
-from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, resume, rows_mesh
+from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, placed, resume, rows_mesh
 from midigen_jax.sample.filters import Controls
 from midigen_jax.study.floor import floor, step_weights
 
@@ -29,36 +29,27 @@ class Loop:
     """
 
     def __init__(self, network: Network, params: dict, batch: int, events: int, filtered: bool = False):
-        self._network, self._how = network, How(filters=filtered)
-        self._params: dict
-        self._state: State
-        self._settings = _settings(network, batch, filtered)
+        self._network, self._how, self._mesh = network, How(filters=filtered), rows_mesh(batch)
+        self._settings = placed(_settings(network, batch, filtered), self._mesh)
         self._begin(params)
         began = time.perf_counter()
-        given = (network, params, self._state, self._settings)
-        how = {"events": events, "how": self._how, "mesh": rows_mesh(batch)}
-        self._program = resume.lower(*given, **how).compile()
-        self._place()
+        given = (network, self._params, self._state, self._settings)
+        self._program = resume.lower(*given, events=events, how=self._how, mesh=self._mesh).compile()
         self.compile_seconds = time.perf_counter() - began
 
     def other(self, params: dict) -> "Loop":
         """The same program with weights of its own."""
         loop = copy(self)
         loop._begin(params)
-        loop._place()
         return loop
-
-    def _place(self) -> None:
-        """Everything where the program wants it."""
-        given = self._params, self._state, self._settings
-        self._params, self._state, self._settings = jax.device_put(given, self._program.input_shardings[0])
 
     def _begin(self, params: dict) -> None:
         batch = len(self._settings.key_B)
         pitch_B1, duration_B1 = jnp.full((batch, 1), START), jnp.zeros((batch, 1), jnp.int32)
         beginning = Prompt(pitch_B1, duration_B1, jnp.ones((batch, 1), bool))
-        given = self._network, params, beginning, self._settings
-        self._params, self._state = params, decode(*given, events=1, how=self._how)[0]
+        self._params, beginning = placed((params, beginning), self._mesh)
+        given = self._network, self._params, beginning, self._settings
+        self._state: State = decode(*given, events=1, how=self._how, mesh=self._mesh)[0]
 
     def __call__(self) -> Decoded:
         self._state, decoded = self._program(self._params, self._state, self._settings)
@@ -74,10 +65,10 @@ class Prefill:
             jnp.tile(part, (1, -(-PROMPT // events)))[:, :PROMPT] for part in written[:2]
         )
         prompt = Prompt(pitch_BT, duration_BT, jnp.ones((rows_, PROMPT), bool))
-        self._given = (params, prompt, _settings(network, rows_, filtered=False))
+        mesh = rows_mesh(rows_)
+        self._given = placed((params, prompt, _settings(network, rows_, filtered=False)), mesh)
         began = time.perf_counter()
-        self._program = decode.lower(network, *self._given, events=1, mesh=rows_mesh(rows_)).compile()
-        self._given = jax.device_put(self._given, self._program.input_shardings[0])
+        self._program = decode.lower(network, *self._given, events=1, mesh=mesh).compile()
         self.compile_seconds = time.perf_counter() - began
 
     def __call__(self) -> Decoded:
