@@ -193,7 +193,7 @@ class SampleConfig:
     highest: int = _option(127, "highest MIDI pitch, 0 to 127")
     largest_chord: int | None = _option(None, "most pitches at once")
     most_repeats: int | None = _option(None, "how often the same chord may follow itself")
-    meter: str | None = _option(None, "no note over a bar line, and pieces end on one: 4/4, 3/4 …")
+    meter: str | None = _option(None, "no slice over a bar line, and pieces end on one: 4/4, 3/4 …")
     keep_prompt: bool = _option(True, "begin with the prompt itself")
     tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")
     program: int | None = _option(None, "General MIDI program, 0 to 127; none: the prompt's, or 0, the piano")
