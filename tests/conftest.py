@@ -1,6 +1,8 @@
 """What all tests share. Tests write nowhere but under `tmp_path`."""
 
+import gc
 import os
+import sys
 from html.parser import HTMLParser
 
 import hypothesis
@@ -20,6 +22,18 @@ _common = hypothesis.settings(
 hypothesis.settings.register_profile("dev", _common)
 hypothesis.settings.register_profile("ci", _common, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "dev")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs go with their module: a process has 65,530 memory maps, and each program takes some.
+
+    Where they run out, XLA ends the process while it compiles.
+    """
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 class Page(HTMLParser):
