@@ -240,7 +240,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.set_defaults(needs_out=False)
     one.add_argument(
         "--limit",
-        type=_limit,
+        type=_whole("a number of pieces, 1 or more"),
         default=1000,
         metavar="N",
         help="look at N pieces at the most, evenly drawn (default: 1000)",
@@ -371,7 +371,7 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
     )
     one.add_argument(
         "--events",
-        type=_events,
+        type=_whole("a number of events, 1 to 100,000", 100_000),
         default=256,
         metavar="N",
         help="events of each piece in a call (default: 256)",
@@ -432,16 +432,18 @@ def _metavar(kind: Any) -> str:
     return names.get(kind, "X")
 
 
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number of pieces, 1 or more")
-    return int(text)
+def _whole(remedy: str, most: float = float("inf")) -> Callable[[str], int]:
+    """A reader of whole numbers from 1 to `most`; `remedy` says what to give in place of anything else."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: give {remedy}")
+        return int(text)
+
+    return read
 
 
-def _events(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number of events, 1 to 100,000")
-    return int(text)
+_count = _whole("a whole number, 1 to 1024", 1024)
 
 
 def _batches(text: str) -> tuple[int, ...]:
@@ -449,12 +451,6 @@ def _batches(text: str) -> tuple[int, ...]:
     if not all(count.isdecimal() and 1 <= int(count) <= 65_536 for count in counts):
         raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers, 1 to 65,536, as in 1,64")
     return tuple(map(int, counts))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 1 to 1024")
-    return int(text)
 
 
 if __name__ == "__main__":

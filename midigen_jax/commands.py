@@ -109,13 +109,15 @@ def generate(
     with open_run(Path(run)) as checkpoints:
         restored = checkpoints.restore(checkpoint or "best")
     source = None if prompt is None else _find_prompt(prompt)
+    digest = None if source is None else digest_or_nothing(source)
     if recipe is not None:
-        _check_recipe(recipe, str(like), restored, source)
+        _check_recipe(recipe, str(like), restored, digest)
+    name = Path(run).resolve().name
     settings = {
-        "run": Path(run).resolve().name,
+        "run": name,
         "step": restored.step,
         "checkpoint": restored.digest,
-        "prompt": source and [source.name, digest_or_nothing(source)],
+        "prompt": source and [source.name, digest],
         "sample": configs.to_json(config),
     } | ({} if recipe is None else {"piece": recipe.piece + 1})
     _check_claim(folder, settings)
@@ -130,8 +132,8 @@ def generate(
     made = Recipe(relative(Path(run), folder), restored.step, restored.digest, only or 0, config)
     if source is not None:
         there = relative(Path(str(prompt)), folder)
-        made = replace(made, prompt=there, prompt_digest=digest_or_nothing(source))
-    _write_music(folder, music, made, Path(run).resolve().name)
+        made = replace(made, prompt=there, prompt_digest=digest)
+    _write_music(folder, music, made, name)
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
         f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
@@ -322,11 +324,11 @@ def _write_samples_of(restored: Restored, run: Path) -> None:
     partial.rename(run / "samples" / _step_name(restored.step))
 
 
-def _check_recipe(recipe: Recipe, like: str, restored: Restored, source: Source | None) -> None:
+def _check_recipe(recipe: Recipe, like: str, restored: Restored, prompt_digest: str | None) -> None:
     """Raises InputError if this is not the checkpoint or not the prompt that a file was made with."""
     if restored.digest != recipe.checkpoint:
         raise InputError(f"{like}: made with another checkpoint of step {recipe.step}; give its own RUN")
-    if recipe.prompt_digest not in (None, source and digest_or_nothing(source)):
+    if recipe.prompt_digest not in (None, prompt_digest):
         raise InputError(f"{like}: made with another prompt; give the same one as --prompt")
 
 

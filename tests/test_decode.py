@@ -46,7 +46,8 @@ def settings_of(keys, temperatures, ticks=2**30, rules=None, **values):
     defaults = {"top_k": jnp.int32(0), "top_p": 1.0, "min_p": 0.0, "repetition": 1.0} | values
     others = [jnp.broadcast_to(jnp.asarray(value), rows) for value in defaults.values()]
     controls = Controls(heat, *others)
-    return Settings(keys, controls, controls, jnp.full(rows, ticks, jnp.int32), rules)
+    begin = jnp.zeros(rows, jnp.int32)
+    return Settings(keys, controls, controls, begin, jnp.full(rows, ticks, jnp.int32), rules)
 
 
 def beginning(rows):
@@ -90,9 +91,7 @@ def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
 def test_calls_together_write_what_one_writes(model):
     network, params = model
     keys, heat = jax.random.split(jax.random.key(2), 3), [0.7, 1.0, 1.3]
-    rules = constraints(
-        NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6, start_B=jnp.zeros(3)
-    )
+    rules = constraints(NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6)
     settings = settings_of(keys, heat, ticks=30, rules=rules, repetition=1.3)
     whole = decode(network, params, beginning(3), settings, events=EVENTS, how=ALL)[1]
     state, first = decode(network, params, beginning(3), settings, events=1, how=ALL)
@@ -165,9 +164,7 @@ def test_devices_that_share_rows_write_what_one_writes(model, prompts):
     network, params = model
     mesh = data_mesh(4)
     assert mesh.size == 2
-    rules = constraints(
-        NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6, start_B=jnp.zeros(4)
-    )
+    rules = constraints(NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6)
     settings = settings_of(
         jax.random.split(jax.random.key(9), 4), [0.3, 1.0, 1.3, 2.0], ticks=20, rules=rules
     )

@@ -68,8 +68,8 @@ def test_decoding_lowers_for_every_platform(attention, heads, dtype):
     number, whole = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     controls = Controls(number, whole, number, number, number)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    rules = constraints(NoteTokenizer(4), network.grammar.durations(), start_B=jnp.zeros(2))
-    settings = Settings(keys, controls, controls, whole, rules)
+    rules = constraints(NoteTokenizer(4), network.grammar.durations())
+    settings = Settings(keys, controls, controls, whole, whole, rules)
     write = jax.jit(partial(decode, network, events=4, how=How(filters=True, repetition=True)))
     exported = jax.export.export(write, platforms=PLATFORMS)(params, prompt, settings)
     assert exported.platforms == PLATFORMS

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer, Tokenizer
@@ -22,14 +21,13 @@ _PITCHES = 128
 
 
 class Constraints(NamedTuple):
-    """What may be written, the same for all rows but for where they start; `constraints` makes one."""
+    """What may be written, the same for all rows; `constraints` makes one."""
 
     pitch_P: Array  # bool: pitch ids that may be written at all
     duration_PR: Array  # bool: duration ids that each pitch id may have
     chord: Array  # int32: most pitches in a slice
     repeats: Array  # int32: how often a slice may come again at once
     bar: Array  # int32: ticks in a bar; no slice crosses its line, and pieces end there; `NEVER`: no bars
-    start_B: Array  # int32: how many ticks after a bar line the prompt of each row begins
 
 
 class ConstraintCarry(NamedTuple):
@@ -52,13 +50,11 @@ def constraints(
     chord: int = NEVER,
     repeats: int = NEVER,
     bar: int = NEVER,
-    start_B: ArrayLike,
 ) -> Constraints:
     """Constraints for the ids of `tokenizer`, of which each may have the durations `durations_PR` (bool).
 
     scale: pitch classes, 0 to 11. lowest, highest: MIDI pitches. chord: most pitches at once. repeats: how
-    often a slice may follow itself. bar: its ticks. start_B: how
-    many of them have gone by where the prompt of each row begins.
+    often a slice may follow itself. bar: its ticks.
     """
     pitches = np.arange(_PITCHES)
     fits_K = np.isin(pitches % 12, list(scale)) & (pitches >= lowest) & (pitches <= highest)
@@ -75,15 +71,15 @@ def constraints(
         top = int(np.flatnonzero(fits_K)[-1]) if fits_K.any() else -1
         durations_PR[NoteTokenizer.ATTACKED :, 0] &= np.tile(pitches < top, 2)
     return Constraints(
-        jnp.asarray(allowed_P), jnp.asarray(durations_PR), *map(jnp.int32, (chord, repeats, bar, start_B))
+        jnp.asarray(allowed_P), jnp.asarray(durations_PR), *map(jnp.int32, (chord, repeats, bar))
     )
 
 
-def constraint_carry(rules: Constraints) -> ConstraintCarry:
-    """Nothing was written yet."""
-    rows = len(rules.start_B)
+def constraint_carry(rules: Constraints, begin_B: Array) -> ConstraintCarry:
+    """Nothing was written yet; `begin_B` ticks have gone by since a bar line."""
+    rows = len(begin_B)
     count_B, hash_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.uint32)
-    return ConstraintCarry(rules.start_B % rules.bar, count_B, hash_B, hash_B, count_B)
+    return ConstraintCarry(begin_B % rules.bar, count_B, hash_B, hash_B, count_B)
 
 
 def follow(

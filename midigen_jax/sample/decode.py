@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     key_B: Array  # typed keys
     pitch: Controls
     duration: Controls
+    begin_B: Array  # int32: how many ticks after a bar line the prompt begins
     ticks_B: Array  # int32: a row that has written so many is done
     constraints: Constraints | None = None
 
@@ -150,8 +151,7 @@ def _shared(
     whole: Any = PartitionSpec()
     rows: Any = PartitionSpec(DATA)
     state = State(whole, rows, rows, rows, rows, rows, rows, whole)
-    rules = settings.constraints and Constraints(whole, whole, whole, whole, whole, start_B=rows)
-    specs = Settings(rows, rows, rows, rows, rules)
+    specs = Settings(rows, rows, rows, rows, rows, whole)
     given = state
     if isinstance(begin, Prompt):
         given = whole if len(begin.mask_BT) == 1 else rows
@@ -168,7 +168,7 @@ def _prefill(model: Network, prompt: Prompt, settings: Settings, how: How) -> St
     memory, seen = None, None
     if rules is not None:
         follow = partial(constraints.follow, rules)
-        start = constraints.constraint_carry(rules._replace(start_B=rules.start_B[:given]))
+        start = constraints.constraint_carry(rules, settings.begin_B[:given])
         over_time = jax.tree.map(lambda part_BT: part_BT.T, tuple(prompt))
         memory, _ = lax.scan(lambda carry, now: (follow(carry, *now), None), start, over_time)
     if how.repetition:

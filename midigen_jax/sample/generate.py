@@ -171,7 +171,7 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
     bar = bar_ticks(meter)
     ticks = NEVER
     if config.bars is not None:
-        begun = (onset + int(_ticks(tokens))) % bar
+        begun = (onset + _ticks(tokens)) % bar
         ticks = config.bars * bar - begun
     elif config.seconds is not None:
         ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
@@ -186,14 +186,12 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
         ),
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
     )
-    rules = _constraints(restored, config, shift, bar, onset)
+    rules = _constraints(restored, config, shift, bar)
     params = restored.state.weights
     return _Task(network, params, tokens, shift, onset, given, how, rules, ticks, tempo, meter, program)
 
 
-def _constraints(
-    restored: Restored, config: SampleConfig, shift: int, bar: int, onset: int
-) -> Constraints | None:
+def _constraints(restored: Restored, config: SampleConfig, shift: int, bar: int) -> Constraints | None:
     tokenizer = restored.experiment.tokenizer
     asked = (config.key, config.largest_chord, config.most_repeats, config.meter)
     # What is moved by a shift must stay a MIDI pitch.
@@ -210,7 +208,6 @@ def _constraints(
         chord=NEVER if config.largest_chord is None else config.largest_chord,
         repeats=NEVER if config.most_repeats is None else config.most_repeats,
         bar=NEVER if config.meter is None else bar,
-        start_B=np.full(1, onset, np.int32),
     )
     silent = 1 + max(START, END, tokenizer.REST)
     if not np.asarray(found.pitch_P)[silent:].any():
@@ -237,15 +234,13 @@ def _calls(
     """Calls of the decode loop until all is written: what each wrote, its seconds, and those of compiling."""
     rows, length = len(number_B), len(task.prompt)
     key = jax.random.key(config.seed)
-    rules = task.constraints
-    if rules is not None:
-        rules = rules._replace(start_B=jnp.full(rows, task.onset, jnp.int32))
     settings = Settings(
         jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
         _controls(config, number_B, ""),
         _controls(config, number_B, "duration_"),
+        jnp.full(rows, task.onset, jnp.int32),
         jnp.full(rows, task.ticks, jnp.int32),
-        rules,
+        task.constraints,
     )
     padding = np.zeros((-length % _PADDED if length > 1 else 0, 2), np.int32)
     tokens_T2 = np.concatenate([task.prompt, padding])
@@ -322,7 +317,7 @@ def _music(restored: Restored, task: _Task, config: SampleConfig, written: Token
         # A budget and bar lines count from the first tick, whatever is heard there.
         bound = config.meter is not None or task.ticks < NEVER
         return _moved(to_notes(_cut(tokenizer.decode(written, trim=not bound), task.ticks)), -task.shift)
-    stop = int(_ticks(task.prompt))
+    stop = _ticks(task.prompt)
     if not config.keep_prompt or isinstance(tokenizer, ChordTokenizer):
         rest = _moved(to_notes(_cut(tokenizer.decode(written, trim=False), task.ticks)), -task.shift)
         if not config.keep_prompt:
@@ -357,5 +352,5 @@ def _events(pitch_N: Array, duration_N: Array, length: Array) -> Tokens:
     return np.stack([pitch_N[: int(length)], duration_N[: int(length)]], axis=1)
 
 
-def _ticks(tokens: Tokens) -> np.integer:
-    return tokens[:, 1].sum()
+def _ticks(tokens: Tokens) -> int:
+    return int(tokens[:, 1].sum())

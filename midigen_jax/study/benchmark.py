@@ -66,15 +66,15 @@ def bench_train(
         jax.block_until_ready(metrics_K)
 
     train(1)
-    count = int(np.clip(seconds / _seconds(partial(train, 1)), 1, config.train.steps_per_call))
+    count = int(np.clip(seconds / elapsed(partial(train, 1)), 1, config.train.steps_per_call))
     multiply, operations = peak_product(mesh)
     multiply()
     rates, peaks = [], []
     with Progress("timing", _ROUNDS, "rounds") as progress:
         for _ in range(_ROUNDS):
             events = count * config.batch.rows * config.batch.length
-            rates.append(events / _seconds(partial(train, count)))
-            peaks.append(operations / min(_seconds(multiply) for _ in range(3)))
+            rates.append(events / elapsed(partial(train, count)))
+            peaks.append(operations / min(elapsed(multiply) for _ in range(3)))
             progress.advance()
     if profile is not None:
         with jax.profiler.trace(profile, create_perfetto_trace=True):
@@ -190,7 +190,9 @@ def peak_product(mesh: jax.sharding.Mesh) -> tuple[Callable[[], None], float]:
     return lambda: jax.block_until_ready(dot(left, right)), 2.0 * mesh.size * _PEAK_SIZE**3
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def elapsed(call: Callable[[], Any], count: int = 1) -> float:
+    """The seconds that so many calls take."""
     start = time.perf_counter()
-    call()
+    for _ in range(count):
+        call()
     return time.perf_counter() - start

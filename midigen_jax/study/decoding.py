@@ -7,7 +7,6 @@ blocked rounds in which all that is measured takes turns; compiling is a row of 
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from midigen_jax import rows
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.progress import Progress
 from midigen_jax.sample.decode import Decoded, rows_mesh
+from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.subject import Subject, pitch_entropy
 from midigen_jax.study.turns import FILTERS, PROMPT, RULES, Floor, Loop, Prefill
 
@@ -77,9 +77,9 @@ def bench_decode(
         for number in range(rounds):
             # Back and forth, so that nobody always comes after the same one.
             for name in list(calls)[:: -1 if number % 2 else 1]:
-                found[name].append(_seconds(calls[name], counts[name]) / counts[name])
+                found[name].append(elapsed(calls[name], counts[name]) / counts[name])
             if step is not None:
-                steps.append(np.array([_seconds(step) for _ in range(_STEPS)]))
+                steps.append(np.array([elapsed(step) for _ in range(_STEPS)]))
             for name, rival in rivals.items():
                 theirs[name].append(rival())
             progress.advance()
@@ -176,11 +176,4 @@ def _notes(subject: Subject, written: Decoded) -> float | None:
 
 def _warm_seconds(call: Callable[[], Any]) -> float:
     call()
-    return _seconds(call)
-
-
-def _seconds(call: Callable[[], Any], count: int = 1) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return time.perf_counter() - start
+    return elapsed(call)

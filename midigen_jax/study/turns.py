@@ -105,7 +105,7 @@ def _settings(network: Network, batch: int, filtered: bool) -> Settings:
             jnp.int32(NEVER),
             jnp.int32(RULES["repeats"]),
             jnp.int32(RULES["bar"]),
-            jnp.zeros(batch, jnp.int32),
         )
     keys = jax.random.split(jax.random.key(0), batch)
-    return Settings(keys, controls, controls, jnp.full(batch, NEVER, jnp.int32), rules)
+    begin_B = jnp.zeros(batch, jnp.int32)
+    return Settings(keys, controls, controls, begin_B, jnp.full(batch, NEVER, jnp.int32), rules)
