@@ -98,6 +98,8 @@ def generate(
     if like is not None:
         recipe, home = read_recipe(Path(like)), Path(like).parent
         config = recipe.sample
+        if run is None and not (home / recipe.run).is_dir():
+            raise InputError(f"{like}: the run that made it is not at {home / recipe.run}; give RUN besides")
         run = run or str(home / recipe.run)
         checkpoint = checkpoint or str(recipe.step)
         if prompt is None and recipe.prompt is not None:
@@ -136,9 +138,12 @@ def generate(
     _write_music(folder, music, made, name)
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
-        f"{len(music.pieces)} pieces in {out} (step {restored.step}, {music.events:,} events at "
+        f"{_count(len(music.pieces), 'piece')} in {out} (step {restored.step}, {music.events:,} events at "
         f"{music.events / music.seconds:,.0f} a second; {music.ended} came to an end of their own)."
     )
+    silent = sum(len(notes) == 0 for notes in music.pieces)
+    if silent:
+        _say(f"{_count(silent, 'piece')} without a note: allow more events, or other pitches.")
     return 0
 
 
@@ -151,6 +156,7 @@ def report(run: str, out: str) -> int:
 
 def bench_train(corpus: str | None, out: str | None, profile: str | None, config: Config) -> int:
     """`midigen bench train`."""
+    _check_rows(out)
     if profile is not None:
         check_folder(Path(profile))
     music = None if corpus is None else load_corpus(Path(corpus))
@@ -176,6 +182,7 @@ def bench_decode(
     settings: Mapping[str, object],
 ) -> int:
     """`midigen bench decode`: rows are there as soon as a size of batch is measured."""
+    _check_rows(out)
     if plot is not None and Path(plot).suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
     subject = _subject(run, settings)
@@ -200,6 +207,12 @@ def bench_decode(
         draw_rates(measured, Path(plot))
         _say(f"Plot in {plot}.")
     return 0
+
+
+def _check_rows(out: str | None) -> None:
+    """Raises InputError, before anything is measured, where rows cannot be added to `out`."""
+    if out is not None and Path(out).is_dir():
+        raise InputError(f"--out {out}: is a folder; give a .jsonl file")
 
 
 def _subject(run: str | None, settings: Mapping[str, object]) -> subjects.Subject:
@@ -295,9 +308,11 @@ def _describe_refused(corpus: Corpus) -> None:
 
 
 def _find_prompt(prompt: str) -> Source:
+    if not prompt:
+        raise InputError("--prompt: is empty; give a file")
     sources = find_sources([prompt])
     if len(sources) != 1:
-        raise InputError(f"--prompt {prompt}: {len(sources)} pieces; give one MIDI file")
+        raise InputError(f"--prompt {prompt}: {len(sources)} pieces; give a file with one")
     return sources[0]
 
 
@@ -340,10 +355,12 @@ def _write_music(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
             place = folder / f"{piece + 1}.mid"
             origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {piece + 1}"
             text = (origin, replace(recipe, piece=piece).text())
-            write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
-            draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
-            if len(notes):
-                write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, music.program))
+            # The MIDI file comes last: where it is, the others are, and a command that was cut goes on there.
+            if not place.is_file():
+                draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
+                if len(notes):
+                    write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, music.program))
+                write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
             progress.advance()
 
 
@@ -363,6 +380,10 @@ def _check_claim(folder: Path, settings: dict) -> None:
         check_folder(folder)
     elif read_json(folder / _CLAIM, "give another --out") != json.loads(json.dumps(settings)):
         raise InputError(f"{folder}: holds music made with other settings; give another --out")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _step_name(step: int) -> str:

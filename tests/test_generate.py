@@ -192,14 +192,14 @@ def test_no_slice_of_the_loop_crosses_a_bar_line_and_pieces_end_on_one(notewise)
 
 
 def longest_repeat(model, config):
-    """The most slices in a row that are as the one before them."""
-    most = 0
+    """The most slices in a row that sound as the one before them; a note that is held on is one sound."""
+    most, tokenizer = 0, model.experiment.tokenizer
     for decoded, *_ in module._calls(module._plan(model, config, None), config, np.arange(8), 1024, {}):
         for pitch, duration, length in zip(*decoded, strict=True):
-            stops = np.flatnonzero(duration[:length]) + 1
-            slices = [tuple(part) for part in np.split(pitch[:length], stops)[:-1]]
+            slices = tokenizer.decode(np.stack([pitch, duration], axis=1)[:length], trim=False)
+            sounds = np.split(slices.pitch, slices.start[1:-1])
             run = 0
-            for before, after in itertools.pairwise(slices):
+            for before, after in itertools.pairwise(map(tuple, sounds)):
                 run = run + 1 if before == after else 0
                 most = max(most, run)
     return most
@@ -216,6 +216,14 @@ def test_a_budget_of_bars_or_seconds_is_met_to_the_tick(notewise, budget, ticks)
     config = SampleConfig(count=8, events=1000, keep_prompt=False, **budget)
     made = generate(notewise, config, PROMPT)
     assert max(ends(notes).max(initial=0) for notes in made.pieces) == ticks
+
+
+def test_a_bar_that_the_prompt_has_begun_is_ended_besides(notewise):
+    begun = replace(PROMPT, notes=PROMPT.notes[:3])
+    stop = int(ends(begun.notes).max())
+    assert stop % 36 > 0
+    made = generate(notewise, SampleConfig(count=8, events=1000, bars=2), begun)
+    assert max(ends(notes).max() for notes in made.pieces) == 36 * (3 + stop // 36)
 
 
 def test_a_budget_without_a_prompt_counts_from_the_first_tick(notewise):

@@ -24,6 +24,8 @@ class Constraints(NamedTuple):
     """What may be written, the same for all rows; `constraints` makes one."""
 
     pitch_P: Array  # bool: pitch ids that may be written at all
+    symbol_P: Array  # int32: the same for ids that sound alike: a pitch struck, and held
+    struck_P: Array  # bool: ids that are heard to begin
     duration_PR: Array  # bool: duration ids that each pitch id may have
     chord: Array  # int32: most pitches in a slice
     repeats: Array  # int32: how often a slice may come again at once
@@ -35,8 +37,9 @@ class ConstraintCarry(NamedTuple):
 
     ticks_B: Array  # int32: time since the last bar line
     events_B: Array  # int32: events in the slice that is being written
-    slice_B: Array  # uint32: a hash of their pitch ids
-    before_B: Array  # uint32: that of the slice before
+    slice_B: Array  # uint32: a hash of what sounds in it
+    struck_B: Array  # bool: whether any of it begins there
+    before_B: Array  # uint32: the hash of the slice before
     repeats_B: Array  # int32: how often that one has come again at once
 
 
@@ -54,11 +57,12 @@ def constraints(
     """Constraints for the ids of `tokenizer`, of which each may have the durations `durations_PR` (bool).
 
     scale: pitch classes, 0 to 11. lowest, highest: MIDI pitches. chord: most pitches at once. repeats: how
-    often a slice may follow itself. bar: its ticks.
+    often a slice may follow itself, each time with a pitch that is struck. bar: its ticks.
     """
     pitches = np.arange(_PITCHES)
     fits_K = np.isin(pitches % 12, list(scale)) & (pitches >= lowest) & (pitches <= highest)
     allowed_P, durations_PR = np.ones(tokenizer.pitch_size, bool), durations_PR.copy()
+    symbol_P, struck_P = np.arange(tokenizer.pitch_size), np.ones(tokenizer.pitch_size, bool)
     if isinstance(tokenizer, ChordTokenizer):
         # What no piece can hold is never drawn: an unknown chord has no pitches.
         allowed_P[ChordTokenizer.UNKNOWN] = False
@@ -67,19 +71,20 @@ def constraints(
         ]
     else:
         allowed_P[NoteTokenizer.ATTACKED :] = np.tile(fits_K, 2)
+        symbol_P[NoteTokenizer.HELD :] -= _PITCHES
+        struck_P[NoteTokenizer.HELD :] = False
         # Duration id 0 promises a higher pitch: there must be one.
         top = int(np.flatnonzero(fits_K)[-1]) if fits_K.any() else -1
         durations_PR[NoteTokenizer.ATTACKED :, 0] &= np.tile(pitches < top, 2)
-    return Constraints(
-        jnp.asarray(allowed_P), jnp.asarray(durations_PR), *map(jnp.int32, (chord, repeats, bar))
-    )
+    tables = allowed_P, symbol_P.astype(np.int32), struck_P, durations_PR
+    return Constraints(*map(jnp.asarray, tables), *map(jnp.int32, (chord, repeats, bar)))
 
 
 def constraint_carry(rules: Constraints, begin_B: Array) -> ConstraintCarry:
     """Nothing was written yet; `begin_B` ticks have gone by since a bar line."""
     rows = len(begin_B)
     count_B, hash_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.uint32)
-    return ConstraintCarry(begin_B % rules.bar, count_B, hash_B, hash_B, count_B)
+    return ConstraintCarry(begin_B % rules.bar, count_B, hash_B, jnp.zeros(rows, bool), hash_B, count_B)
 
 
 def follow(
@@ -87,12 +92,15 @@ def follow(
 ) -> ConstraintCarry:
     """The carry after an event; where the mask hides it, as it was."""
     closes_B = (duration_B > 0) | (pitch_B == START) | (pitch_B == END)
-    slice_B = mix(carry.slice_B ^ pitch_B.astype(jnp.uint32))
-    again_B = jnp.where(slice_B == carry.before_B, carry.repeats_B + 1, 0)
+    slice_B = mix(carry.slice_B ^ rules.symbol_P[pitch_B].astype(jnp.uint32))
+    struck_B = carry.struck_B | rules.struck_P[pitch_B]
+    # What is held on through a whole slice is one sound with the slice before: no repeat, and no end of them.
+    again_B = jnp.where(slice_B == carry.before_B, carry.repeats_B + struck_B, 0)
     after = ConstraintCarry(
         (carry.ticks_B + duration_B) % rules.bar,
         jnp.where(closes_B, 0, carry.events_B + 1),
         jnp.where(closes_B, 0, slice_B),
+        struck_B & ~closes_B,
         jnp.where(closes_B, slice_B, carry.before_B),
         jnp.where(closes_B, again_B, carry.repeats_B),
     )
@@ -109,7 +117,9 @@ def allowed_pitches(rules: Constraints, carry: ConstraintCarry, grammar_BP: Arra
     inside_B1 = (carry.ticks_B > 0)[:, None] & (rules.bar < NEVER)
     within_BP &= ~((id_1P == END) & inside_B1)
     # An event with which the slice would be as the one before, its last one or not, is not written.
-    same_BP = mix(carry.slice_B[:, None] ^ id_1P.astype(jnp.uint32)) == carry.before_B[:, None]
+    symbol_1P = rules.symbol_P[None].astype(jnp.uint32)
+    same_BP = mix(carry.slice_B[:, None] ^ symbol_1P) == carry.before_B[:, None]
+    same_BP &= carry.struck_B[:, None] | rules.struck_P[None]
     tired_B1 = (carry.repeats_B >= rules.repeats)[:, None]
     fresh_BP = within_BP & ~(same_BP & tired_B1)
     return jnp.where(fresh_BP.any(axis=-1, keepdims=True), fresh_BP, within_BP)

@@ -171,8 +171,8 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
     bar = bar_ticks(meter)
     ticks = NEVER
     if config.bars is not None:
-        begun = (onset + _ticks(tokens)) % bar
-        ticks = config.bars * bar - begun
+        # A bar that the prompt has begun is ended besides.
+        ticks = config.bars * bar + -(onset + _ticks(tokens)) % bar
     elif config.seconds is not None:
         ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
     network = restored.network

@@ -99,8 +99,11 @@ def _settings(network: Network, batch: int, filtered: bool) -> Settings:
     )
     rules = None
     if filtered:
+        every = jnp.ones(network.grammar.pitch_size, bool)
         rules = Constraints(
-            jnp.ones(network.grammar.pitch_size, bool),
+            every,
+            jnp.arange(network.grammar.pitch_size),
+            every,
             jnp.asarray(network.grammar.durations()),
             jnp.int32(NEVER),
             jnp.int32(RULES["repeats"]),
