@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NoReturn
 
 from midigen_jax import __version__
@@ -155,6 +156,13 @@ def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     )
 
 
+def _evaluate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    _start(0)
+    from midigen_jax import commands
+
+    return commands.evaluate(given.run, given.corpus, given.split, given.checkpoint, given.out)
+
+
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset("default"), _one_length(settings))
     _start(given.cpu_devices)
@@ -177,6 +185,7 @@ _COMMANDS = {
     "train": _train,
     "generate": _generate,
     "report": _report,
+    "evaluate": _evaluate,
     "bench train": _bench_train,
     "bench decode": _bench_decode,
     "demo": _demo,
@@ -313,6 +322,26 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
     one.add_argument("--out", metavar="FILE", help="the file to write")
 
+    one = command(
+        "evaluate",
+        "RUN [CORPUS] [--split valid] [--out FILE]",
+        "say how likely a run finds pieces that it has not seen, beside models that need no network",
+        "midigen evaluate runs/wide --split test --out results.jsonl",
+    )
+    one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
+    one.add_argument("corpus", nargs="?", metavar="CORPUS", help="the pieces (default: the run's corpus)")
+    one.add_argument(
+        "--split",
+        choices=("train", "valid", "test"),
+        default="valid",
+        help="which of them; choose on valid, and read test once, at the end (default: valid)",
+    )
+    one.add_argument(
+        "--checkpoint", default="best", metavar="WHICH", help="best, latest or a step (default: best)"
+    )
+    one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
+    one.set_defaults(needs_out=False)
+
     bench = command(
         "bench",
         "train | decode …",
@@ -409,7 +438,7 @@ def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, 
     """A flag for each field of a config. Values stay text: `override` reads and checks them."""
     group = parser.add_argument_group(title)
     for name, (kind_of_value, help) in options(type(config)).items():
-        default = spell(getattr(config, name))
+        default = spell(attrgetter(name)(config))
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
         text = f"{help} (default: {default})".replace("%", "%%")

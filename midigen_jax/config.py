@@ -74,6 +74,45 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
+class ContextConfig:
+    """What the network is told about the past beside the events; all of it is computed from them."""
+
+    place: bool = _option(False, "how many events of the slice are there already")
+    meters: tuple[int, ...] = _option((), "musical time modulo these periods, in ticks: 48 is a bar of 4/4")
+    previous: bool = _option(False, "the pitch at the same place in the slice before")
+    lags: tuple[int, ...] = _option((), "what sounded so many ticks ago, 12 a quarter")
+    relative: tuple[int, ...] = _option((), "what sounded so many ticks ago, around the last pitch")
+    intervals: bool = _option(False, "heads that also score pitches by their distance from others")
+    slices: int = _option(64, "slices that are remembered")
+    width: int = _option(128, "width of the vector that stands beside the embeddings")
+
+    def __post_init__(self) -> None:
+        for name in ("meters", "lags", "relative"):
+            values = getattr(self, name)
+            fits = len(values) <= 64 and all(1 <= value <= 65_536 for value in values)
+            _require(fits, f"model.context.{name}", values, "up to 64 numbers of ticks, each 1 to 65,536")
+            unlike = len(set(values)) == len(values)
+            _require(unlike, f"model.context.{name}", values, "no number twice")
+        _require(2 <= self.slices <= 65_536, "model.context.slices", self.slices, "2 to 65,536")
+        _require(1 <= self.width <= 65_536, "model.context.width", self.width, "1 to 65,536")
+
+    @property
+    def feeds(self) -> bool:
+        """Whether anything of it stands beside the embeddings."""
+        return bool(self.place or self.meters or self.previous or self.lags or self.relative)
+
+    @property
+    def used(self) -> bool:
+        """Whether any of it is on."""
+        return self.feeds or self.intervals
+
+    @property
+    def all_lags(self) -> tuple[int, ...]:
+        """The lags of both kinds, each once."""
+        return tuple(sorted({*self.lags, *self.relative}))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
@@ -87,10 +126,22 @@ class ModelConfig:
     attention_window: int = _option(0, "events that attention sees back; 0: the whole past (pooled)")
     attention_heads: int = _option(4, "multihead: queries a step, between which the width is divided")
     attention_residual: bool = _option(True, "add attention's context to the state, or let it replace it")
+    attention_values: Literal["states", "events"] = _option(
+        "states", "multihead: finds states, or what came after states like this one"
+    )
+    context: ContextConfig = ContextConfig()
     heads: Literal["independent", "chained"] = _option("chained", "does the duration head see the pitch?")
+    residual: bool = _option(False, "add to each layer's output, but the first one's, what went into it")
     dropout: float = _option(0.2, "share of units dropped, the same ones at all times of a row")
+    embedding_dropout: float | None = _option(None, "likewise, of what the first layer reads; none: alike")
+    recurrent_dropout: float = _option(0.0, "share of recurrent weights dropped in a step (DropConnect)")
     compute_dtype: Literal["float32", "bfloat16"] = _option("float32", "operands of matrix products")
     backend: Literal["auto", "scan", "cudnn"] = _option("auto", "runs the layers; auto: cudnn if it can")
+
+    @property
+    def dropped_embeddings(self) -> float:
+        """The share of units that are dropped of what goes into the first layer."""
+        return self.dropout if self.embedding_dropout is None else self.embedding_dropout
 
     def __post_init__(self) -> None:
         for name, most in _LARGEST_MODEL.items():
@@ -105,7 +156,9 @@ class ModelConfig:
             unit = 2 * self.attention_heads
             remedy = f"a multiple of {unit} with model.attention_heads = {self.attention_heads}"
             _require(self.width % unit == 0, "model.width", self.width, remedy)
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
+        for name in ("dropout", "embedding_dropout", "recurrent_dropout"):
+            rate = getattr(self, name)
+            _require(rate is None or 0 <= rate < 1, f"model.{name}", rate, "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -116,6 +169,7 @@ class BatchConfig:
     length: int = _option(256, "events in a sequence")
     crops: Literal["jittered", "fixed"] = _option("jittered", "cut pieces anew each epoch, or always alike")
     stride: int = _option(0, "fixed crops: events from one crop's start to the next; 0: the length")
+    before: int = _option(0, "events before a crop that its context and its grammar know of")
     transpose_share: float = _option(
         0.6, "share of rows transposed at random by -5..+6 (note tokens of pieces in their own keys)"
     )
@@ -125,6 +179,7 @@ class BatchConfig:
             value = getattr(self, name)
             _require(1 <= value <= _LONGEST, f"batch.{name}", value, f"1 to {_LONGEST:,}")
         _require(0 <= self.stride <= self.length, "batch.stride", self.stride, "0 up to batch.length")
+        _require(0 <= self.before <= _LONGEST, "batch.before", self.before, f"0 to {_LONGEST:,}")
         share = self.transpose_share
         _require(0 <= share <= 1, "batch.transpose_share", share, "between 0 and 1")
 
@@ -224,8 +279,9 @@ class SampleConfig:
         _require(length_fits, "sample.seconds", self.seconds, "above 0, up to 86,400")
         only_one = self.bars is None or self.seconds is None
         _require(only_one, "sample.seconds", self.seconds, "give bars or seconds, not both")
-        in_order = 0 <= self.lowest < self.highest <= 127
-        _require(in_order, "sample.lowest", self.lowest, "0 up to highest, which is 127 at most")
+        for name in ("lowest", "highest"):
+            _require(0 <= getattr(self, name) <= 127, f"sample.{name}", getattr(self, name), "0 to 127")
+        _require(self.lowest <= self.highest, "sample.lowest", self.lowest, f"{self.highest} at most")
         for name in ("largest_chord", "most_repeats"):
             count = getattr(self, name)
             _require(count is None or 1 <= count <= _MOST, f"sample.{name}", count, "1 or more")
@@ -355,6 +411,7 @@ def _read(name: str, value: object, kind: Any) -> Any:
         return value
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else value
+        parts = () if value == "none" else parts
         parts = [parts] if isinstance(parts, int | float) else parts
         if not isinstance(parts, list | tuple):
             raise InputError(f"{name} = {value!r}: give numbers with commas between them")
@@ -384,7 +441,7 @@ def _read(name: str, value: object, kind: Any) -> Any:
 def spell(value: object) -> str:
     """A value as one would type it: text that `override` reads as that value."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None else str(value)

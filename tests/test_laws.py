@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midigen_jax.config import ModelConfig
+from midigen_jax.config import ContextConfig, ModelConfig
 from midigen_jax.model.attention import PooledAttention, pooled_carry
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
@@ -21,6 +21,10 @@ from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 from midigen_jax.model.network import Network, init_params, score
 from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer
 
+# All of it on, of which at most the last slices are remembered.
+CONTEXT = ContextConfig(
+    place=True, meters=(6,), previous=True, lags=(1, 3), relative=(1, 5), intervals=True, slices=3, width=4
+)
 # With the window 3 contexts replace the states; in all others they are added to them.
 ATTENTION = [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3), ("multihead", 9)]
 HEADS, TOKENIZERS = ["independent", "chained"], ["note", "chord"]
@@ -29,6 +33,10 @@ KINDS = [
     pytest.param(attention, heads, tokenizer, id=f"{attention[0]}{attention[1]}-{heads}-{tokenizer}")
     for attention, heads, tokenizer in itertools.product(ATTENTION, HEADS, TOKENIZERS)
     if attention[0] != "multihead" or (attention[1] == 3) == (heads == "chained")
+]
+KINDS += [
+    pytest.param(attention, "chained", "told", id=f"{attention[0]}{attention[1]}-chained-told")
+    for attention in (("none", 0), ("multihead", 9))
 ]
 ROWS, TIMES = 3, 6
 # Called with few shapes and compiled for each, once: op by op, every scan would compile on every call.
@@ -40,6 +48,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 def tiny(attention, heads, tokenizer):
     kind, window = attention
+    told = tokenizer == "told"
     config = ModelConfig(
         pitch_embedding=5,
         duration_embedding=3,
@@ -49,10 +58,13 @@ def tiny(attention, heads, tokenizer):
         attention_window=window,
         attention_heads=2,
         attention_residual=window != 3,
+        attention_values="events" if told else "states",
+        context=CONTEXT if told else ContextConfig(),
+        residual=told,
         heads=heads,
         dropout=0.0,
     )
-    rules = NoteGrammar(duration_size=5) if tokenizer == "note" else ChordGrammar(5, pitch_size=9)
+    rules = ChordGrammar(5, pitch_size=9) if tokenizer == "chord" else NoteGrammar(duration_size=5)
     network = Network(config, rules)
     params = init_params(network, jax.random.key(1))
     # Larger than fresh weights, so that a mistake shows.

@@ -5,10 +5,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from midigen_jax.config import BatchConfig, Config, ModelConfig, TrainConfig
-from midigen_jax.data.batches import Crops
+from midigen_jax.data.batches import crops_of
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
@@ -51,8 +52,7 @@ def test_training_lowers_for_every_platform(attention, heads, dtype):
     optimizer = make_optimizer(config.train, 3)
     steps = make_train_steps(network, optimizer, config, True, data_mesh(1))
     state = jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    column = jax.ShapeDtypeStruct((2,), jnp.int32)
-    crops = Crops(jax.ShapeDtypeStruct((16, 2), jnp.int32), column, column, column, column)
+    crops = jax.eval_shape(lambda: crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch))
     exported = jax.export.export(steps, platforms=PLATFORMS)(state, crops, jnp.int32(2))
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")

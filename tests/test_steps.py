@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from midigen_jax.config import Config, PrepareConfig, TrainConfig, override
-from midigen_jax.data.batches import Crops, make_crops
+from midigen_jax.data.batches import crops_of, make_crops
 from midigen_jax.data.prepare import prepare
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network, score
@@ -38,13 +38,11 @@ TINY = override(
 NOTE = NoteGrammar(duration_size=5)
 
 
-def some_crops(pieces=5, length=20):
+def some_crops(config=TINY.batch, pieces=5, length=20):
     """Random events, which the grammar need not like, in pieces of one length."""
     rng = np.random.default_rng(0)
     tokens = np.stack([rng.integers(2, 200, pieces * length), rng.integers(0, 5, pieces * length)], axis=1)
-    first = np.repeat(np.arange(pieces) * length, 4)
-    columns = (first, np.full(4 * pieces, length - 1), np.tile(np.arange(4), pieces), np.full(4 * pieces, 4))
-    return Crops(*(jnp.asarray(column, jnp.int32) for column in (tokens, *columns)))
+    return crops_of(np.split(tokens, pieces), config)
 
 
 def train(config, calls, devices=1):

@@ -17,9 +17,18 @@ from midigen_jax.config import BatchConfig
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
-from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.music.tokens import NoteTokenizer, Tokens
 
 _LOWEST_SHIFT, _HIGHEST_SHIFT = -5, 6
+
+
+class Before(NamedTuple):
+    """L events before those of a batch, as far as there are any; the mask hides what is none."""
+
+    pitch_BL: Array
+    duration_BL: Array
+    mask_BL: Array
+    tick_B: Array  # int32: when the first of them begins, in ticks from the start of its piece
 
 
 class Batch(NamedTuple):
@@ -28,6 +37,7 @@ class Batch(NamedTuple):
     pitch_BS: Array
     duration_BS: Array
     mask_BT: Array
+    before: Before | None = None  # None: rows begin where pieces do, or nothing is to be known
 
 
 class Crops(NamedTuple):
@@ -37,6 +47,7 @@ class Crops(NamedTuple):
     """
 
     tokens_M2: Array
+    tick_M: Array  # when each event's slice begins, from the start of its piece
     first_C: Array  # where the crop's piece begins in tokens_M2
     steps_C: Array  # events of the piece that are followed by another
     index_C: Array  # which of the piece's crops this is
@@ -48,12 +59,18 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
     pieces = corpus.split(split)
     if not pieces:
         raise InputError(f"{corpus.path}: no piece in the {split} split; prepare a larger corpus")
-    lengths = np.array([piece.stop - piece.start for piece in pieces])
+    return crops_of([corpus.tokens[piece.start : piece.stop] for piece in pieces], config)
+
+
+def crops_of(pieces: Sequence[Tokens], config: BatchConfig) -> Crops:
+    """The crops of these pieces, each of two events or more."""
+    lengths = np.array([len(piece) for piece in pieces])
     stride = config.stride if config.stride and config.crops == "fixed" else config.length
     counts = -(-(lengths - 1) // stride)
     firsts = np.cumsum(lengths) - lengths
     columns = {
-        "tokens_M2": np.concatenate([corpus.tokens[piece.start : piece.stop] for piece in pieces]),
+        "tokens_M2": np.concatenate(pieces),
+        "tick_M": np.concatenate([np.cumsum(piece[:, 1]) - piece[:, 1] for piece in pieces]),
         "first_C": np.repeat(firsts, counts),
         "steps_C": np.repeat(lengths - 1, counts),
         "index_C": np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
@@ -95,12 +112,18 @@ def _row(
     offset_S = start + jnp.arange(config.length + 1)
     event_S2 = crops.tokens_M2[crops.first_C[crop] + jnp.minimum(offset_S, crops.steps_C[crop])]
     mask_T = offset_S[:-1] < stop
-    pitch_S = event_S2[:, 0]
+    # What was before comes to the front, as music does: padding follows it.
+    begin = jnp.maximum(start - config.before, 0)
+    offset_L = jnp.minimum(begin + jnp.arange(config.before), crops.steps_C[crop])
+    event_L2 = crops.tokens_M2[crops.first_C[crop] + offset_L]
+    pitch_N = jnp.concatenate([event_L2[:, 0], event_S2[:, 0]])
     if transposable and config.transpose_share > 0:
         shift = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
         chosen = jax.random.bernoulli(share_key, config.transpose_share)
-        pitch_S = transpose(pitch_S, jnp.where(chosen, shift, 0))
-    return Batch(pitch_S, event_S2[:, 1], mask_T)
+        pitch_N = transpose(pitch_N, jnp.where(chosen, shift, 0))
+    pitch_L, pitch_S = jnp.split(pitch_N, [config.before])
+    before = Before(pitch_L, event_L2[:, 1], offset_L < start, crops.tick_M[crops.first_C[crop] + begin])
+    return Batch(pitch_S, event_S2[:, 1], mask_T, before if config.before else None)
 
 
 def _crop_bounds(crops: Crops, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:

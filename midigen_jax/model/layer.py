@@ -1,11 +1,14 @@
 """An LSTM layer as a Flax module: its weights, and which backend runs it.
 
-Source: forget bias of 1 after Jozefowicz et al. 2015.
+Sources: forget bias of 1 after Jozefowicz et al. 2015; DropConnect on recurrent weights after Merity et al.
+2017, "Regularizing and optimizing LSTM language models".
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -35,6 +38,7 @@ class LSTM(nn.Module):
     width: int
     compute_dtype: str = "float32"
     backend: Backend = "scan"
+    recurrent_dropout: float = 0.0
 
     def setup(self) -> None:
         """Draw the weights."""
@@ -44,9 +48,14 @@ class LSTM(nn.Module):
         self.recurrent = self.param("recurrent", nn.initializers.orthogonal(), (self.width, gates))
         self.bias = self.param("bias", _forget_bias, (gates,))
 
-    def __call__(self, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array) -> tuple[LSTMCarry, Array]:
-        """As `lstm`; for `cudnn`, the mask must hide a row's last steps only."""
-        weights = LSTMWeights(self.input, self.recurrent, self.bias)
+    def __call__(
+        self, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array, drop_key: Array | None = None
+    ) -> tuple[LSTMCarry, Array]:
+        """As `lstm`; for `cudnn`, the mask must hide a row's last steps only.
+
+        With a key, recurrent weights are dropped, the same ones in all rows and at all times.
+        """
+        weights = LSTMWeights(self.input, self._recurrent(drop_key), self.bias)
         if self.backend == "cudnn" and mask_BT.shape[1] > 1:
             return cudnn_lstm(weights, carry, inputs_BTI, mask_BT)
         return lstm(weights, carry, inputs_BTI, mask_BT, dot=product(self.compute_dtype))
@@ -57,12 +66,27 @@ class LSTM(nn.Module):
         return product(self.compute_dtype)(features_VF, rows_FG)
 
     def from_projected(
-        self, carry: LSTMCarry, projected_BTG: Array, mask_BT: Array
+        self,
+        carry: LSTMCarry,
+        projected_BTG: Array,
+        rest: Sequence[Array],
+        mask_BT: Array,
+        drop_key: Array | None = None,
     ) -> tuple[LSTMCarry, Array]:
-        """As `lstm`, of inputs that were multiplied already: sums of what `project` returned."""
-        weights = LSTMWeights(self.input[:0], self.recurrent, self.bias)
-        nothing_BTI = jnp.zeros((*mask_BT.shape, 0), self.input.dtype)
-        return lstm(weights, carry, nothing_BTI, mask_BT, projected_BTG, product(self.compute_dtype))
+        """As `__call__`, of inputs whose first features were multiplied already: sums of what `project` gave.
+
+        `rest` are the features after them, in arrays (B, T, F); there may be none.
+        """
+        inputs_BTI = jnp.concatenate([jnp.zeros((*mask_BT.shape, 0), self.input.dtype), *rest], axis=-1)
+        first = self.inputs - inputs_BTI.shape[-1]
+        weights = LSTMWeights(self.input[first:], self._recurrent(drop_key), self.bias)
+        return lstm(weights, carry, inputs_BTI, mask_BT, projected_BTG, product(self.compute_dtype))
+
+    def _recurrent(self, drop_key: Array | None) -> Array:
+        if drop_key is None or self.recurrent_dropout == 0:
+            return self.recurrent
+        kept = 1 - self.recurrent_dropout
+        return jnp.where(jax.random.bernoulli(drop_key, kept, self.recurrent.shape), self.recurrent / kept, 0)
 
 
 def _forget_bias(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) -> Array:

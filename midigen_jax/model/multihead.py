@@ -7,12 +7,16 @@ that it may attend to nothing.
 Event n of a row stays in slot n mod W of the ring, however the row is cut into chunks: a chunk writes its
 own slots and moves nothing.
 
+With `events` a key stands for the state before an event, and its value is that event: a query that is like
+the state of some time ago finds what came then. Otherwise key and value are those of the state after it.
+
 Positions are rotary (Su et al. 2021, "RoFormer"), and a position is the tick at which an event begins: the
 notes of one chord stand at one place, and two bars are as far apart whatever is played in them. The periods
 of the rotation are whole ticks that divide `LONGEST`. So time is kept modulo `LONGEST`, and each phase is
 reduced in int32 before it becomes an angle: it is exact however long a piece is.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -30,6 +34,7 @@ class RingCarry(NamedTuple):
 
     key_BHKF: Array  # rotated to the event's own time
     value_BHKF: Array
+    before_BD: Array  # the last state, where values are events; else D is 0
     events_B: Array  # int32: visible events so far
     time_B: Array  # int32: the tick at which the next one begins, modulo `LONGEST`
 
@@ -47,30 +52,51 @@ class MultiHeadAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: RingCarry, hidden_BTD: Array, ticks_BT: Array, mask_BT: Array
+        self,
+        carry: RingCarry,
+        hidden_BTD: Array,
+        ticks_BT: Array,
+        mask_BT: Array,
+        event_BTD: Array | None = None,
     ) -> tuple[RingCarry, Array]:
         """Contexts (B, T, D), given the int32 ticks from each event's start to the next one's.
 
-        The mask must hide a row's last steps only. A hidden step takes no slot and no time.
+        The mask must hide a row's last steps only. A hidden step takes no slot and no time. With `event_BTD`,
+        vectors of the events themselves, values are events and keys the states before them.
         """
         rows, times, width = hidden_BTD.shape
         size = width // self.heads
         visible_BTD = jnp.where(mask_BT[..., None], hidden_BTD, 0)
-        projected = dense(3 * width, self.compute_dtype, use_bias=False, name="query_key_value")(visible_BTD)
-        projected_BT3HF = projected.reshape(rows, times, 3, self.heads, size)
-        query_BHTF, key_BHTF, value_BHTF = jnp.transpose(projected_BT3HF, (2, 0, 3, 1, 4))
+        project = partial(dense, dtype=self.compute_dtype, use_bias=False)
+        before_BD, lasted_BT = carry.before_BD, jnp.where(mask_BT, ticks_BT % LONGEST, 0)
+        end_BT = carry.time_B[:, None] + jnp.cumsum(lasted_BT, axis=1)
+        if event_BTD is None:
+            query_BT = end_BT - lasted_BT
+            projected = project(3 * width, name="query_key_value")(visible_BTD)
+            query_BTD, key_BTD, value_BTD = jnp.split(projected, 3, axis=-1)
+        else:
+            query_BT = end_BT  # when the event begins that is asked for
+            query_BTD = project(width, name="query")(visible_BTD)
+            states_BSD = jnp.concatenate([before_BD[:, None], visible_BTD], axis=1)
+            before_BD = jnp.take_along_axis(states_BSD, mask_BT.sum(axis=1)[:, None, None], axis=1)[:, 0]
+            projected = project(2 * width, name="key_value")(states_BSD[:, :-1])
+            key_BTD, value_BTD = jnp.split(projected, 2, axis=-1)
+            value_BTD += jnp.where(mask_BT[..., None], event_BTD, 0)
+        query_BHTF, key_BHTF, value_BHTF = (
+            jnp.swapaxes(part_BTD.reshape(rows, times, self.heads, size), 1, 2)
+            for part_BTD in (query_BTD, key_BTD, value_BTD)
+        )
         query_BHTF *= size**-0.5
         null_key_HF = self.param("null_key", nn.initializers.zeros, (self.heads, size))
         null_value_HF = self.param("null_value", nn.initializers.zeros, (self.heads, size))
 
-        lasted_BT = jnp.where(mask_BT, ticks_BT % LONGEST, 0)
-        end_BT = carry.time_B[:, None] + jnp.cumsum(lasted_BT, axis=1)
-        turned_BHTF = rotate(query_BHTF, end_BT - lasted_BT)
+        turned_BHTF = rotate(query_BHTF, query_BT)
         key_BHTF = rotate(key_BHTF, end_BT - lasted_BT)
         slot_BT = _slots(carry.events_B, mask_BT, self.window)
         after = RingCarry(
             _write(carry.key_BHKF, slot_BT, key_BHTF),
             _write(carry.value_BHKF, slot_BT, value_BHTF),
+            before_BD,
             carry.events_B + mask_BT.sum(axis=1),
             end_BT[:, -1] % LONGEST,
         )
@@ -94,12 +120,15 @@ class MultiHeadAttention(nn.Module):
         return after, dense(width, self.compute_dtype, use_bias=False, name="output")(context_BTD)
 
 
-def ring_carry(heads: int, window: int, rows: int, width: int) -> RingCarry:
-    """Zeros for `rows` sequences of states of `width` units: nothing to attend to yet, at time 0."""
+def ring_carry(heads: int, window: int, rows: int, width: int, events: bool = False) -> RingCarry:
+    """Zeros for `rows` sequences of states of `width` units: nothing to attend to yet, at time 0.
+
+    `events`: values are events, and the state before an event is kept.
+    """
     shape = (rows, heads, window, width // heads)
-    return RingCarry(
-        jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
-    )
+    before_BD = jnp.zeros((rows, width if events else 0))
+    count_B, time_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
+    return RingCarry(jnp.zeros(shape), jnp.zeros(shape), before_BD, count_B, time_B)
 
 
 def rotate(vector_BHTF: Array, time_BT: Array) -> Array:

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from midigen_jax.config import ModelConfig
+from midigen_jax.errors import InputError
 from midigen_jax.model.attention import PooledAttention, pooled_carry
-from midigen_jax.model.grammar import Grammar
+from midigen_jax.model.context import ContextInput, IntervalHead, context_carry, observe, references
+from midigen_jax.model.grammar import Grammar, NoteGrammar
 from midigen_jax.model.layer import LSTM, backend_of
 from midigen_jax.model.lstm import LSTMCarry, lstm_carry
 from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
@@ -32,13 +34,25 @@ class Carry(NamedTuple):
     layers: tuple[LSTMCarry, ...]
     attention: Any  # PooledCarry, RingCarry, or () without attention
     grammar: Any  # that of the tokenizer's rules
+    context: Any  # ContextCarry, or () where the network is told nothing
 
 
 class Trunk(NamedTuple):
-    """What the heads read: the state after each event, and which pitch ids may follow it."""
+    """What the heads read: the state after each event, which pitch ids may follow it, and two pitches of now.
+
+    N is 2 with interval heads, which measure from these pitches, and 0 without.
+    """
 
     hidden_BTD: Array
     allowed_BTP: Array
+    reference_BTN: Array
+
+
+class Drops(NamedTuple):
+    """What decides which units and weights are dropped: typed keys of each row, and of the step."""
+
+    row_B: Array
+    step: Array
 
 
 class Tables(NamedTuple):
@@ -67,14 +81,26 @@ class Network(nn.Module):
         self.embed_pitch = nn.Embed(rules.pitch_size, config.pitch_embedding)
         self.embed_duration = nn.Embed(rules.duration_size, config.duration_embedding)
         dtype, backend = config.compute_dtype, backend_of(config)
-        inputs = [config.pitch_embedding + config.duration_embedding, *[config.width] * (config.layers - 1)]
-        self.layers = [LSTM(width, config.width, dtype, backend) for width in inputs]
+        if config.context.used and not isinstance(rules, NoteGrammar):
+            raise InputError("model.context: is made of pitches, and chords are symbols; leave it out")
+        embedded = config.pitch_embedding + config.duration_embedding
+        if config.context.feeds:
+            self.context_input = ContextInput(config.context, dtype)
+            embedded += config.context.width
+        if config.context.intervals:
+            self.interval_head = IntervalHead(dtype)
+        inputs = [embedded, *[config.width] * (config.layers - 1)]
+        rate = config.recurrent_dropout
+        self.layers = [LSTM(width, config.width, dtype, backend, rate) for width in inputs]
         if config.attention == "pooled":
             self.attention: Any = PooledAttention(config.attention_window, dtype)
             if config.attention_residual:
                 self.attention_output = dense(config.width, dtype)
         elif config.attention == "multihead":
             self.attention = MultiHeadAttention(config.attention_heads, config.attention_window, dtype)
+            if config.attention_values == "events":
+                self.value_pitch = nn.Embed(rules.pitch_size, config.width)
+                self.value_duration = nn.Embed(rules.duration_size, config.width)
         self.pitch_head = dense(rules.pitch_size, dtype)
         self.duration_head = dense(rules.duration_size, dtype)
         if config.heads == "chained":
@@ -83,14 +109,38 @@ class Network(nn.Module):
 
     def initial_carry(self, rows: int) -> Carry:
         """Zeros for `rows` sequences: nothing has happened yet."""
-        config = self.config
+        config, context = self.config, self.config.context
         attention: Any = ()
         if config.attention == "pooled":
             attention = pooled_carry(config.attention_window, rows, config.width)
         elif config.attention == "multihead":
-            attention = ring_carry(config.attention_heads, config.attention_window, rows, config.width)
+            shape = (config.attention_heads, config.attention_window, rows, config.width)
+            attention = ring_carry(*shape, config.attention_values == "events")
         layers = tuple(lstm_carry(rows, config.width) for _ in range(config.layers))
-        return Carry(layers, attention, self.grammar.initial_carry(rows))
+        known = context_carry(context, rows) if context.used else ()
+        return Carry(layers, attention, self.grammar.initial_carry(rows), known)
+
+    def empty_trunk(self, rows: int) -> Trunk:
+        """A trunk (T = 1) from which nothing can be read yet."""
+        references = 2 if self.config.context.intervals else 0
+        return Trunk(
+            jnp.zeros((rows, 1, self.config.width)),
+            jnp.zeros((rows, 1, self.grammar.pitch_size), bool),
+            jnp.zeros((rows, 1, references), jnp.int32),
+        )
+
+    def carry_after(self, pitch_BL: Array, duration_BL: Array, mask_BL: Array, tick_B: Array) -> Carry:
+        """The carry of a crop: context and grammar know of the events before it, all else begins with zeros.
+
+        `tick_B`: when the first of those events begins, in ticks from the start of its piece.
+        """
+        carry, context = self.initial_carry(len(mask_BL)), self.config.context
+        rules, _ = self.grammar.follow(carry.grammar, pitch_BL, duration_BL, mask_BL)
+        known: Any = ()
+        if context.used:
+            begun = context_carry(context, len(mask_BL), tick_B)
+            known, _ = observe(context, begun, pitch_BL, duration_BL, mask_BL)
+        return carry._replace(grammar=rules, context=known)
 
     def __call__(
         self,
@@ -98,32 +148,46 @@ class Network(nn.Module):
         pitch_BT: Array,
         duration_BT: Array,
         mask_BT: Array,
-        dropout_key_B: Array | None = None,
+        drops: Drops | None = None,
         tables: Tables | None = None,
     ) -> tuple[Carry, Trunk]:
-        """Read events; a masked event is invisible. With a key for each row, units are dropped.
+        """Read events; a masked event is invisible. With `drops`, units and weights are dropped.
 
         `tables` save the first layer its product; they cannot hold what dropout would do to embeddings.
         """
+        config = self.config
+        known, reference_BTN = carry.context, jnp.zeros((*pitch_BT.shape, 0), jnp.int32)
+        told: list[Array] = []
+        if config.context.used:
+            known, features = observe(config.context, known, pitch_BT, duration_BT, mask_BT)
+            told = [self.context_input(features)] if config.context.feeds else []
+            reference_BTN = references(features) if config.context.intervals else reference_BTN
         first, *others = zip(self.layers, carry.layers, strict=True)
         layer, memory = first
         if tables is not None:
             projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[duration_BT]
-            memory, hidden_BTD = layer.from_projected(memory, projected_BTG, mask_BT)
+            memory, hidden_BTD = layer.from_projected(
+                memory, projected_BTG, told, mask_BT, _of_layer(drops, 0)
+            )
         else:
-            embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT)]
-            embedded_BTI = self._drop(jnp.concatenate(embedded, axis=-1), dropout_key_B, 0)
-            memory, hidden_BTD = layer(memory, embedded_BTI, mask_BT)
+            embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT), *told]
+            embedded_BTI = _drop(jnp.concatenate(embedded, axis=-1), config.dropped_embeddings, drops, 0)
+            memory, hidden_BTD = layer(memory, embedded_BTI, mask_BT, _of_layer(drops, 0))
         layers = [memory]
         for place, (layer, memory) in enumerate(others, start=1):
-            memory, hidden_BTD = layer(memory, self._drop(hidden_BTD, dropout_key_B, place), mask_BT)
+            below_BTD = _drop(hidden_BTD, config.dropout, drops, place)
+            memory, hidden_BTD = layer(memory, below_BTD, mask_BT, _of_layer(drops, place))
+            hidden_BTD = hidden_BTD + below_BTD if config.residual else hidden_BTD
             layers.append(memory)
-        hidden_BTD = self._drop(hidden_BTD, dropout_key_B, self.config.layers)
-        attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, duration_BT, mask_BT)
+        hidden_BTD = _drop(hidden_BTD, config.dropout, drops, config.layers)
+        attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, pitch_BT, duration_BT, mask_BT)
         rules, allowed_BTP = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
-        return Carry(tuple(layers), attention, rules), Trunk(hidden_BTD, allowed_BTP)
+        trunk = Trunk(hidden_BTD, allowed_BTP, reference_BTN)
+        return Carry(tuple(layers), attention, rules, known), trunk
 
-    def _attend(self, carry: Any, hidden_BTD: Array, duration_BT: Array, mask_BT: Array) -> tuple[Any, Array]:
+    def _attend(
+        self, carry: Any, hidden_BTD: Array, pitch_BT: Array, duration_BT: Array, mask_BT: Array
+    ) -> tuple[Any, Array]:
         """The states with attention's context added to them, or in their place."""
         config = self.config
         if config.attention == "none":
@@ -134,7 +198,10 @@ class Network(nn.Module):
                 context_BTD = self.attention_output(context_BTD)
         else:
             # A duration id is a number of ticks, and 0 on all events but the last of a slice.
-            carry, context_BTD = self.attention(carry, hidden_BTD, duration_BT, mask_BT)
+            event_BTD = None
+            if config.attention_values == "events":
+                event_BTD = self.value_pitch(pitch_BT) + self.value_duration(duration_BT)
+            carry, context_BTD = self.attention(carry, hidden_BTD, duration_BT, mask_BT, event_BTD)
         return carry, hidden_BTD + context_BTD if config.attention_residual else context_BTD
 
     def looks_up(self, events: int, drops: bool) -> bool:
@@ -143,7 +210,7 @@ class Network(nn.Module):
         ids = rules.pitch_size * config.pitch_embedding + rules.duration_size * config.duration_embedding
         cheaper = ids < events * (config.pitch_embedding + config.duration_embedding)
         # cuDNN multiplies by itself, and dropout changes each row's embeddings.
-        return cheaper and backend_of(config) == "scan" and not (drops and config.dropout > 0)
+        return cheaper and backend_of(config) == "scan" and not (drops and config.dropped_embeddings > 0)
 
     def tables(self) -> Tables:
         """What each id adds to the gates of the first layer: its embedding, multiplied once for all uses."""
@@ -151,19 +218,12 @@ class Network(nn.Module):
         pitch_PG = first.project(self.embed_pitch.embedding, 0)
         return Tables(pitch_PG, first.project(self.embed_duration.embedding, self.config.pitch_embedding))
 
-    def _drop(self, hidden_BTD: Array, key_B: Array | None, place: int) -> Array:
-        """Drop units, the same ones at all times of a row; each place draws its own from a row's key."""
-        rate, width = self.config.dropout, hidden_BTD.shape[-1]
-        if key_B is None or rate == 0:
-            return hidden_BTD
-        kept_BD = jax.vmap(
-            lambda key: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - rate, (width,))
-        )(key_B)
-        return jnp.where(kept_BD[:, None], hidden_BTD / (1 - rate), 0)
-
     def pitch_logits(self, trunk: Trunk) -> Array:
         """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
-        return jnp.where(trunk.allowed_BTP, self.pitch_head(trunk.hidden_BTD), IMPOSSIBLE)
+        logits_BTP = self.pitch_head(trunk.hidden_BTD)
+        if self.config.context.intervals:
+            logits_BTP += self.interval_head(trunk.hidden_BTD, trunk.reference_BTN)
+        return jnp.where(trunk.allowed_BTP, logits_BTP, IMPOSSIBLE)
 
     def duration_logits(self, trunk: Trunk, pitch_BT: Array) -> Array:
         """Logits (B, T, R) of the duration id of the next event, given its pitch id."""
@@ -179,14 +239,14 @@ class Network(nn.Module):
         pitch_BS: Array,
         duration_BS: Array,
         mask_BT: Array,
-        dropout_key_B: Array | None = None,
+        drops: Drops | None = None,
     ) -> tuple[Carry, Nats]:
         """Score S = T + 1 events, each but the first given those before it; 0 where the mask hides it.
 
         `mask_BT` says which of the T events that are read, and so which of the T that are scored, count.
         """
-        tables = self.tables() if self.looks_up(mask_BT.size, drops=dropout_key_B is not None) else None
-        carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, dropout_key_B, tables)
+        tables = self.tables() if self.looks_up(mask_BT.size, drops=drops is not None) else None
+        carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, drops, tables)
         pitch_BT, duration_BT = pitch_BS[:, 1:], duration_BS[:, 1:]
         pitch = cross_entropy(self.pitch_logits(trunk), pitch_BT)
         duration = cross_entropy(self.duration_logits(trunk, pitch_BT), duration_BT)
@@ -200,13 +260,28 @@ def score(
     pitch_BS: Array,
     duration_BS: Array,
     mask_BT: Array,
-    dropout_key_B: Array | None = None,
+    drops: Drops | None = None,
 ) -> tuple[Carry, Nats]:
-    """`Network.nats` as a pure function; with typed keys it drops units, as in training."""
+    """`Network.nats` as a pure function; with `drops` it drops units and weights, as in training."""
     result: Any = network.apply(
-        {"params": params}, carry, pitch_BS, duration_BS, mask_BT, dropout_key_B, method=Network.nats
+        {"params": params}, carry, pitch_BS, duration_BS, mask_BT, drops, method=Network.nats
     )
     return result
+
+
+def _of_layer(drops: Drops | None, layer: int) -> Array | None:
+    """The key that decides which weights of a layer are dropped in this step."""
+    return None if drops is None else jax.random.fold_in(drops.step, layer)
+
+
+def _drop(hidden_BTD: Array, rate: float, drops: Drops | None, place: int) -> Array:
+    """Drop units, the same ones at all times of a row; each place draws its own from a row's key."""
+    if drops is None or rate == 0:
+        return hidden_BTD
+    kept_BD = jax.vmap(
+        lambda key: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - rate, hidden_BTD.shape[-1:])
+    )(drops.row_B)
+    return jnp.where(kept_BD[:, None], hidden_BTD / (1 - rate), 0)
 
 
 def cross_entropy(logits_BTV: Array, ids_BT: Array) -> Array:

@@ -205,10 +205,8 @@ def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]
         )
         return (carry, Trunk(*last)), None
 
-    nothing = Trunk(
-        jnp.zeros((rows, 1, model.config.width)), jnp.zeros((rows, 1, model.grammar.pitch_size), bool)
-    )
-    read_all, _ = lax.scan(read, (model.initial_carry(rows), nothing), chunks_NBT)
+    begin = model.initial_carry(rows), model.empty_trunk(rows)
+    read_all, _ = lax.scan(read, begin, chunks_NBT)
     return read_all
 
 

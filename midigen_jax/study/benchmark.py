@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 
 from midigen_jax import rows
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Crops, make_crops
+from midigen_jax.data.batches import Crops, crops_of, make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network
@@ -170,12 +170,10 @@ def _subject(config: Config, corpus: Corpus | None) -> tuple[Network, Crops]:
         rules = grammar(corpus.config.tokenizer, tokenizer.pitch_size, tokenizer.duration_size)
         return Network(config.model, rules), make_crops(corpus, "train", config.batch)
     notes = NoteTokenizer(config.prepare.max_duration)
-    length, pieces = config.batch.length + 1, 4 * config.batch.rows
+    shape = 4 * config.batch.rows, config.batch.length + 1, 2
     rng = np.random.default_rng(0)
-    tokens_M2 = rng.integers((2, 0), (notes.pitch_size, notes.duration_size), (pieces * length, 2))
-    first_C = np.arange(pieces) * length
-    columns = (tokens_M2, first_C, *(np.full(pieces, value) for value in (length - 1, 0, 1)))
-    crops = Crops(*(jnp.asarray(column, jnp.int32) for column in columns))
+    pieces = rng.integers((2, 0), (notes.pitch_size, notes.duration_size), shape)
+    crops = crops_of(list(pieces), config.batch)
     return Network(config.model, grammar("note", notes.pitch_size, notes.duration_size)), crops
 
 

@@ -11,7 +11,6 @@ checkpoint.
 """
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,25 +20,19 @@ import numpy as np
 from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Batch, Epochs, in_chunks, make_crops, whole_pieces
+from midigen_jax.data.batches import Epochs, make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, make_folder, read_json, write_json
-from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment, make_network
 from midigen_jax.train.devices import data_mesh, everywhere
 from midigen_jax.train.log import Call, Log
 from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import (
-    EvalStep,
-    init_state,
-    make_eval_step,
-    make_train_steps,
-)
+from midigen_jax.train.scoring import Scorer
+from midigen_jax.train.state import init_state, make_train_steps
 from midigen_jax.train.stop import StopRequest
 
-_EVAL_ROWS, _EVAL_LENGTH = 16, 256  # pieces side by side, and events read at once, in validation
 _SECONDS_A_CALL = 1.0  # about as long a Ctrl-C waits, and the progress stands still
 
 
@@ -66,9 +59,7 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
     optimizer = make_optimizer(config.train, steps)
     mesh = data_mesh(config.batch.rows)
     train_steps = make_train_steps(network, optimizer, config, _transposable(config), mesh)
-    eval_rows = -(-_EVAL_ROWS // mesh.size) * mesh.size
-    valid = whole_pieces(corpus, corpus.split("valid"), eval_rows, _EVAL_LENGTH)
-    eval_step = make_eval_step(network, mesh)
+    valid = Scorer(network, corpus, corpus.split("valid"), mesh)
     facts = corpus.manifest["summary"]
     experiment = Experiment(config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"]))
     log = Log(run / "rows.jsonl", config, steps, epochs)
@@ -102,7 +93,7 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
                 if is_stop(step):
                     pace = _pace(log.train(pending), config)
                     pending = None
-                    scores = validate(eval_step, network, state.weights, valid)
+                    scores = validate(valid, state.weights)
                     log.valid(step, scores)
                     checkpoints.save(state, experiment, scores)
                 progress.advance(count, note=log.note)
@@ -156,24 +147,11 @@ def _check_run(corpus: Corpus, config: Config, run: Path) -> None:
         raise InputError(f"{run}: holds a run on another corpus than {corpus.path}; {remedy}")
 
 
-def validate(
-    eval_step: EvalStep, network: Network, params: dict, batches: Sequence[tuple[np.ndarray, Batch]]
-) -> dict[str, float]:
-    """Exact nats per event of whole pieces, the state carried from the first event to the last."""
-    pitch = duration = 0.0
-    events = 0
-    for _, piece in batches:
-        carry = network.initial_carry(piece.mask_BT.shape[0])
-        for chunk in in_chunks(piece, _EVAL_LENGTH):
-            carry, nats = eval_step(params, carry, chunk)
-            pitch += float(nats.pitch_BT.sum())
-            duration += float(nats.duration_BT.sum())
-        events += int(piece.mask_BT.sum())
-    return {
-        METRIC: (pitch + duration) / events,
-        f"{METRIC}.pitch": pitch / events,
-        f"{METRIC}.duration": duration / events,
-    }
+def validate(scorer: Scorer, params: dict) -> dict[str, float]:
+    """Exact nats per event of the scorer's pieces, over all of them, `<end>` among the events."""
+    nats_E2 = np.concatenate([nats for _, nats in scorer(params)])
+    pitch, duration = nats_E2.mean(axis=0, dtype=np.float64).tolist()
+    return {METRIC: pitch + duration, f"{METRIC}.pitch": pitch, f"{METRIC}.duration": duration}
 
 
 def _transposable(config: Config) -> bool:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from midigen_jax.config import Config, TrainConfig
 from midigen_jax.data.batches import Batch, Crops, batch, row_numbers
-from midigen_jax.model.network import Carry, Nats, Network, init_params, score
+from midigen_jax.model.network import Carry, Drops, Nats, Network, init_params, score
 from midigen_jax.train.devices import DATA
 
 
@@ -63,9 +63,10 @@ def make_train_steps(
     """
     seed, most, parts = config.train.seed, config.train.steps_per_call, mesh.shape[DATA]
 
-    def loss(params: dict, now: Batch, dropout_key_B: Array) -> tuple[Array, Metrics]:
-        carry = network.initial_carry(now.mask_BT.shape[0])
-        _, nats = score(network, params, carry, *now, dropout_key_B)
+    def loss(params: dict, now: Batch, drops: Drops) -> tuple[Array, Metrics]:
+        rows = len(now.mask_BT)
+        begin = network.initial_carry(rows) if now.before is None else network.carry_after(*now.before)
+        _, nats = score(network, params, begin, now.pitch_BS, now.duration_BS, now.mask_BT, drops)
         weight_BT = loss_weight(now.mask_BT, config.train)
         events = lax.psum(weight_BT.sum(), DATA)
         pitch = (nats.pitch_BT * weight_BT).sum() / events
@@ -75,9 +76,10 @@ def make_train_steps(
     def step(state: TrainState, crops: Crops) -> tuple[TrainState, Metrics]:
         row_B = row_numbers(config.batch, state.step, lax.axis_index(DATA), parts)
         now = batch(crops, config.batch, transposable, _key(seed, "batch"), row_B)
-        dropout_key_B = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, "dropout"), row_B)
+        row_key_B = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, "dropout"), row_B)
+        drops = Drops(row_key_B, jax.random.fold_in(_key(seed, "weights"), state.step))
         # Each device has the part of the mean loss, and of its gradient, that its rows contribute.
-        part, metrics = jax.grad(loss, has_aux=True)(state.params, now, dropout_key_B)
+        part, metrics = jax.grad(loss, has_aux=True)(state.params, now, drops)
         gradient, pitch, duration = lax.psum((part, metrics.pitch, metrics.duration), DATA)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -117,7 +119,7 @@ def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
     """
 
     def step(params: dict, carry: Carry, now: Batch) -> tuple[Carry, Nats]:
-        return score(network, params, carry, *now)
+        return score(network, params, carry, now.pitch_BS, now.duration_BS, now.mask_BT)
 
     everywhere, rows = PartitionSpec(), PartitionSpec(DATA)
     shared = jax.shard_map(
@@ -126,7 +128,7 @@ def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
     return jax.jit(shared, donate_argnums=1)
 
 
-_STREAMS = ("init", "batch", "dropout")
+_STREAMS = ("init", "batch", "dropout", "weights")
 
 
 def _key(seed: int, stream: str) -> Array:

@@ -4,11 +4,9 @@ The rivals are given one batch for good; this step cuts and shuffles its own, as
 """
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from midigen_jax.config import override
-from midigen_jax.data.batches import Crops
+from midigen_jax.config import BatchConfig, override
+from midigen_jax.data.batches import Crops, crops_of
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokens
@@ -32,7 +30,7 @@ def build(job: Job, settings: Settings) -> Side:
     optimizer = make_optimizer(config.train, steps=1)
     mesh = data_mesh(job.rows)
     train_steps = make_train_steps(network, optimizer, config, False, mesh)
-    start = init_state(network, optimizer, config.train.seed), _crops(music.pieces, job.length)
+    start = init_state(network, optimizer, config.train.seed), _crops(music.pieces, config.batch)
     state, crops = jax.device_put(start, everywhere(mesh))
 
     def call() -> float:
@@ -49,13 +47,10 @@ def build(job: Job, settings: Settings) -> Side:
     return Side(call, {"tokens": tokens, "flops": count * step})
 
 
-def _crops(pieces: tuple[Tokens, ...], length: int) -> Crops:
+def _crops(pieces: tuple[Tokens, ...], config: BatchConfig) -> Crops:
     """Pieces cut every `length` events, each crop as a piece of its own."""
-    first, steps, offset = [], [], 0
-    for piece in pieces:
-        for start in range(0, len(piece) - 1, length):
-            first.append(offset + start)
-            steps.append(min(length, len(piece) - 1 - start))
-        offset += len(piece)
-    columns = (np.concatenate(pieces), first, steps, np.zeros_like(first), np.ones_like(first))
-    return Crops(*(jnp.asarray(column, jnp.int32) for column in columns))
+    length = config.length
+    parts = [
+        piece[start : start + length + 1] for piece in pieces for start in range(0, len(piece) - 1, length)
+    ]
+    return crops_of(parts, config)

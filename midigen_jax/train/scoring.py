@@ -1,0 +1,45 @@
+"""Whole pieces in, the nats of each of their events out: what validation and evaluation are made of.
+
+A piece is read from its first event to its last, and the state is carried all the way: chunks are a matter of
+memory and change nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from midigen_jax.data.batches import in_chunks, whole_pieces
+from midigen_jax.data.corpus import Corpus, CorpusPiece
+from midigen_jax.model.network import Network
+from midigen_jax.train.state import make_eval_step
+
+_ROWS, _LENGTH = 16, 256  # pieces side by side, and events read at once
+
+
+class Scorer:
+    """Pieces of a corpus, padded side by side, and a compiled program that reads them with any weights."""
+
+    def __init__(self, network: Network, corpus: Corpus, pieces: Sequence[CorpusPiece], mesh: Mesh):
+        rows = -(-_ROWS // mesh.size) * mesh.size
+        self._network = network
+        self._batches = whole_pieces(corpus, pieces, rows, _LENGTH)
+        self._step = make_eval_step(network, mesh)
+
+    def __call__(self, params: dict) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Each piece's number, and (E, 2) nats of its events but the first: of the pitch, of the duration."""
+        for numbers, batch in self._batches:
+            carry = self._network.initial_carry(len(numbers))
+            chunks = []
+            for chunk in in_chunks(batch, _LENGTH):
+                carry, nats = self._step(params, carry, chunk)
+                chunks.append(jax.device_get(nats))
+            pitch_BT = np.concatenate([chunk.pitch_BT for chunk in chunks], axis=1)
+            duration_BT = np.concatenate([chunk.duration_BT for chunk in chunks], axis=1)
+            lengths = batch.mask_BT.sum(axis=1)
+            for row, number in enumerate(numbers.tolist()):
+                if number >= 0:
+                    events = slice(int(lengths[row]))
+                    yield number, np.stack([pitch_BT[row, events], duration_BT[row, events]], axis=1)
