@@ -29,6 +29,8 @@ from midigen_jax.listen.page import INSPECTION, check_free
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.rates import draw_rates
 from midigen_jax.listen.report import write_report
+from midigen_jax.listen.tables import many
+from midigen_jax.music.piece import Split
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import write_midi
@@ -37,6 +39,7 @@ from midigen_jax.sample.generate import Generated, check_sample
 from midigen_jax.sample.generate import generate as generate_music
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
 from midigen_jax.study import benchmark, decoding
+from midigen_jax.study import evaluate as evaluation
 from midigen_jax.study import subject as subjects
 from midigen_jax.study.decode_peers import Peers
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
@@ -74,7 +77,7 @@ def train(corpus: str, out: str, config: Config) -> int:
     check_sample(config.sample)  # before the training, not after it
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
-        _compare(config.prepare, music.config)
+        _compare(config.prepare, music.config, "preset")
     done = fit(music, config, run)
     if done.step < done.steps:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
@@ -138,12 +141,12 @@ def generate(
     _write_music(folder, music, made, name)
     rows.rewrite(folder / "rows.jsonl", _sample_rows(music, settings))
     _say(
-        f"{_count(len(music.pieces), 'piece')} in {out} (step {restored.step}, {music.events:,} events at "
+        f"{many(len(music.pieces), 'piece')} in {out} (step {restored.step}, {music.events:,} events at "
         f"{music.events / music.seconds:,.0f} a second; {music.ended} came to an end of their own)."
     )
     silent = sum(len(notes) == 0 for notes in music.pieces)
     if silent:
-        _say(f"{_count(silent, 'piece')} without a note: allow more events, or other pitches.")
+        _say(f"{many(silent, 'piece')} without a note: allow more events, or other pitches.")
     return 0
 
 
@@ -151,6 +154,32 @@ def report(run: str, out: str) -> int:
     """`midigen report`."""
     write_report(Path(run), Path(out))
     _say(f"Report in {out}: open it in a browser.")
+    return 0
+
+
+def evaluate(run: str, corpus: str | None, split: Split, checkpoint: str, out: str | None) -> int:
+    """`midigen evaluate`."""
+    _check_rows(out)
+    with open_run(Path(run)) as checkpoints:
+        restored = checkpoints.restore(checkpoint)
+    if corpus is None:
+        corpus = str(read_json(Path(run) / "corpus.json", "give CORPUS besides").get("path"))
+    music = load_corpus(Path(corpus))
+    _compare(restored.experiment.config.prepare, music.config, "run")
+    name = Path(run).resolve().name
+    models = [evaluation.evaluate(restored, music, split, name)]
+    models += evaluation.evaluate_baselines(music, split)
+    _say(f"{split} split of {corpus}: {evaluation.sizes(models[0])}; {name} at step {restored.step}")
+    _say("95 % intervals are of a bootstrap over pieces; <end> is left out but where it is named")
+    _say("")
+    for line in evaluation.table(models):
+        _say(line)
+    if out is not None:
+        settings = {"corpus": Path(corpus).name, "split": split, "step": restored.step}
+        command = shlex.join(["midigen", *sys.argv[1:]])
+        for model in models:
+            rows.append(Path(out), evaluation.rows_of(model, settings, command=command))
+        _say(f"Rows added to {out}.")
     return 0
 
 
@@ -260,12 +289,12 @@ def demo(out: str, config: Config) -> int:
     return 0
 
 
-def _compare(meant: PrepareConfig, there: PrepareConfig) -> None:
-    """Say where a corpus is not what the preset is meant for."""
+def _compare(meant: PrepareConfig, there: PrepareConfig, what: str) -> None:
+    """Say where a corpus is not what a preset, or a run, is meant for."""
     for name in ("tokenizer", "transpose"):
         wanted, found = getattr(meant, name), getattr(there, name)
         if wanted != found:
-            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {found}.")
+            _say(f"Note: the {what} is meant for a corpus with --{name} {wanted}; this one has {found}.")
 
 
 def _describe(corpus: Corpus) -> None:
@@ -380,10 +409,6 @@ def _check_claim(folder: Path, settings: dict) -> None:
         check_folder(folder)
     elif read_json(folder / _CLAIM, "give another --out") != json.loads(json.dumps(settings)):
         raise InputError(f"{folder}: holds music made with other settings; give another --out")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _step_name(step: int) -> str:

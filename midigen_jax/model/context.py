@@ -28,6 +28,7 @@ _LONGEST = 96  # ticks: a slice that goes on for longer is shown as if for so lo
 _PLACES = 16
 _NEVER = np.iinfo(np.int32).max
 NONE = -1  # no pitch
+REFERENCES = 3
 
 
 class ContextCarry(NamedTuple):
@@ -213,13 +214,15 @@ def _interval(features: Features) -> Array:
 
 
 def references(features: Features) -> Array:
-    """(B, T, 2) int32: the pitches that interval heads measure from, or `NONE`.
+    """(B, T, N) int32: the N = `REFERENCES` pitches that interval heads measure from, or `NONE`.
 
-    The last pitch of the slice, and the one at the same place in the slice before; either stands in for the
-    other.
+    The last pitch of the slice; the one at the same place in the slice before; the slice's lowest, its first.
+    Where one is missing another stands in for it.
     """
     previous_BT = jnp.where(features.previous_BT == NONE, features.reference_BT, features.previous_BT)
-    return jnp.stack([features.reference_BT, previous_BT], axis=-1)
+    first_BT = features.chord_BTV[..., 0]
+    first_BT = jnp.where(first_BT == NONE, features.reference_BT, first_BT)
+    return jnp.stack([features.reference_BT, previous_BT, first_BT], axis=-1)
 
 
 class IntervalHead(nn.Module):

@@ -18,7 +18,14 @@ from jax import Array
 from midigen_jax.config import ModelConfig
 from midigen_jax.errors import InputError
 from midigen_jax.model.attention import PooledAttention, pooled_carry
-from midigen_jax.model.context import ContextInput, IntervalHead, context_carry, observe, references
+from midigen_jax.model.context import (
+    REFERENCES,
+    ContextInput,
+    IntervalHead,
+    context_carry,
+    observe,
+    references,
+)
 from midigen_jax.model.grammar import Grammar, NoteGrammar
 from midigen_jax.model.layer import LSTM, backend_of
 from midigen_jax.model.lstm import LSTMCarry, lstm_carry
@@ -38,9 +45,9 @@ class Carry(NamedTuple):
 
 
 class Trunk(NamedTuple):
-    """What the heads read: the state after each event, which pitch ids may follow it, and two pitches of now.
+    """What the heads read: the state after each event, which pitch ids may follow it, and N pitches of now.
 
-    N is 2 with interval heads, which measure from these pitches, and 0 without.
+    Interval heads measure from these pitches; without them N is 0.
     """
 
     hidden_BTD: Array
@@ -122,7 +129,7 @@ class Network(nn.Module):
 
     def empty_trunk(self, rows: int) -> Trunk:
         """A trunk (T = 1) from which nothing can be read yet."""
-        references = 2 if self.config.context.intervals else 0
+        references = REFERENCES if self.config.context.intervals else 0
         return Trunk(
             jnp.zeros((rows, 1, self.config.width)),
             jnp.zeros((rows, 1, self.grammar.pitch_size), bool),

@@ -1,0 +1,125 @@
+"""Nats of events in, figures that can be laid beside published ones out.
+
+A model is scored by what it gives to whole pieces, event by event; the sum is exact, so it may be divided by
+anything that the pieces hold: events, slices, quarter notes, frames. Each figure has a 95 % interval from a
+bootstrap over pieces: they are what was sampled, while the events within one depend on each other.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midigen_jax.data.corpus import Corpus, CorpusPiece
+from midigen_jax.music.notes import TICKS_PER_QUARTER
+
+Unit = Literal["event", "slice", "quarter", "frame"]
+Head = Literal["both", "pitch", "duration"]
+
+_RESAMPLES = 10_000
+_INTERVAL = (0.025, 0.975)
+
+
+class PieceNats(NamedTuple):
+    """What a model gave to one piece, in nats, and what that can be divided by; `<end>` apart."""
+
+    source: str
+    leaked: bool
+    pitch: float
+    duration: float
+    end: float
+    event: int
+    slice: int
+    quarter: float
+    frame: float  # 0 where the corpus has no frames
+
+
+class Figure(NamedTuple):
+    """Nats per unit, and the 95 % interval from a bootstrap over pieces."""
+
+    unit: Unit
+    weight: Literal["units", "pieces"]  # all nats over all units; or the mean over pieces, each alike
+    head: Head
+    end: bool  # are the nats of `<end>` in it?
+    value: float
+    low: float
+    high: float
+
+
+def tally(corpus: Corpus, piece: CorpusPiece, nats_E2: NDArray[np.floating]) -> PieceNats:
+    """A piece's nats, given (E, 2) of all its events but `<start>`: of the pitch id, of the duration id."""
+    duration_E = corpus.tokens[piece.start + 1 : piece.stop, 1]
+    pitch, duration = nats_E2[:-1].sum(axis=0, dtype=np.float64).tolist()
+    return PieceNats(
+        source=piece.source,
+        leaked=piece.leaked,
+        pitch=pitch,
+        duration=duration,
+        end=float(nats_E2[-1].sum()),
+        event=len(duration_E) - 1,
+        slice=int(np.count_nonzero(duration_E)),
+        quarter=float(duration_E.sum()) / TICKS_PER_QUARTER,
+        frame=float(duration_E.sum()) / piece.frame if piece.frame else 0.0,
+    )
+
+
+def units_of(pieces: Sequence[PieceNats]) -> tuple[Unit, ...]:
+    """The units that all pieces can be divided by."""
+    units: tuple[Unit, ...] = ("event", "slice", "quarter", "frame")
+    return tuple(unit for unit in units if all(getattr(piece, unit) > 0 for piece in pieces))
+
+
+def figures(pieces: Sequence[PieceNats]) -> list[Figure]:
+    """All figures of some pieces."""
+    counts_RN = _resamples(len(pieces))
+    found = []
+    for unit in units_of(pieces):
+        divisor_N = np.array([getattr(piece, unit) for piece in pieces], np.float64)
+        both_N = _nats(pieces, "both", end=False)
+        cases: list[tuple[Head, bool]]
+        cases = [("both", False), ("both", True), ("pitch", False), ("duration", False)]
+        for head, end in cases:
+            nats_N = _nats(pieces, head, end)
+            interval = _interval((counts_RN @ nats_N) / (counts_RN @ divisor_N))
+            found.append(Figure(unit, "units", head, end, nats_N.sum() / divisor_N.sum(), *interval))
+        each_N = both_N / divisor_N
+        interval = _interval(counts_RN @ each_N / len(pieces))
+        found.append(Figure(unit, "pieces", "both", False, each_N.mean(), *interval))
+    return found
+
+
+def parts_of(pieces: Iterable[PieceNats]) -> dict[str, list[PieceNats]]:
+    """All pieces; and, where some of them share music with the training split, these and the others apart."""
+    every = list(pieces)
+    clean = [piece for piece in every if not piece.leaked]
+    leaked = [piece for piece in every if piece.leaked]
+    return {"all": every} | ({"clean": clean, "leaked": leaked} if clean and leaked else {})
+
+
+def difference(ours: Sequence[PieceNats], theirs: Sequence[PieceNats], unit: Unit) -> Figure:
+    """Ours less theirs on the same pieces, in nats per unit: the interval is that of pairs of pieces."""
+    if [piece.source for piece in ours] != [piece.source for piece in theirs]:
+        raise ValueError("a difference is of the same pieces in the same order")
+    nats_N = _nats(ours, "both", end=False) - _nats(theirs, "both", end=False)
+    divisor_N = np.array([getattr(piece, unit) for piece in ours], np.float64)
+    counts_RN = _resamples(len(ours))
+    interval = _interval((counts_RN @ nats_N) / (counts_RN @ divisor_N))
+    return Figure(unit, "units", "both", False, nats_N.sum() / divisor_N.sum(), *interval)
+
+
+def _nats(pieces: Sequence[PieceNats], head: Head, end: bool) -> NDArray[np.float64]:
+    pitch, duration, last = np.array([(piece.pitch, piece.duration, piece.end) for piece in pieces]).T
+    of_heads = {"both": pitch + duration, "pitch": pitch, "duration": duration}[head]
+    return of_heads + last if end else of_heads
+
+
+def _resamples(count: int) -> NDArray[np.float64]:
+    """(R, N): how often each of N pieces is in each resample; the same for the same N."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float64)
+
+
+def _interval(values_R: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values_R, _INTERVAL)
+    return float(low), float(high)
