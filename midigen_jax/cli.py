@@ -160,7 +160,7 @@ def _evaluate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     _start(0)
     from midigen_jax import commands
 
-    return commands.evaluate(given.run, given.corpus, given.split, given.checkpoint, given.out)
+    return commands.evaluate(given.run, given.corpus, given.split, given.checkpoint, given.samples, given.out)
 
 
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -324,7 +324,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "evaluate",
-        "RUN [CORPUS] [--split valid] [--out FILE]",
+        "RUN [CORPUS] [--split valid] [--samples N] [--out FILE]",
         "say how likely a run finds pieces that it has not seen, beside models that need no network",
         "midigen evaluate runs/wide --split test --out results.jsonl",
     )
@@ -338,6 +338,13 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     )
     one.add_argument(
         "--checkpoint", default="best", metavar="WHICH", help="best, latest or a step (default: best)"
+    )
+    one.add_argument(
+        "--samples",
+        type=_whole("a number of pieces, 1 to 10,000", 10_000),
+        default=0,
+        metavar="N",
+        help="also write N pieces, as after training, and compare them with the split (default: none)",
     )
     one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
     one.set_defaults(needs_out=False)

@@ -40,6 +40,7 @@ from midigen_jax.sample.generate import generate as generate_music
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
 from midigen_jax.study import benchmark, decoding
 from midigen_jax.study import evaluate as evaluation
+from midigen_jax.study import samples as writing
 from midigen_jax.study import subject as subjects
 from midigen_jax.study.decode_peers import Peers
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
@@ -157,7 +158,9 @@ def report(run: str, out: str) -> int:
     return 0
 
 
-def evaluate(run: str, corpus: str | None, split: Split, checkpoint: str, out: str | None) -> int:
+def evaluate(
+    run: str, corpus: str | None, split: Split, checkpoint: str, samples: int, out: str | None
+) -> int:
     """`midigen evaluate`."""
     _check_rows(out)
     with open_run(Path(run)) as checkpoints:
@@ -174,11 +177,19 @@ def evaluate(run: str, corpus: str | None, split: Split, checkpoint: str, out: s
     _say("")
     for line in evaluation.table(models):
         _say(line)
+    settings = {"corpus": Path(corpus).name, "split": split, "step": restored.step}
+    command = shlex.join(["midigen", *sys.argv[1:]])
+    found = [row for model in models for row in evaluation.rows_of(model, settings, command=command)]
+    if samples:
+        config = replace(restored.experiment.config.sample, count=samples)
+        made = generate_music(restored, config)
+        compared = writing.compare(made.pieces, made.meter, music, split)
+        found += writing.rows_of(compared, settings | {"model": name}, command=command)
+        _say("")
+        for line in writing.table(compared):
+            _say(line)
     if out is not None:
-        settings = {"corpus": Path(corpus).name, "split": split, "step": restored.step}
-        command = shlex.join(["midigen", *sys.argv[1:]])
-        for model in models:
-            rows.append(Path(out), evaluation.rows_of(model, settings, command=command))
+        rows.append(Path(out), found)
         _say(f"Rows added to {out}.")
     return 0
 
@@ -384,12 +395,14 @@ def _write_music(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
             place = folder / f"{piece + 1}.mid"
             origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {piece + 1}"
             text = (origin, replace(recipe, piece=piece).text())
-            # The MIDI file comes last: where it is, the others are, and a command that was cut goes on there.
+            # Each file is written at once, so one that is there is whole: a cut command writes the others.
+            picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
             if not place.is_file():
-                draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
-                if len(notes):
-                    write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, music.program))
                 write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
+            if not picture.is_file():
+                draw(notes, picture, tempo=music.tempo, meter=music.meter)
+            if len(notes) and not audio.is_file():
+                write_audio(audio, synthesize(notes, music.tempo, music.program))
             progress.advance()
 
 

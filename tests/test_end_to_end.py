@@ -38,6 +38,8 @@ def home(tmp_path_factory):
         onset = np.arange(60) * 6
         write_midi(make_notes(onset, np.full(60, 6), pitch, np.zeros(60)), home / "music" / f"{number}.mid")
     assert main(["prepare", str(home / "music"), "--out", str(home / "corpus")]) == 0
+    words = ["prepare", str(home / "music"), "--out", str(home / "chords"), "--tokenizer", "chord"]
+    assert main(words) == 0
     assert main(["train", str(home / "corpus"), "--out", str(home / "run"), "--steps", "12", *TINY]) == 0
     return home
 
@@ -70,6 +72,34 @@ def test_a_resumed_training_gives_the_same_model_as_one_that_was_left_alone(home
     for name in ("valid.nats_per_event", "train.nats_per_event.pitch"):
         resumed, whole = values(tmp_path / "run", name), values(home / "run", name)
         assert resumed[-1] == whole[-1]
+
+
+def test_evaluation_agrees_with_validation_and_its_rows_hold_every_figure(home, tmp_path, capsys):
+    words = ["evaluate", str(home / "run"), "--samples", "3", "--out", str(tmp_path / "rows.jsonl")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    found = rows.read(tmp_path / "rows.jsonl")
+    assert {row["config"]["model"] for row in found} == {"run", "uniform", "unigram", "copy", "ngram"}
+    mine = {
+        (row["name"], row["config"]["weight"], row["config"]["head"], row["config"]["end"]): row
+        for row in found
+        if row["name"].startswith("evaluate.") and row["config"]["model"] == "run"
+    }
+    both = mine["evaluate.nats_per_event", "units", "both", False]
+    heads = [mine["evaluate.nats_per_event", "units", head, False]["value"] for head in ("pitch", "duration")]
+    assert both["value"] == pytest.approx(sum(heads))
+    assert both["low"] <= both["value"] <= both["high"]
+    # Validation counts <end> among the events; here there is one to 60 of them.
+    (best,) = [value for _, value in [min(values(home / "run", "valid.nats_per_event"), key=lambda v: v[1])]]
+    pieces = load_corpus(home / "corpus").split("valid")
+    events = sum(piece.stop - piece.start - 2 for piece in pieces)
+    with_end = mine["evaluate.nats_per_event", "units", "both", True]["value"]
+    assert with_end * events == pytest.approx(best * (events + len(pieces)), rel=1e-5)
+    assert not any(row["name"] == "evaluate.nats_per_frame" for row in found)  # MIDI has no frames
+    runs = {row["config"]["of"]: row["value"] for row in found if row["name"] == "samples.longest_run"}
+    assert set(runs) == {"samples", "valid"}
+    assert "longest run of slices" in said
+    assert main([*words, "--split", "test"]) == 0
 
 
 def test_generated_music_reads_back_begins_with_its_prompt_and_repeats_with_its_seed(home, tmp_path):
@@ -210,6 +240,12 @@ def traps(home, tmp_path_factory):
         (["generate", "{home}/run", "--out", "{tmp}/g", "--prompt", ""], "--prompt: is empty"),
         (["bench", "decode", "--out", "{tmp}"], "is a folder"),
         (["generate", "--out", "{tmp}/g"], "RUN is missing"),
+        (["evaluate", "{tmp}/empty"], "no run there"),
+        (["evaluate", "{home}/run", "{tmp}/empty"], "no corpus there"),
+        (["evaluate", "{home}/run", "{home}/chords"], "its ids are not those of the run"),
+        (["evaluate", "{home}/run", "--split", "tset"], "tset"),
+        (["evaluate", "{home}/run", "--samples", "0"], "1 to 10,000"),
+        (["evaluate", "{home}/run", "--out", "{tmp}"], "is a folder"),
         (["train", "{home}/corpus", "--out", "{tmp}/r", "--sample.key", "H"], "key 'H'"),
         (["generate", "--out", "{tmp}/g", "--like", "{home}/music/0.mid"], "does not say how it was made"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--checkpoint", "7"], "checkpoint '7'"),

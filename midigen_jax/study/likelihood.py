@@ -6,6 +6,7 @@ bootstrap over pieces: they are what was sampled, while the events within one de
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -72,21 +73,23 @@ def units_of(pieces: Sequence[PieceNats]) -> tuple[Unit, ...]:
 
 def figures(pieces: Sequence[PieceNats]) -> list[Figure]:
     """All figures of some pieces."""
-    counts_RN = _resamples(len(pieces))
+    cases: tuple[tuple[Head, bool], ...]
+    cases = ("both", False), ("both", True), ("pitch", False), ("duration", False)
     found = []
     for unit in units_of(pieces):
         divisor_N = np.array([getattr(piece, unit) for piece in pieces], np.float64)
-        both_N = _nats(pieces, "both", end=False)
-        cases: list[tuple[Head, bool]]
-        cases = [("both", False), ("both", True), ("pitch", False), ("duration", False)]
         for head, end in cases:
-            nats_N = _nats(pieces, head, end)
-            interval = _interval((counts_RN @ nats_N) / (counts_RN @ divisor_N))
-            found.append(Figure(unit, "units", head, end, nats_N.sum() / divisor_N.sum(), *interval))
-        each_N = both_N / divisor_N
-        interval = _interval(counts_RN @ each_N / len(pieces))
-        found.append(Figure(unit, "pieces", "both", False, each_N.mean(), *interval))
+            found.append(Figure(unit, "units", head, end, *ratio(_nats(pieces, head, end), divisor_N)))
+        each_N = _nats(pieces, "both", end=False) / divisor_N
+        found.append(Figure(unit, "pieces", "both", False, *ratio(each_N, np.ones(len(pieces)))))
     return found
+
+
+def ratio(total_N: NDArray[np.float64], divisor_N: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The ratio of two sums over N pieces, and its 95 % interval from a bootstrap over pieces."""
+    counts_RN = _resamples(len(total_N))
+    low, high = np.quantile((counts_RN @ total_N) / (counts_RN @ divisor_N), _INTERVAL)
+    return float(total_N.sum() / divisor_N.sum()), float(low), float(high)
 
 
 def parts_of(pieces: Iterable[PieceNats]) -> dict[str, list[PieceNats]]:
@@ -103,9 +106,7 @@ def difference(ours: Sequence[PieceNats], theirs: Sequence[PieceNats], unit: Uni
         raise ValueError("a difference is of the same pieces in the same order")
     nats_N = _nats(ours, "both", end=False) - _nats(theirs, "both", end=False)
     divisor_N = np.array([getattr(piece, unit) for piece in ours], np.float64)
-    counts_RN = _resamples(len(ours))
-    interval = _interval((counts_RN @ nats_N) / (counts_RN @ divisor_N))
-    return Figure(unit, "units", "both", False, nats_N.sum() / divisor_N.sum(), *interval)
+    return Figure(unit, "units", "both", False, *ratio(nats_N, divisor_N))
 
 
 def _nats(pieces: Sequence[PieceNats], head: Head, end: bool) -> NDArray[np.float64]:
@@ -114,12 +115,8 @@ def _nats(pieces: Sequence[PieceNats], head: Head, end: bool) -> NDArray[np.floa
     return of_heads + last if end else of_heads
 
 
+@cache
 def _resamples(count: int) -> NDArray[np.float64]:
     """(R, N): how often each of N pieces is in each resample; the same for the same N."""
     rng = np.random.default_rng(0)
     return rng.multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float64)
-
-
-def _interval(values_R: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values_R, _INTERVAL)
-    return float(low), float(high)

@@ -1,0 +1,139 @@
+"""What a run writes beside what people wrote: statistics, histograms, and how much was copied.
+
+In: samples and a corpus. Out: rows, and a table of them. A figure of samples says little alone; beside it
+stands that of the pieces of a split, and a copied run beside the runs that held-out pieces share with the
+training music.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midigen_jax import rows
+from midigen_jax.data.corpus import Corpus, CorpusPiece
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.piece import Split
+from midigen_jax.music.slices import slice_notes, to_notes
+from midigen_jax.progress import Progress
+from midigen_jax.study.copying import Run, Training
+from midigen_jax.study.evaluate import pieces_of
+from midigen_jax.study.likelihood import ratio
+from midigen_jax.study.statistics import (
+    HISTOGRAMS,
+    Statistics,
+    divergence,
+    histogram,
+    overlap,
+    statistics,
+)
+
+
+class Measured(NamedTuple):
+    """Some pieces: statistics of each, its longest run that is in the training music, histograms of all."""
+
+    statistics: list[Statistics]
+    runs: list[Run]
+    histograms: dict[str, NDArray[np.float64]]
+
+
+class Compared(NamedTuple):
+    """Samples beside the pieces of a split, and the names of the training pieces, to which runs point."""
+
+    samples: Measured
+    pieces: Measured
+    split: Split
+    sources: list[str]
+
+
+def compare(samples: Sequence[Notes], meter: tuple[int, int], corpus: Corpus, split: Split) -> Compared:
+    """Samples, all in one meter, beside the pieces of a split. Raises InputError for an empty split."""
+    training = corpus.split("train")
+    known = Training([slice_notes(_notes(corpus, piece)) for piece in training])
+    people = pieces_of(corpus, split)
+    with Progress("comparing", len(samples) + len(people), "pieces") as progress:
+        ours = _measure(samples, [meter] * len(samples), known, progress)
+        notes = [_notes(corpus, piece) for piece in people]
+        theirs = _measure(notes, [piece.meter for piece in people], known, progress)
+    return Compared(ours, theirs, split, [piece.source for piece in training])
+
+
+def rows_of(compared: Compared, settings: dict[str, Any], **fields: Any) -> list[rows.Row]:
+    """A row for each figure; those of the split say so in their config."""
+    found = []
+    for name, measured in (("samples", compared.samples), (compared.split, compared.pieces)):
+        about = {"config": settings | {"of": name}, "pieces": len(measured.runs)} | fields
+        for statistic in Statistics._fields:
+            value, low, high = _mean(measured, statistic)
+            found.append(
+                rows.make(f"samples.{statistic}", value, _unit(statistic), low=low, high=high, **about)
+            )
+        longest, *_ = lengths = _quantiles(measured)
+        more = {"p90": lengths[1], "max": lengths[2]}
+        found.append(rows.make("samples.longest_run", longest, "slices", **more, **about))
+    for kind in HISTOGRAMS:
+        ours, theirs = compared.samples.histograms[kind], compared.pieces.histograms[kind]
+        about = {"config": settings, "pieces": len(compared.samples.runs)} | fields
+        found.append(rows.make(f"samples.overlap.{kind}", overlap(ours, theirs), "share", **about))
+        found.append(rows.make(f"samples.divergence.{kind}", divergence(ours, theirs), "nats", **about))
+    return [row for row in found if np.isfinite(row["value"])]
+
+
+def table(compared: Compared) -> list[str]:
+    """Lines of text: a figure a line, of the samples and of the split."""
+    ours, theirs = compared.samples, compared.pieces
+    lines = [f"{'mean of pieces':<22} {'samples':<26} {compared.split}"]
+    for statistic in Statistics._fields:
+        cells = [_cell(*_mean(measured, statistic)) for measured in (ours, theirs)]
+        lines.append(f"{statistic.replace('_', ' '):<22} {cells[0]:<26} {cells[1]}")
+    lines += ["", f"{'histograms':<22} {'overlap':<26} divergence in nats"]
+    for kind in HISTOGRAMS:
+        one, other = ours.histograms[kind], theirs.histograms[kind]
+        cells = [f"{overlap(one, other):.3f}", f"{divergence(one, other):.3f}"]
+        lines.append(f"{kind.replace('_', ' '):<22} {cells[0]:<26} {cells[1]}")
+    lines += ["", "longest run of slices that is in the training music, in any key"]
+    for name, measured in (("samples", ours), (compared.split, theirs)):
+        median, most, longest = _quantiles(measured)
+        run = max(measured.runs, key=lambda run: run.slices)
+        where = f"in {compared.sources[run.source]}, {run.quarters:g} quarters" if run.slices else "none"
+        lines.append(f"{name:<22} median {median:g}, 90 % up to {most:g}, longest {longest:g} ({where})")
+    return lines
+
+
+def _measure(
+    pieces: Sequence[Notes], meters: Sequence[tuple[int, int]], known: Training, progress: Progress
+) -> Measured:
+    each, runs = [], []
+    for notes, meter in zip(pieces, meters, strict=True):
+        each.append(statistics(notes, max(1, meter[0] * 4 * TICKS_PER_QUARTER // meter[1])))
+        runs.append(known.longest(slice_notes(notes)))
+        progress.advance()
+    return Measured(each, runs, {kind: histogram(kind, pieces) for kind in HISTOGRAMS})
+
+
+def _notes(corpus: Corpus, piece: CorpusPiece) -> Notes:
+    return to_notes(corpus.tokenizer.decode(corpus.tokens[piece.start : piece.stop], trim=False))
+
+
+def _mean(measured: Measured, statistic: str) -> tuple[float, float, float]:
+    """Of the pieces that have it, with the 95 % interval of a bootstrap over them."""
+    values = np.array([getattr(one, statistic) for one in measured.statistics])
+    values = values[np.isfinite(values)]
+    return ratio(values, np.ones(len(values))) if len(values) else (np.nan,) * 3
+
+
+def _quantiles(measured: Measured) -> tuple[float, float, float]:
+    """The median, the ninth decile and the greatest of the longest runs, in slices."""
+    lengths = [run.slices for run in measured.runs]
+    return float(np.median(lengths)), float(np.quantile(lengths, 0.9)), float(max(lengths))
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _unit(statistic: str) -> str:
+    if statistic.endswith("entropy"):
+        return "bits"
+    return {"polyphony": "pitches", "parallel_fifths": "%", "parallel_octaves": "%"}.get(statistic, "share")
