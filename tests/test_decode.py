@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from midigen_jax.config import ModelConfig
+from midigen_jax.config import ContextConfig, ModelConfig
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import END, START, NoteTokenizer
@@ -19,6 +19,9 @@ from midigen_jax.train.devices import data_mesh
 
 EVENTS = 24
 PLAIN, ALL = How(), How(filters=True, repetition=True)
+TOLD = ContextConfig(
+    place=True, meters=(5,), previous=True, lags=(1,), relative=(2, 7), intervals=True, slices=4, width=4
+)
 
 
 # Windows that are shorter than what is written: rings go round, sums let go.
@@ -35,6 +38,8 @@ def model(request):
         attention=kind,
         attention_window=window,
         attention_heads=2,
+        attention_values="events",
+        context=TOLD if (kind, window) == ("pooled", 5) else ContextConfig(),
     )
     network = Network(config, NoteGrammar(duration_size=5))
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))

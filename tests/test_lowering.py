@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from midigen_jax.config import BatchConfig, Config, ModelConfig, TrainConfig
+from midigen_jax.config import BatchConfig, Config, ContextConfig, ModelConfig, TrainConfig
 from midigen_jax.data.batches import crops_of
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network
@@ -29,9 +29,12 @@ KINDS = list(
     )
 )
 
+TOLD = ContextConfig(place=True, meters=(5,), previous=True, lags=(1,), relative=(2, 7), intervals=True)
+
 
 def tiny(attention, heads, dtype):
     kind, window = attention
+    told = heads == "chained"  # all that the network may be told, for one kind of heads
     model = ModelConfig(
         pitch_embedding=4,
         duration_embedding=4,
@@ -39,10 +42,14 @@ def tiny(attention, heads, dtype):
         layers=2,
         attention=kind,
         attention_window=window,
+        attention_values="events" if told else "states",
+        context=TOLD if told else ContextConfig(),
+        recurrent_dropout=0.1 if told else 0.0,
         heads=heads,
         compute_dtype=dtype,
     )
-    config = Config(model=model, batch=BatchConfig(rows=2, length=5), train=TrainConfig(steps=3))
+    batch = BatchConfig(rows=2, length=5, before=3 if told else 0)
+    config = Config(model=model, batch=batch, train=TrainConfig(steps=3))
     return config, Network(model, NoteGrammar(duration_size=5))
 
 
