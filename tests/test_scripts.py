@@ -136,3 +136,43 @@ def test_preparing_is_compared_on_the_files_that_both_sides_read(
 def test_a_comparison_without_files_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load("bench_prepare").main(["--data", str(tmp_path / "nowhere.zip")]) == 2
     assert "nowhere.zip: not there" in capsys.readouterr().err
+
+
+def test_a_recipe_goes_from_the_frame_file_to_its_rows_and_is_not_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = load("results")
+    tiny = {
+        "model.width": 8,
+        "model.pitch_embedding": 4,
+        "model.duration_embedding": 4,
+        "model.context.lags": (12,),
+        "model.context.intervals": True,
+        "batch.rows": 2,
+        "batch.length": 16,
+        "batch.before": 4,
+        "train.steps": 4,
+        "train.warmup": 1,
+    }
+    recipe = results.Recipe("frames", "frame", tiny, tried=3)
+    monkeypatch.setitem(results.RECIPES, "tiny", recipe)
+    frames = [[[60 + (n + k) % 7, 67 + n % 3] for k in range(12)] for n in range(6)]
+    data = tmp_path / "frames_quarter.json"
+    data.write_text(json.dumps({"train": frames[:4], "valid": frames[4:5], "test": frames[5:]}))
+    words = ["tiny", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "0,1"]
+    assert results.main(words) == 0
+    said = capsys.readouterr().out
+    found = rows.read(tmp_path / "out" / "results.jsonl")
+    assert {row["name"] for row in found} == {"quality.tiny"}
+    assert {(row["config"]["model"], row.get("seed"), row.get("tried")) for row in found} == {
+        *[("ours", 0, 3), ("ours", 1, 3)],
+        *[(name, None, None) for name in ("uniform", "unigram", "copy", "ngram")],
+    }
+    assert all(row["unit"] == "nats/frame" and row["low"] <= row["value"] <= row["high"] for row in found)
+    assert all(row["config"]["split"] == "valid" for row in found)
+    assert said.index("seed 0") < said.index("seed 1") < said.index("uniform")
+    steps = [row["step"] for row in rows.read(tmp_path / "out" / "seed-0" / "rows.jsonl")]
+    assert results.main([*words, "--split", "test"]) == 0
+    assert [row["step"] for row in rows.read(tmp_path / "out" / "seed-0" / "rows.jsonl")] == steps
+    assert results.main([*words[:-1], "0,x"]) == 2
+    assert "--seeds 0,x" in capsys.readouterr().err

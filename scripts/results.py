@@ -1,0 +1,176 @@
+"""The models of docs/results.md, from the file of a benchmark to the row, one command each.
+
+    python scripts/results.py jsb_quarter --data JSB_Chorales.mat --out results/jsb_quarter
+    python scripts/results.py nottingham  --data Nottingham.mat   --out results/nottingham
+
+prepares the corpus, trains a model for each seed (a command that was cut goes on where it was), scores it and
+the models without a network, prints tables, and adds rows `quality.RECIPE` to `OUT/results.jsonl`.
+Choices are made with `--split valid`, the default; `--split test` is for the end.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from midigen_jax import rows
+from midigen_jax.config import Config, override
+from midigen_jax.data.prepare import prepare
+from midigen_jax.errors import InputError
+from midigen_jax.music.piece import Split
+from midigen_jax.study import evaluate as evaluation
+from midigen_jax.study.likelihood import figures, parts_of
+from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train.devices import keep_compiled, split_cpu
+from midigen_jax.train.loop import fit
+
+# What all of them are told, and how they attend: everything that a note model can have.
+_TOLD: dict[str, object] = {
+    "model.pitch_embedding": 96,
+    "model.duration_embedding": 32,
+    "model.residual": True,
+    "model.attention": "multihead",
+    "model.attention_values": "events",
+    "model.attention_window": 256,
+    "model.context.place": True,
+    "model.context.previous": True,
+    "model.context.intervals": True,
+    "batch.rows": 16,
+    "batch.length": 256,
+    "train.keep_at": (1.0,),
+    "sample.count": 4,
+}
+
+
+class Recipe(NamedTuple):
+    """A benchmark, the settings that were chosen on its validation split, and among how many."""
+
+    source: str  # what --data is
+    unit: str
+    settings: dict[str, object]
+    tried: int
+
+
+RECIPES = {
+    "jsb_quarter": Recipe(
+        "JSB_Chorales.mat of Boulanger-Lewandowski et al. 2012",
+        "frame",
+        _TOLD
+        | {
+            "model.context.meters": (192, 144),
+            "model.context.lags": (12, 24, 48, 96, 192),
+            "model.context.relative": (12, 24, 48, 96),
+            "model.dropout": 0.5,
+            "model.embedding_dropout": 0.35,
+            "model.recurrent_dropout": 0.4,
+            "batch.before": 64,
+            "batch.transpose_share": 0.8,
+            "train.steps": 1000,
+            "train.learning_rate": 4e-3,
+            "train.weight_decay": 0.05,
+            "train.average": 0.995,
+            "train.evaluate_every": 125,
+        },
+        tried=6,
+    ),
+    "nottingham": Recipe(
+        "Nottingham.mat of Boulanger-Lewandowski et al. 2012",
+        "frame",
+        _TOLD
+        | {
+            "model.context.meters": (96, 72, 384),
+            "model.context.lags": (6, 12, 24, 48, 96, 192, 384),
+            "model.context.relative": (6, 12, 24),
+            "model.context.slices": 128,
+            "model.dropout": 0.2,
+            "model.embedding_dropout": 0.1,
+            "model.recurrent_dropout": 0.1,
+            "batch.before": 128,
+            "train.steps": 2000,
+            "train.learning_rate": 5e-3,
+            "train.weight_decay": 0.01,
+            "train.average": 0.995,
+            "train.evaluate_every": 250,
+        },
+        tried=0,
+    ),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one recipe."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", choices=RECIPES, help="which model")
+    parser.add_argument("--data", required=True, metavar="FILE", help="the benchmark's file")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="corpus, runs and rows")
+    parser.add_argument("--seeds", default="0,1,2", metavar="N,N…", help="a model each (default: 0,1,2)")
+    parser.add_argument(
+        "--split", choices=("valid", "test"), default="valid", help="what is scored (default: valid)"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="fewer steps, to see that it works")
+    given = parser.parse_args(words)
+    split_cpu()
+    keep_compiled()
+    try:
+        run(given.recipe, given.data, given.out, _numbers(given.seeds), given.split, given.steps)
+    except InputError as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(
+    name: str, data: str, out: Path, seeds: Sequence[int], split: Split, steps: int | None = None
+) -> list[rows.Row]:
+    """Train and score a recipe's models; returns the rows, which are also added to `out/results.jsonl`."""
+    recipe = RECIPES[name]
+    config = override(Config(), recipe.settings | ({} if steps is None else {"train.steps": steps}))
+    corpus = prepare([data], out / "corpus", config.prepare)
+    models = list(evaluation.evaluate_baselines(corpus, split))
+    for seed in seeds:
+        done = fit(corpus, override(config, {"train.seed": seed}), out / f"seed-{seed}")
+        if done.step < done.steps:
+            raise InputError(
+                f"stopped at step {done.step} of {done.steps}; the same command goes on from there"
+            )
+        with open_run(out / f"seed-{seed}") as checkpoints:
+            restored = checkpoints.restore("best")
+        models.insert(seeds.index(seed), evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
+    for line in evaluation.table(models):
+        print(line)
+    found = [row for model in models for row in _rows(name, recipe, model, split)]
+    rows.append(out / "results.jsonl", found)
+    return found
+
+
+def _rows(name: str, recipe: Recipe, model: evaluation.Evaluated, split: Split) -> Iterator[rows.Row]:
+    """The recipe's figure of one model, of all pieces and of each part of them."""
+    trained = model.model.startswith("seed ")
+    fields: dict[str, Any] = {"command": shlex.join(["python", "scripts/results.py", *sys.argv[1:]])}
+    if trained:
+        fields |= {"seed": int(model.model.removeprefix("seed ")), "tried": recipe.tried}
+    for part, pieces in parts_of(model.pieces).items():
+        figure = next(
+            f
+            for f in figures(pieces)
+            if (f.unit, f.weight, f.head, f.end) == (recipe.unit, "units", "both", False)
+        )
+        config = {"model": "ours" if trained else model.model, "split": split, "part": part}
+        interval = {"low": figure.low, "high": figure.high, "pieces": len(pieces)}
+        yield rows.make(
+            f"quality.{name}", figure.value, f"nats/{recipe.unit}", config=config, **interval, **fields
+        )
+
+
+def _numbers(text: str) -> list[int]:
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise InputError(f"--seeds {text}: give whole numbers, as in 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
