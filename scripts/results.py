@@ -1,4 +1,4 @@
-"""The models of docs/results.md, from the file of a benchmark to the row, one command each.
+"""Models to lay beside the literature, from the file of a benchmark to the row, one command each.
 
     python scripts/results.py jsb_quarter --data JSB_Chorales.mat --out results/jsb_quarter
     python scripts/results.py nottingham  --data Nottingham.mat   --out results/nottingham

@@ -113,12 +113,13 @@ def test_the_vector_and_the_interval_logits_move_with_the_music():
     mask = np.ones(ids.shape, bool)
     vectors, logits = [], []
     hidden = jax.random.normal(jax.random.key(1), (1, ids.shape[1], 6))
+    nothing = jnp.zeros((1, ids.shape[1], NoteTokenizer.HELD + 128), bool)
     for shift in (0, 7):
         moved = np.where(ids >= NoteTokenizer.ATTACKED, ids + shift, ids)
         _, features = observe(config, context_carry(config, 1), moved, ticks, mask)
         layer, head = ContextInput(config), IntervalHead()
         vectors.append(layer.init_with_output(jax.random.key(0), features)[0])
-        logits.append(head.init_with_output(jax.random.key(0), hidden, references(features))[0])
+        logits.append(head.init_with_output(jax.random.key(0), hidden, references(features), nothing)[0])
     np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-6)
     low, high = NoteTokenizer.ATTACKED + 40, NoteTokenizer.ATTACKED + 80
     np.testing.assert_allclose(
@@ -130,13 +131,21 @@ def test_the_vector_and_the_interval_logits_move_with_the_music():
 
 def test_a_pitch_that_is_held_scores_apart_from_one_that_is_struck():
     hidden = jax.random.normal(jax.random.key(1), (1, 1, 6))
-    logits, _ = IntervalHead().init_with_output(jax.random.key(0), hidden, jnp.full((1, 1, 1), 60))
+    allowed = jnp.zeros((1, 1, NoteTokenizer.HELD + 128), bool)
+    reference = jnp.full((1, 1, 1), 60)
+    logits, variables = IntervalHead().init_with_output(jax.random.key(0), hidden, reference, allowed)
     struck = logits[0, 0, NoteTokenizer.ATTACKED : NoteTokenizer.HELD]
     held = logits[0, 0, NoteTokenizer.HELD :]
     assert not np.isclose(struck, held).any()
     # Beyond two octaves all are alike, on each side of the reference.
     assert (struck[: 60 - 24] == struck[-1]).all()
     assert len(np.unique(struck[60 - 24 : 60 + 25])) == 49
+    # What may be held has one more score for being struck again, whatever its pitch.
+    sounding = allowed.at[..., NoteTokenizer.HELD + jnp.array([40, 62])].set(True)
+    more = IntervalHead().apply(variables, hidden, reference, sounding) - logits
+    changed = NoteTokenizer.ATTACKED + np.array([40, 62])
+    assert np.flatnonzero(more[0, 0]).tolist() == changed.tolist()
+    np.testing.assert_allclose(more[0, 0, changed[0]], more[0, 0, changed[1]], rtol=1e-5)
 
 
 def first_batch(piece, config, seed):

@@ -230,15 +230,22 @@ class IntervalHead(nn.Module):
 
     An attacked pitch has another row of W than a held one; pitches that are farther than two octaves from
     the reference share one, and so do ids without a pitch. A reference that is not there adds nothing.
+
+    Pitches that may be held, because they sound, share one more score for being struck again: in piano rolls
+    they never are, and a network that has to learn that of each pitch alone pays for it.
     """
 
     compute_dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, hidden_BTD: Array, reference_BTN: Array) -> Array:
-        """(B, T, P) to be added to other logits."""
+    def __call__(self, hidden_BTD: Array, reference_BTN: Array, allowed_BTP: Array) -> Array:
+        """(B, T, P) to be added to other logits; `allowed_BTP` are the ids that may come next."""
         midi_P, row_P = _rows_of_ids()
+        again_BT1 = dense(1, self.compute_dtype, name="again")(hidden_BTD)
         logits = jnp.zeros((*hidden_BTD.shape[:2], len(midi_P)))
+        struck = slice(NoteTokenizer.ATTACKED, NoteTokenizer.HELD)
+        may_hold_BTK = allowed_BTP[..., NoteTokenizer.HELD :]
+        logits = logits.at[..., struck].set(jnp.where(may_hold_BTK, again_BT1, 0))
         for number in range(reference_BTN.shape[-1]):
             reference_BT1 = reference_BTN[..., number, None]
             layer = dense(2 * (_NEAR + 1) + 1, self.compute_dtype, name=f"interval_{number}")

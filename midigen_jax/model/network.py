@@ -229,7 +229,7 @@ class Network(nn.Module):
         """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
         logits_BTP = self.pitch_head(trunk.hidden_BTD)
         if self.config.context.intervals:
-            logits_BTP += self.interval_head(trunk.hidden_BTD, trunk.reference_BTN)
+            logits_BTP += self.interval_head(trunk.hidden_BTD, trunk.reference_BTN, trunk.allowed_BTP)
         return jnp.where(trunk.allowed_BTP, logits_BTP, IMPOSSIBLE)
 
     def duration_logits(self, trunk: Trunk, pitch_BT: Array) -> Array:
