@@ -165,31 +165,40 @@ def evaluate(
     _check_rows(out)
     with open_run(Path(run)) as checkpoints:
         restored = checkpoints.restore(checkpoint)
-    if corpus is None:
-        corpus = str(read_json(Path(run) / "corpus.json", "give CORPUS besides").get("path"))
-    music = load_corpus(Path(corpus))
-    _compare(restored.experiment.config.prepare, music.config, "run")
+    facts = read_json(Path(run) / "corpus.json", "give CORPUS besides")
+    if corpus is None and not Path(str(facts.get("path"))).is_dir():
+        raise InputError(f"{run}: its corpus is not at {facts.get('path')}; give CORPUS besides")
+    music = load_corpus(Path(corpus or str(facts["path"])))
+    if music.manifest["plan"] != facts.get("plan"):
+        if corpus is None:
+            raise InputError(f"{music.path}: no longer the corpus of {run}; give it as CORPUS to score it")
+        _say(f"Note: {corpus} is not the corpus of {run}: leaked and baselines are of its own training.")
     name = Path(run).resolve().name
     models = [evaluation.evaluate(restored, music, split, name)]
     models += evaluation.evaluate_baselines(music, split)
-    _say(f"{split} split of {corpus}: {evaluation.sizes(models[0])}; {name} at step {restored.step}")
+    _say(f"{split} split of {music.path}: {evaluation.sizes(models[0])}; {name} at step {restored.step}")
     _say("95 % intervals are of a bootstrap over pieces; <end> is left out but where it is named")
     _say("")
     for line in evaluation.table(models):
         _say(line)
-    settings = {"corpus": Path(corpus).name, "split": split, "step": restored.step}
+    settings = {"corpus": music.path.resolve().name, "split": split}
     command = shlex.join(["midigen", *sys.argv[1:]])
-    found = [row for model in models for row in evaluation.rows_of(model, settings, command=command)]
+    own = {"step": restored.step, "seed": restored.experiment.config.train.seed}
+    found = evaluation.rows_of(models[0], settings, command=command, **own)
+    found += [row for model in models[1:] for row in evaluation.rows_of(model, settings, command=command)]
+    if out is not None:
+        rows.append(Path(out), found)
     if samples:
         config = replace(restored.experiment.config.sample, count=samples)
         made = generate_music(restored, config)
         compared = writing.compare(made.pieces, made.meter, music, split)
-        found += writing.rows_of(compared, settings | {"model": name}, command=command)
+        if out is not None:
+            about = settings | {"model": name}
+            rows.append(Path(out), writing.rows_of(compared, about, command=command, **own))
         _say("")
         for line in writing.table(compared):
             _say(line)
     if out is not None:
-        rows.append(Path(out), found)
         _say(f"Rows added to {out}.")
     return 0
 

@@ -156,6 +156,9 @@ class ModelConfig:
             unit = 2 * self.attention_heads
             remedy = f"a multiple of {unit} with model.attention_heads = {self.attention_heads}"
             _require(self.width % unit == 0, "model.width", self.width, remedy)
+        else:
+            remedy = "events are what multihead attention finds; give states"
+            _require(self.attention_values == "states", "model.attention_values", "events", remedy)
         for name in ("dropout", "embedding_dropout", "recurrent_dropout"):
             rate = getattr(self, name)
             _require(rate is None or 0 <= rate < 1, f"model.{name}", rate, "at least 0 and below 1")

@@ -131,7 +131,7 @@ def run(
     config = override(Config(), recipe.settings | ({} if steps is None else {"train.steps": steps}))
     corpus = prepare([data], out / "corpus", config.prepare)
     models = list(evaluation.evaluate_baselines(corpus, split))
-    for seed in seeds:
+    for place, seed in enumerate(dict.fromkeys(seeds)):
         done = fit(corpus, override(config, {"train.seed": seed}), out / f"seed-{seed}")
         if done.step < done.steps:
             raise InputError(
@@ -139,12 +139,20 @@ def run(
             )
         with open_run(out / f"seed-{seed}") as checkpoints:
             restored = checkpoints.restore("best")
-        models.insert(seeds.index(seed), evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
+        models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
     for line in evaluation.table(models):
         print(line)
     found = [row for model in models for row in _rows(name, recipe, model, split)]
-    rows.append(out / "results.jsonl", found)
+    path = out / "results.jsonl"
+    # A command that is given again says again what it said.
+    before = rows.read(path) if path.is_file() else []
+    others = [row for row in before if not any(_same(row, new) for new in found)]
+    rows.rewrite(path, [*others, *found])
     return found
+
+
+def _same(one: rows.Row, other: rows.Row) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("name", "config", "seed"))
 
 
 def _rows(name: str, recipe: Recipe, model: evaluation.Evaluated, split: Split) -> Iterator[rows.Row]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -143,8 +144,7 @@ def test_any_value_is_taken_as_the_field_s_type_or_refused_in_one_line(name: str
     except InputError as error:
         lines = str(error).splitlines()
     else:
-        section, leaf = name.split(".")
-        taken, before = getattr(getattr(changed, section), leaf), getattr(getattr(Config(), section), leaf)
+        taken, before = attrgetter(name)(changed), attrgetter(name)(Config())
         assert before is None or type(taken) is type(before)
         assert configs.from_json(Config, json.loads(json.dumps(configs.to_json(changed)))) == changed
         return

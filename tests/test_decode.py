@@ -38,7 +38,7 @@ def model(request):
         attention=kind,
         attention_window=window,
         attention_heads=2,
-        attention_values="events",
+        attention_values="events" if kind == "multihead" else "states",
         context=TOLD if (kind, window) == ("pooled", 5) else ContextConfig(),
     )
     network = Network(config, NoteGrammar(duration_size=5))

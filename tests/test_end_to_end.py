@@ -90,7 +90,7 @@ def test_evaluation_agrees_with_validation_and_its_rows_hold_every_figure(home, 
     assert both["value"] == pytest.approx(sum(heads))
     assert both["low"] <= both["value"] <= both["high"]
     # Validation counts <end> among the events; here there is one to 60 of them.
-    (best,) = [value for _, value in [min(values(home / "run", "valid.nats_per_event"), key=lambda v: v[1])]]
+    best = min(values(home / "run", "valid.nats_per_event"), key=lambda value: value[1])[1]
     pieces = load_corpus(home / "corpus").split("valid")
     events = sum(piece.stop - piece.start - 2 for piece in pieces)
     with_end = mine["evaluate.nats_per_event", "units", "both", True]["value"]

@@ -58,7 +58,7 @@ def tiny(attention, heads, tokenizer):
         attention_window=window,
         attention_heads=2,
         attention_residual=window != 3,
-        attention_values="events" if told else "states",
+        attention_values="events" if told and kind == "multihead" else "states",
         context=CONTEXT if told else ContextConfig(),
         residual=told,
         heads=heads,

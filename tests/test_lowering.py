@@ -42,7 +42,7 @@ def tiny(attention, heads, dtype):
         layers=2,
         attention=kind,
         attention_window=window,
-        attention_values="events" if told else "states",
+        attention_values="events" if told and kind == "multihead" else "states",
         context=TOLD if told else ContextConfig(),
         recurrent_dropout=0.1 if told else 0.0,
         heads=heads,

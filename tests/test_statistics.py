@@ -71,7 +71,7 @@ def test_a_small_piece_by_hand():
     assert found.empty_beat_rate == pytest.approx(1 / 5)
     assert found.held_share == pytest.approx(1 / 8)
     assert found.dissonance == pytest.approx(12 / 48)
-    # Of three pairs of neighbours, rests apart, one: C-G to D-A. B to C over a C that stays is no octave.
+    # Of two pairs of neighbouring chords one: C-G to D-A. B to C over a C that stays is no octave.
     assert found.parallel_fifths == pytest.approx(100 / 2)
     assert found.parallel_octaves == 0
 

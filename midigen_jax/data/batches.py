@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     pitch_BS: Array
     duration_BS: Array
     mask_BT: Array
-    before: Before | None = None  # None: rows begin where pieces do, or nothing is to be known
+    before: Before | None = None  # None: rows begin where pieces do
 
 
 class Crops(NamedTuple):
@@ -123,7 +123,7 @@ def _row(
         pitch_N = transpose(pitch_N, jnp.where(chosen, shift, 0))
     pitch_L, pitch_S = jnp.split(pitch_N, [config.before])
     before = Before(pitch_L, event_L2[:, 1], offset_L < start, crops.tick_M[crops.first_C[crop] + begin])
-    return Batch(pitch_S, event_S2[:, 1], mask_T, before if config.before else None)
+    return Batch(pitch_S, event_S2[:, 1], mask_T, before)
 
 
 def _crop_bounds(crops: Crops, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:

@@ -48,7 +48,7 @@ class Features(NamedTuple):
     previous_BT: Array  # int32: the pitch at the same place in the slice before, or `NONE`
     reference_BT: Array  # int32: the last pitch of its slice; before there is one, as `previous_BT`
     heard_BTLK: Array  # bool: what sounded at each of L lags
-    lasted_BTL: Array  # int32: for how many ticks more it sounded, as far as that is known; 0: nothing known
+    lasted_BTL: Array  # int32: for how many ticks more it sounded; 0: nothing is known
     begun_BTL: Array  # bool: whether it began at that tick
     chord_BTV: Array  # int32: the pitches of its slice so far, or `NONE`
 
@@ -124,7 +124,7 @@ def observe(
         previous_BT,
         jnp.where(count_BT > 0, midi_BT, previous_BT),
         sounding_BMK[row_B11, found_BTL] & known_BTL[..., None],
-        jnp.where(known_BTL, jnp.minimum(goes_on_BTL, lags_L[None, None]), 0),
+        jnp.where(known_BTL, goes_on_BTL, 0),
         known_BTL & (onset_BM[row_B11, found_BTL] == target_BTL),
         chord_BTV,
     )

@@ -7,8 +7,8 @@ that it may attend to nothing.
 Event n of a row stays in slot n mod W of the ring, however the row is cut into chunks: a chunk writes its
 own slots and moves nothing.
 
-With `events` a key stands for the state before an event, and its value is that event: a query that is like
-the state of some time ago finds what came then. Otherwise key and value are those of the state after it.
+With `events` a key stands for the state before an event, and its value for that state and the event: a query
+that is like the state of some time ago finds what came then. Otherwise both are of the state after the event.
 
 Positions are rotary (Su et al. 2021, "RoFormer"), and a position is the tick at which an event begins: the
 notes of one chord stand at one place, and two bars are as far apart whatever is played in them. The periods
@@ -61,8 +61,8 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[RingCarry, Array]:
         """Contexts (B, T, D), given the int32 ticks from each event's start to the next one's.
 
-        The mask must hide a row's last steps only. A hidden step takes no slot and no time. With `event_BTD`,
-        vectors of the events themselves, values are events and keys the states before them.
+        The mask must hide a row's last steps only. A hidden step takes no slot and no time. `event_BTD`,
+        vectors of the events themselves, are added to the values; both are then of the states before them.
         """
         rows, times, width = hidden_BTD.shape
         size = width // self.heads

@@ -142,11 +142,13 @@ class Network(nn.Module):
         `tick_B`: when the first of those events begins, in ticks from the start of its piece.
         """
         carry, context = self.initial_carry(len(mask_BL)), self.config.context
-        rules, _ = self.grammar.follow(carry.grammar, pitch_BL, duration_BL, mask_BL)
-        known: Any = ()
+        rules, known = carry.grammar, carry.context
         if context.used:
-            begun = context_carry(context, len(mask_BL), tick_B)
-            known, _ = observe(context, begun, pitch_BL, duration_BL, mask_BL)
+            known = context_carry(context, len(mask_BL), tick_B)
+        if mask_BL.shape[1] > 0:
+            rules, _ = self.grammar.follow(rules, pitch_BL, duration_BL, mask_BL)
+            if context.used:
+                known, _ = observe(context, known, pitch_BL, duration_BL, mask_BL)
         return carry._replace(grammar=rules, context=known)
 
     def __call__(

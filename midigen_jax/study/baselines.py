@@ -2,7 +2,7 @@
 
     uniform   every pitch that the grammar allows is as likely as every other, and so is every duration
     unigram   as often as in training, whatever came before
-    copy      the slice before comes again, as often as that happens in training; else the unigram
+    copy      the slice before comes again, with the share that it has in training; else the unigram
     ngram     slices after slices, interpolated down to notes after notes, and these down to the unigram
 
 All give the impossible probability 0, as networks do, and all are exact: the probabilities of everything that
@@ -22,7 +22,7 @@ from midigen_jax.music.tokens import END, START, NoteTokenizer, Tokens
 from midigen_jax.progress import Progress
 from midigen_jax.study.ngram import NGram
 
-_SLICES = 3  # that the n-gram looks back
+_SLICES = 3  # whose durations the n-gram looks back on; of their pitches, those of the last one
 _PITCHES = 128
 _ALONE = {END, NoteTokenizer.REST, NoteTokenizer.ATTACKED + _PITCHES - 1}
 
@@ -210,7 +210,7 @@ def _duration_contexts(event: Event) -> list[Hashable]:
         (1, *counts, *lasted[-1:]),
         (2, *counts, *lasted[-2:]),
         (3, *counts, *lasted),
-        (4, whole, tuple(pitch for pitch, _ in _newest(event)), *lasted[-2:]),
+        (4, whole, tuple(pitch for pitch, _ in _newest(event)), *lasted),
     ]
 
 

@@ -2,8 +2,8 @@
 
 In: slices of training pieces, slices of other pieces. Out: for each the longest run, and where it stands.
 Two runs are the same if their slices last as long and hold the same pitches, up to one transposition of the
-whole run; struck or held is not looked at. Human pieces share runs too: a figure means something beside that
-of pieces which nobody made from the training music.
+whole run; struck or held is not looked at, and a run begins with a slice that sounds. Human pieces share runs
+too: a figure means something beside that of pieces which nobody made from the training music.
 """
 
 from collections.abc import Hashable, Sequence
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 class _Line(NamedTuple):
     """Slices of many pieces one after another, M in all, and one beyond each piece."""
 
-    chord_M: Ids  # what a slice is in any key
+    chord_M: Ids  # what a slice is in any key; a rest is none
     step_M: Ids  # the same, and how far its lowest pitch is from that of the slice before
     piece_M: Ids
     slice_M: Ids
@@ -79,9 +79,8 @@ class Training:
             for place, (chord, lowest) in enumerate(_chords(piece)):
                 step: int | None = None if lowest is None or before is None else lowest - before
                 whole = -1 if place == 0 else self._id((step, chord), learn)
-                for column, value in zip(
-                    columns, (self._id(chord, learn), whole, number, place), strict=True
-                ):
+                first = -1 if lowest is None else self._id(chord, learn)
+                for column, value in zip(columns, (first, whole, number, place), strict=True):
                     column.append(value)
                 before = lowest if lowest is not None else before
             for column in columns:

@@ -111,7 +111,8 @@ def _check(subject: Subject) -> None:
     if subject.origin != "fresh":
         raise InputError("--peers: rivals write with fresh weights; leave RUN out")
     # Sizes may differ, the kind of network may not.
-    for name in ("attention", "attention_window", "attention_residual", "heads", "compute_dtype"):
+    kind = ("attention", "attention_window", "attention_residual", "context", "residual", "heads")
+    for name in (*kind, "compute_dtype"):
         here, theirs = (getattr(config, name) for config in (subject.network.config, pooling_article()))
         if here != theirs:
             raise InputError(

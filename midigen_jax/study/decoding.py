@@ -8,6 +8,7 @@ blocked rounds in which all that is measured takes turns; compiling is a row of 
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +100,8 @@ def rows_of(
     config |= {"vocabulary": {"pitch": rules.pitch_size, "duration": rules.duration_size}}
     names = ("width", "layers", "attention", "attention_window", "heads")
     config |= {name: getattr(model, name) for name in names} | {"dtype": model.compute_dtype}
+    if model.context.used:  # rows of models without it need not say so
+        config |= {"context": asdict(model.context)}
     mesh = rows_mesh(batch)
     config |= {"devices": 1 if mesh is None else mesh.size}
     config |= {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}

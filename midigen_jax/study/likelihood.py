@@ -6,7 +6,7 @@ bootstrap over pieces: they are what was sampled, while the events within one de
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ Unit = Literal["event", "slice", "quarter", "frame"]
 Head = Literal["both", "pitch", "duration"]
 
 _RESAMPLES = 10_000
+_MOST_COUNTS = 10_000_000  # that are held for them: with more than 1,000 pieces they become fewer
 _INTERVAL = (0.025, 0.975)
 
 
@@ -100,23 +101,15 @@ def parts_of(pieces: Iterable[PieceNats]) -> dict[str, list[PieceNats]]:
     return {"all": every} | ({"clean": clean, "leaked": leaked} if clean and leaked else {})
 
 
-def difference(ours: Sequence[PieceNats], theirs: Sequence[PieceNats], unit: Unit) -> Figure:
-    """Ours less theirs on the same pieces, in nats per unit: the interval is that of pairs of pieces."""
-    if [piece.source for piece in ours] != [piece.source for piece in theirs]:
-        raise ValueError("a difference is of the same pieces in the same order")
-    nats_N = _nats(ours, "both", end=False) - _nats(theirs, "both", end=False)
-    divisor_N = np.array([getattr(piece, unit) for piece in ours], np.float64)
-    return Figure(unit, "units", "both", False, *ratio(nats_N, divisor_N))
-
-
 def _nats(pieces: Sequence[PieceNats], head: Head, end: bool) -> NDArray[np.float64]:
     pitch, duration, last = np.array([(piece.pitch, piece.duration, piece.end) for piece in pieces]).T
     of_heads = {"both": pitch + duration, "pitch": pitch, "duration": duration}[head]
     return of_heads + last if end else of_heads
 
 
-@cache
+@lru_cache(maxsize=4)
 def _resamples(count: int) -> NDArray[np.float64]:
     """(R, N): how often each of N pieces is in each resample; the same for the same N."""
+    times = min(_RESAMPLES, max(1000, _MOST_COUNTS // count))
     rng = np.random.default_rng(0)
-    return rng.multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float64)
+    return rng.multinomial(count, np.full(count, 1 / count), times).astype(np.float64)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import slice_notes, to_notes
 from midigen_jax.progress import Progress
+from midigen_jax.sample.generate import bar_ticks
 from midigen_jax.study.copying import Run, Training
 from midigen_jax.study.evaluate import pieces_of
 from midigen_jax.study.likelihood import ratio
@@ -69,9 +70,10 @@ def rows_of(compared: Compared, settings: dict[str, Any], **fields: Any) -> list
             found.append(
                 rows.make(f"samples.{statistic}", value, _unit(statistic), low=low, high=high, **about)
             )
-        longest, *_ = lengths = _quantiles(measured)
-        more = {"p90": lengths[1], "max": lengths[2]}
-        found.append(rows.make("samples.longest_run", longest, "slices", **more, **about))
+        median, most, longest = _quantiles(measured)
+        each = [run._asdict() | {"source": compared.sources[run.source]} for run in measured.runs]
+        more = {"p90": most, "max": longest, "runs": each}
+        found.append(rows.make("samples.longest_run", median, "slices", **more, **about))
     for kind in HISTOGRAMS:
         ours, theirs = compared.samples.histograms[kind], compared.pieces.histograms[kind]
         about = {"config": settings, "pieces": len(compared.samples.runs)} | fields
@@ -106,7 +108,7 @@ def _measure(
 ) -> Measured:
     each, runs = [], []
     for notes, meter in zip(pieces, meters, strict=True):
-        each.append(statistics(notes, max(1, meter[0] * 4 * TICKS_PER_QUARTER // meter[1])))
+        each.append(statistics(notes, bar_ticks(meter)))
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
     return Measured(each, runs, {kind: histogram(kind, pieces) for kind in HISTOGRAMS})

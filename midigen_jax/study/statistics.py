@@ -46,7 +46,7 @@ class Statistics(NamedTuple):
     parallel_fifths: float
     """of a hundred pairs of slices, those in which two voices move alike from a fifth to a fifth"""
     parallel_octaves: float
-    """the same from an octave (or a unison) to an octave"""
+    """the same from octaves to octaves"""
 
 
 HISTOGRAMS = ("pitch_class", "note_length", "inter_onset")
