@@ -19,7 +19,7 @@ from midigen_jax.config import SampleConfig, parse_meter
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, ticks_per_bar
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import Slices, slice_notes, to_notes
 from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens, pitch_name
@@ -168,7 +168,7 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
     program = config.program
     if program is None:
         program = 0 if prompt is None else prompt.program
-    bar = bar_ticks(meter)
+    bar = ticks_per_bar(meter)
     ticks = NEVER
     if config.bars is not None:
         # A bar that the prompt has begun is ended besides.
@@ -221,11 +221,6 @@ def scale_of(target: keys.Target) -> list[int]:
     """Pitch classes of a key: the seven of a major one; of a minor one also the raised sixth and seventh."""
     minor = target.key.mode == "minor"
     return sorted((target.key.tonic + step) % 12 for step in (_MINOR if minor else _MAJOR))
-
-
-def bar_ticks(meter: tuple[int, int]) -> int:
-    """Ticks in a bar; at least 1, for meters finer than the grid."""
-    return max(1, meter[0] * 4 * TICKS_PER_QUARTER // meter[1])
 
 
 def _calls(
@@ -322,7 +317,7 @@ def _music(restored: Restored, task: _Task, config: SampleConfig, written: Token
         rest = _moved(to_notes(_cut(tokenizer.decode(written, trim=False), task.ticks)), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
-            begun = (task.onset + stop) % bar_ticks(task.meter) if config.meter is not None else 0
+            begun = (task.onset + stop) % ticks_per_bar(task.meter) if config.meter is not None else 0
             return _moved(rest, 0, begun)
         # Chords know no held notes: the prompt is kept as it was, not as the model read it.
         joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])

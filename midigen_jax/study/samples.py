@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.music.notes import Notes
+from midigen_jax.music.notes import Notes, ticks_per_bar
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import slice_notes, to_notes
 from midigen_jax.progress import Progress
-from midigen_jax.sample.generate import bar_ticks
 from midigen_jax.study.copying import Run, Training
 from midigen_jax.study.evaluate import pieces_of
 from midigen_jax.study.likelihood import ratio
@@ -108,7 +107,7 @@ def _measure(
 ) -> Measured:
     each, runs = [], []
     for notes, meter in zip(pieces, meters, strict=True):
-        each.append(statistics(notes, bar_ticks(meter)))
+        each.append(statistics(notes, ticks_per_bar(meter)))
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
     return Measured(each, runs, {kind: histogram(kind, pieces) for kind in HISTOGRAMS})
