@@ -78,7 +78,7 @@ def train(corpus: str, out: str, config: Config) -> int:
     check_sample(config.sample)  # before the training, not after it
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
-        _compare(config.prepare, music.config, "preset")
+        _compare(config.prepare, music.config)
     done = fit(music, config, run)
     if done.step < done.steps:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
@@ -309,12 +309,12 @@ def demo(out: str, config: Config) -> int:
     return 0
 
 
-def _compare(meant: PrepareConfig, there: PrepareConfig, what: str) -> None:
-    """Say where a corpus is not what a preset, or a run, is meant for."""
+def _compare(meant: PrepareConfig, there: PrepareConfig) -> None:
+    """Say where a corpus is not what the preset is meant for."""
     for name in ("tokenizer", "transpose"):
         wanted, found = getattr(meant, name), getattr(there, name)
         if wanted != found:
-            _say(f"Note: the {what} is meant for a corpus with --{name} {wanted}; this one has {found}.")
+            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {found}.")
 
 
 def _describe(corpus: Corpus) -> None:

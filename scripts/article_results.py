@@ -16,7 +16,6 @@ from statistics import fmean
 import numpy as np
 
 from midigen_jax import rows
-from midigen_jax.data.batches import in_chunks, whole_pieces
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.music.notes import TICKS_PER_QUARTER
@@ -25,13 +24,12 @@ from midigen_jax.music.sources import find_sources
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.rows import Row
 from midigen_jax.train.checkpoint import Restored, open_run
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.state import make_eval_step
+from midigen_jax.train.scoring import Scorer
 
 _EPOCHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _PICTURES, _BARS = 2, 8  # of each checkpoint: the first bars of so many samples
 _TEMPO = 90.0
-_ROWS, _LENGTH, _WINDOW = 8, 256, 32  # of the batches that are scored
+_WINDOW = 32  # events that are scored by themselves
 _SPLITS = ("train", "valid")
 
 
@@ -87,26 +85,21 @@ def by_checkpoint(run: Path, corpus: Corpus, steps: Sequence[int]) -> Iterator[t
     with open_run(run) as checkpoints:
         for step in steps:
             restored = checkpoints.restore(str(step))
-            cut = [_events(restored, corpus, name, _WINDOW, carried=False) for name in _SPLITS]
-            whole = [_events(restored, corpus, name, _LENGTH, carried=True) for name in _SPLITS]
+            cut = [_events(restored, corpus, name, _WINDOW) for name in _SPLITS]
+            whole = [_events(restored, corpus, name, None) for name in _SPLITS]
             unknown = whole[1][:, 0] == ChordTokenizer.UNKNOWN
             parts = (*cut, *whole, whole[1][~unknown], whole[1][unknown])
             yield (str(step), *(f"{part[:, 1].mean():.3f}" for part in parts))
 
 
-def _events(restored: Restored, corpus: Corpus, split: str, length: int, carried: bool) -> np.ndarray:
-    """(N, 2): the pitch id of each event that is predicted, and its nats, read `length` events at once."""
-    eval_step = make_eval_step(restored.network, data_mesh(1))
+def _events(restored: Restored, corpus: Corpus, split: str, window: int | None) -> np.ndarray:
+    """(N, 2): the pitch id of each event that is predicted, and its nats; in windows, or in whole pieces."""
     pieces = [piece for piece in corpus.pieces if piece.split == split]
+    scorer = Scorer(restored.network, corpus, pieces, window=window)
     found = []
-    for _, whole in whole_pieces(corpus, pieces, _ROWS, length):
-        carry = restored.network.initial_carry(_ROWS)
-        for chunk in in_chunks(whole, length):
-            before = carry if carried else restored.network.initial_carry(_ROWS)
-            carry, nats = eval_step(restored.state.weights, before, chunk)
-            total_BT = np.asarray(nats.pitch_BT + nats.duration_BT)
-            shown_BT = np.asarray(chunk.mask_BT)
-            found.append(np.stack([np.asarray(chunk.pitch_BS)[:, 1:][shown_BT], total_BT[shown_BT]], axis=1))
+    for number, nats_E2 in scorer(restored.state.weights):
+        pitch_E = corpus.tokens[pieces[number].start + 1 : pieces[number].stop, 0]
+        found.append(np.stack([pitch_E, nats_E2.sum(axis=1)], axis=1))
     return np.concatenate(found)
 
 

@@ -21,7 +21,7 @@ from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
 from midigen_jax.study import evaluate as evaluation
-from midigen_jax.study.likelihood import figures, parts_of
+from midigen_jax.study.likelihood import Unit, pick
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.devices import keep_compiled, split_cpu
 from midigen_jax.train.loop import fit
@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
     """A benchmark, the settings that were chosen on its validation split, and among how many."""
 
     source: str  # what --data is
-    unit: str
+    unit: Unit
     settings: dict[str, object]
     tried: int
 
@@ -161,14 +161,10 @@ def _rows(name: str, recipe: Recipe, model: evaluation.Evaluated, split: Split) 
     fields: dict[str, Any] = {"command": shlex.join(["python", "scripts/results.py", *sys.argv[1:]])}
     if trained:
         fields |= {"seed": int(model.model.removeprefix("seed ")), "tried": recipe.tried}
-    for part, pieces in parts_of(model.pieces).items():
-        figure = next(
-            f
-            for f in figures(pieces)
-            if (f.unit, f.weight, f.head, f.end) == (recipe.unit, "units", "both", False)
-        )
+    for part, found in model.parts.items():
+        figure = pick(found, recipe.unit)
         config = {"model": "ours" if trained else model.model, "split": split, "part": part}
-        interval = {"low": figure.low, "high": figure.high, "pieces": len(pieces)}
+        interval = {"low": figure.low, "high": figure.high, "pieces": figure.pieces}
         yield rows.make(
             f"quality.{name}", figure.value, f"nats/{recipe.unit}", config=config, **interval, **fields
         )

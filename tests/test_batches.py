@@ -43,11 +43,13 @@ def test_an_epoch_reads_every_event_once(tmp_path, crops, rows):
     table = crops_of(tmp_path, lengths, config)
     epochs = Epochs(table.first_C.shape[0], rows)
     assert epochs.crops == 1 + 2 + 3 + 4 + 1
-    batches = [take(table, config, False, jax.random.key(0), jnp.int32(i)) for i in range(epochs.steps(rows))]
+    batches = [
+        take(table, config, False, jax.random.key(0), jnp.int32(i))[1] for i in range(epochs.steps(rows))
+    ]
     starts = set()
     visited = []
     for part in batches:
-        for pitch, duration, mask in zip(*map(np.asarray, part[:3]), strict=True):
+        for pitch, duration, mask in zip(*map(np.asarray, part), strict=True):
             read, following = duration[:-1][mask], duration[1:][mask]
             np.testing.assert_array_equal(following, read + 1)
             visited += [(pitch[0] - 40, event) for event in read.tolist()]
@@ -65,7 +67,7 @@ def test_jittered_crops_lie_elsewhere_in_each_epoch(tmp_path):
     starts = set()
     for step in range(60):
         starts |= set(
-            take(table, config, False, jax.random.key(0), jnp.int32(step)).duration_BS[:, 0].tolist()
+            take(table, config, False, jax.random.key(0), jnp.int32(step))[1].duration_BS[:, 0].tolist()
         )
     # 17 steps in three crops of 8: 7 to spare, and a grid that begins 0 to 7 events before the piece.
     assert starts == {0} | set(range(1, 17))
@@ -98,7 +100,7 @@ def test_a_step_gives_the_same_batch_whenever_it_is_asked_for_and_another_than_i
     table = crops_of(tmp_path, [50, 60, 70], config)
     batches = [take(table, config, True, jax.random.key(3), jnp.int32(step)) for step in (5, 6, 5)]
     jax.tree.map(np.testing.assert_array_equal, batches[0], batches[2])
-    assert (batches[0].duration_BS != batches[1].duration_BS).any()
+    assert (batches[0][1].duration_BS != batches[1][1].duration_BS).any()
 
 
 @given(st.integers(1, 300), st.integers(0, 2**32 - 1))

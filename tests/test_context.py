@@ -166,13 +166,13 @@ def test_a_crop_knows_of_the_music_before_it(before):
         from_entries(rng.integers(1, 4, count), owner, pitch, rng.random(len(owner)) < 0.5)
     )
     config = BatchConfig(rows=7, length=12, crops="fixed", before=before, transpose_share=0.0)
-    rows = first_batch(piece, config, seed=0)
+    before_rows, rows = first_batch(piece, config, seed=0)
     context = ContextConfig(lags=(2,), relative=(3,), slices=3, width=2)
     network = Network(ModelConfig(width=2, context=context), NoteGrammar(TOKENIZER.duration_size))
     whole = piece[None, :, 0], piece[None, :, 1], np.ones((1, len(piece)), bool)
     _, expected = observe(context, context_carry(context, 1), *whole)
     _, allowed = network.grammar.follow(network.grammar.initial_carry(1), *whole)
-    carry = network.carry_after(*rows.before)
+    carry = network.carry_after(*before_rows)
     events = rows.pitch_BS[:, :-1], rows.duration_BS[:, :-1], rows.mask_BT
     _, found = observe(context, carry.context, *events)
     _, allowed_here = network.grammar.follow(carry.grammar, *events)
@@ -198,13 +198,13 @@ def test_what_was_before_is_transposed_with_its_crop():
     pitch = NoteTokenizer.ATTACKED + 40 + np.arange(60)
     piece = np.stack([pitch, np.ones(60, int)], axis=1).astype(np.int32)
     config = BatchConfig(rows=24, length=10, before=8, transpose_share=1.0)
-    rows = first_batch(piece, config, seed=3)
-    mask = np.asarray(rows.before.mask_BL)
-    shift = np.asarray(rows.pitch_BS[:, 0] - rows.before.tick_B - mask.sum(axis=1)) - pitch[0]
+    told_before, rows = first_batch(piece, config, seed=3)
+    mask = np.asarray(told_before.mask_BL)
+    shift = np.asarray(rows.pitch_BS[:, 0] - told_before.tick_B - mask.sum(axis=1)) - pitch[0]
     assert len(np.unique(shift)) > 5
     for row in range(config.rows):
-        start = int(rows.before.tick_B[row])
-        told = np.asarray(rows.before.pitch_BL[row])[mask[row]]
+        start = int(told_before.tick_B[row])
+        told = np.asarray(told_before.pitch_BL[row])[mask[row]]
         np.testing.assert_array_equal(told, pitch[start : start + mask[row].sum()] + shift[row])
 
 

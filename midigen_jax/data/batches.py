@@ -37,7 +37,6 @@ class Batch(NamedTuple):
     pitch_BS: Array
     duration_BS: Array
     mask_BT: Array
-    before: Before | None = None  # None: rows begin where pieces do
 
 
 class Crops(NamedTuple):
@@ -89,9 +88,12 @@ def row_numbers(config: BatchConfig, step: Array, part: Array | int = 0, parts: 
     return first + jnp.arange(rows, dtype=jnp.uint32)
 
 
-def batch(crops: Crops, config: BatchConfig, transposable: bool, key: Array, row_B: Array) -> Batch:
-    """Crops for these rows; an epoch has every crop, in an order that is shuffled anew each time.
+def batch(
+    crops: Crops, config: BatchConfig, transposable: bool, key: Array, row_B: Array
+) -> tuple[Before, Batch]:
+    """Crops for these rows, and what was before them.
 
+    An epoch has every crop, in an order that is shuffled anew each time.
     The crops of an epoch hold every event that follows another one exactly once (with a `stride` of fixed
     crops below their length: more than once). One that is shorter than `config.length` is padded under the
     mask. `transposable` says that the ids are `note` tokens, so that `config.transpose_share` of the rows
@@ -103,7 +105,7 @@ def batch(crops: Crops, config: BatchConfig, transposable: bool, key: Array, row
 
 def _row(
     crops: Crops, config: BatchConfig, transposable: bool, key: Array, epoch: Array, index: Array
-) -> Batch:
+) -> tuple[Before, Batch]:
     """Crop number `index` of an epoch, without the batch axis."""
     epoch_key = jax.random.fold_in(key, epoch)
     crop = shuffled(index, crops.first_C.shape[0], epoch_key).astype(jnp.int32)
@@ -123,7 +125,7 @@ def _row(
         pitch_N = transpose(pitch_N, jnp.where(chosen, shift, 0))
     pitch_L, pitch_S = jnp.split(pitch_N, [config.before])
     before = Before(pitch_L, event_L2[:, 1], offset_L < start, crops.tick_M[crops.first_C[crop] + begin])
-    return Batch(pitch_S, event_S2[:, 1], mask_T, before)
+    return before, Batch(pitch_S, event_S2[:, 1], mask_T)
 
 
 def _crop_bounds(crops: Crops, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:

@@ -7,27 +7,33 @@ in which every model stands beside the baselines.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
 from midigen_jax.progress import Progress
 from midigen_jax.study import baselines
-from midigen_jax.study.likelihood import Figure, PieceNats, figures, parts_of, tally, units_of
+from midigen_jax.study.likelihood import (
+    Figure,
+    Head,
+    PieceNats,
+    Unit,
+    figures,
+    parts_of,
+    pick,
+    tally,
+    units_of,
+)
 from midigen_jax.train.checkpoint import Restored
-from midigen_jax.train.devices import data_mesh, everywhere
 from midigen_jax.train.scoring import Scorer
-
-_ROWS = 16
 
 
 class Evaluated(NamedTuple):
-    """One model on the pieces of a split, in corpus order."""
+    """One model on the pieces of a split, in corpus order, and its figures for each part of them."""
 
     model: str
     pieces: list[PieceNats]
+    parts: dict[str, list[Figure]]
 
 
 def evaluate(restored: Restored, corpus: Corpus, split: Split, name: str) -> Evaluated:
@@ -41,15 +47,13 @@ def evaluate(restored: Restored, corpus: Corpus, split: Split, name: str) -> Eva
             "tokens, prepare this one with the run's --max-duration"
         )
     pieces = pieces_of(corpus, split)
-    mesh = data_mesh(_ROWS)
-    scorer = Scorer(restored.network, corpus, pieces, mesh)
-    params = jax.device_put(restored.state.weights, everywhere(mesh))
+    scorer = Scorer(restored.network, corpus, pieces)
     found: dict[int, PieceNats] = {}
     with Progress(name, len(pieces), "pieces") as progress:
-        for number, nats_E2 in scorer(params):
+        for number, nats_E2 in scorer(restored.state.weights):
             found[number] = tally(corpus, pieces[number], nats_E2)
             progress.advance()
-    return Evaluated(name, [found[number] for number in range(len(pieces))])
+    return _evaluated(name, [found[number] for number in range(len(pieces))])
 
 
 def evaluate_baselines(corpus: Corpus, split: Split) -> Iterator[Evaluated]:
@@ -58,7 +62,11 @@ def evaluate_baselines(corpus: Corpus, split: Split) -> Iterator[Evaluated]:
     for baseline in baselines.baselines(corpus):
         scores = baselines.score(baseline, corpus, pieces)
         tallied = [tally(corpus, piece, nats_E2) for piece, nats_E2 in zip(pieces, scores, strict=True)]
-        yield Evaluated(baseline.name, tallied)
+        yield _evaluated(baseline.name, tallied)
+
+
+def _evaluated(model: str, pieces: list[PieceNats]) -> Evaluated:
+    return Evaluated(model, pieces, {part: figures(there) for part, there in parts_of(pieces).items()})
 
 
 def pieces_of(corpus: Corpus, split: Split) -> list[CorpusPiece]:
@@ -72,12 +80,12 @@ def pieces_of(corpus: Corpus, split: Split) -> list[CorpusPiece]:
 def rows_of(evaluated: Evaluated, settings: dict[str, Any], **fields: Any) -> list[rows.Row]:
     """A row for each figure of each part: all pieces, those that share music with training, the others."""
     found = []
-    for part, pieces in parts_of(evaluated.pieces).items():
-        for figure in figures(pieces):
+    for part, of_part in evaluated.parts.items():
+        for figure in of_part:
             about = {"weight": figure.weight, "head": figure.head, "end": figure.end, "part": part}
             config = settings | {"model": evaluated.model} | about
             name = f"evaluate.nats_per_{figure.unit}"
-            interval = {"low": figure.low, "high": figure.high, "pieces": len(pieces)}
+            interval = {"low": figure.low, "high": figure.high, "pieces": figure.pieces}
             found.append(rows.make(name, figure.value, "nats", config=config, **interval, **fields))
     return found
 
@@ -92,27 +100,26 @@ def sizes(evaluated: Evaluated) -> str:
 def table(models: Sequence[Evaluated]) -> list[str]:
     """Lines of text: a model a line, in nats per each unit; then its parts. The first model comes first."""
     units = units_of(models[0].pieces)
-    main = units[-1] if units[-1] == "frame" else "quarter"
+    main: Unit = units[-1] if units[-1] == "frame" else "quarter"
     order = (main, *(unit for unit in units if unit != main))
     lines = [("nats per", *order, f"{main}, <end> too", f"{main}, mean of pieces")]
     for evaluated in models:
-        for part, pieces in parts_of(evaluated.pieces).items():
-            label = evaluated.model if part == "all" else f"  {part} ({len(pieces)} pieces)"
-            lines.append((label, *_cells(figures(pieces), order)))
-        heads = [f for f in figures(evaluated.pieces) if f.unit == main and f.head != "both"]
-        lines += [(f"  {figure.head}", _cell(figure)) for figure in heads]
+        for part, of_part in evaluated.parts.items():
+            label = evaluated.model if part == "all" else f"  {part} ({of_part[0].pieces} pieces)"
+            lines.append((label, *_cells(of_part, order)))
+        heads: tuple[Head, ...] = "pitch", "duration"
+        lines += [(f"  {head}", _cell(pick(evaluated.parts["all"], main, head=head))) for head in heads]
     widths = [max(len(line[place]) for line in lines if place < len(line)) for place in range(len(lines[0]))]
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=False)] for line in lines)
     return ["  ".join(cells).rstrip() for cells in padded]
 
 
-def _cells(found: Sequence[Figure], order: Sequence[str]) -> Iterator[str]:
-    plain = {(f.unit, f.weight, f.head, f.end): f for f in found}
-    for number, unit in enumerate(order):
-        figure = plain[unit, "units", "both", False]  # type: ignore[index]
-        yield _cell(figure) if number == 0 else f"{figure.value:.4f}"
-    yield f"{plain[order[0], 'units', 'both', True].value:.4f}"  # type: ignore[index]
-    yield f"{plain[order[0], 'pieces', 'both', False].value:.4f}"  # type: ignore[index]
+def _cells(found: Sequence[Figure], order: Sequence[Unit]) -> Iterator[str]:
+    main = order[0]
+    yield _cell(pick(found, main))
+    others = (*(pick(found, unit) for unit in order[1:]), pick(found, main, end=True))
+    for figure in (*others, pick(found, main, "pieces")):
+        yield f"{figure.value:.4f}"
 
 
 def _cell(figure: Figure) -> str:

@@ -47,6 +47,7 @@ class Figure(NamedTuple):
     value: float
     low: float
     high: float
+    pieces: int
 
 
 def tally(corpus: Corpus, piece: CorpusPiece, nats_E2: NDArray[np.floating]) -> PieceNats:
@@ -80,10 +81,24 @@ def figures(pieces: Sequence[PieceNats]) -> list[Figure]:
     for unit in units_of(pieces):
         divisor_N = np.array([getattr(piece, unit) for piece in pieces], np.float64)
         for head, end in cases:
-            found.append(Figure(unit, "units", head, end, *ratio(_nats(pieces, head, end), divisor_N)))
+            interval = ratio(_nats(pieces, head, end), divisor_N)
+            found.append(Figure(unit, "units", head, end, *interval, len(pieces)))
         each_N = _nats(pieces, "both", end=False) / divisor_N
-        found.append(Figure(unit, "pieces", "both", False, *ratio(each_N, np.ones(len(pieces)))))
+        interval = ratio(each_N, np.ones(len(pieces)))
+        found.append(Figure(unit, "pieces", "both", False, *interval, len(pieces)))
     return found
+
+
+def pick(
+    found: Iterable[Figure],
+    unit: Unit,
+    weight: Literal["units", "pieces"] = "units",
+    head: Head = "both",
+    end: bool = False,
+) -> Figure:
+    """The one figure of that kind."""
+    (figure,) = (f for f in found if (f.unit, f.weight, f.head, f.end) == (unit, weight, head, end))
+    return figure
 
 
 def ratio(total_N: NDArray[np.float64], divisor_N: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from midigen_jax.data.batches import in_chunks, whole_pieces
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.model.network import Network
+from midigen_jax.train.devices import data_mesh, everywhere
 from midigen_jax.train.state import make_eval_step
 
 _ROWS, _LENGTH = 16, 256  # pieces side by side, and events read at once
@@ -22,18 +23,33 @@ _ROWS, _LENGTH = 16, 256  # pieces side by side, and events read at once
 class Scorer:
     """Pieces of a corpus, padded side by side, and a compiled program that reads them with any weights."""
 
-    def __init__(self, network: Network, corpus: Corpus, pieces: Sequence[CorpusPiece], mesh: Mesh):
+    def __init__(
+        self,
+        network: Network,
+        corpus: Corpus,
+        pieces: Sequence[CorpusPiece],
+        mesh: Mesh | None = None,
+        window: int | None = None,
+    ):
+        """On the devices of `mesh`; without one, on as many as share its rows.
+
+        With a `window` the state is not carried: every so many events begin afresh.
+        """
+        mesh = data_mesh(_ROWS) if mesh is None else mesh
         rows = -(-_ROWS // mesh.size) * mesh.size
-        self._network = network
-        self._batches = whole_pieces(corpus, pieces, rows, _LENGTH)
+        self._network, self._place = network, everywhere(mesh)
+        self._length, self._carried = window or _LENGTH, window is None
+        self._batches = whole_pieces(corpus, pieces, rows, self._length)
         self._step = make_eval_step(network, mesh)
 
     def __call__(self, params: dict) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Each piece's number, and (E, 2) nats of its events but the first: of the pitch, of the duration."""
+        params = jax.device_put(params, self._place)
         for numbers, batch in self._batches:
             carry = self._network.initial_carry(len(numbers))
             chunks = []
-            for chunk in in_chunks(batch, _LENGTH):
+            for chunk in in_chunks(batch, self._length):
+                carry = carry if self._carried else self._network.initial_carry(len(numbers))
                 carry, nats = self._step(params, carry, chunk)
                 chunks.append(jax.device_get(nats))
             pitch_BT = np.concatenate([chunk.pitch_BT for chunk in chunks], axis=1)

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from midigen_jax.config import Config, TrainConfig
-from midigen_jax.data.batches import Batch, Crops, batch, row_numbers
+from midigen_jax.data.batches import Batch, Before, Crops, batch, row_numbers
 from midigen_jax.model.network import Carry, Drops, Nats, Network, init_params, score
 from midigen_jax.train.devices import DATA
 
@@ -63,10 +63,8 @@ def make_train_steps(
     """
     seed, most, parts = config.train.seed, config.train.steps_per_call, mesh.shape[DATA]
 
-    def loss(params: dict, now: Batch, drops: Drops) -> tuple[Array, Metrics]:
-        rows = len(now.mask_BT)
-        begin = network.initial_carry(rows) if now.before is None else network.carry_after(*now.before)
-        _, nats = score(network, params, begin, now.pitch_BS, now.duration_BS, now.mask_BT, drops)
+    def loss(params: dict, before: Before, now: Batch, drops: Drops) -> tuple[Array, Metrics]:
+        _, nats = score(network, params, network.carry_after(*before), *now, drops)
         weight_BT = loss_weight(now.mask_BT, config.train)
         events = lax.psum(weight_BT.sum(), DATA)
         pitch = (nats.pitch_BT * weight_BT).sum() / events
@@ -75,11 +73,11 @@ def make_train_steps(
 
     def step(state: TrainState, crops: Crops) -> tuple[TrainState, Metrics]:
         row_B = row_numbers(config.batch, state.step, lax.axis_index(DATA), parts)
-        now = batch(crops, config.batch, transposable, _key(seed, "batch"), row_B)
+        before, now = batch(crops, config.batch, transposable, _key(seed, "batch"), row_B)
         row_key_B = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, "dropout"), row_B)
         drops = Drops(row_key_B, jax.random.fold_in(_key(seed, "weights"), state.step))
         # Each device has the part of the mean loss, and of its gradient, that its rows contribute.
-        part, metrics = jax.grad(loss, has_aux=True)(state.params, now, drops)
+        part, metrics = jax.grad(loss, has_aux=True)(state.params, before, now, drops)
         gradient, pitch, duration = lax.psum((part, metrics.pitch, metrics.duration), DATA)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -119,7 +117,7 @@ def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
     """
 
     def step(params: dict, carry: Carry, now: Batch) -> tuple[Carry, Nats]:
-        return score(network, params, carry, now.pitch_BS, now.duration_BS, now.mask_BT)
+        return score(network, params, carry, *now)
 
     everywhere, rows = PartitionSpec(), PartitionSpec(DATA)
     shared = jax.shard_map(
