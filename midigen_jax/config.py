@@ -21,6 +21,7 @@ C = TypeVar("C")
 
 _MOST = 2**31 - 1  # what a step counter holds
 _LONGEST = 1 << 20
+_MOST_VOICES = 16
 _LARGEST_MODEL = {
     "pitch_embedding": 65_536,
     "duration_embedding": 65_536,
@@ -48,6 +49,7 @@ class PrepareConfig:
     """From files to tokens."""
 
     tokenizer: Literal["note", "chord"] = _option("note", "one event a pitch (note) or a slice (chord)")
+    voices: int = _option(0, "note: one event for each of so many voices, which are tracks; 0: no voices")
     transpose: str = _option("none", "move every piece to this tonic: none, or C, F#, Bb …")
     only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
@@ -63,6 +65,9 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         named = self.tracks in ("all", "piano", "melody") or re.fullmatch("[1-9][0-9]{0,4}", self.tracks)
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
+        fits = 0 <= self.voices <= (_MOST_VOICES if self.tokenizer == "note" else 0)
+        remedy = f"1 to {_MOST_VOICES} with note tokens; 0: no voices"
+        _require(fits, "prepare.voices", self.voices, remedy)
         _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
         _require(0 <= self.frame_ticks <= 96, "prepare.frame_ticks", self.frame_ticks, "0 to 96")
         count = self.min_chord_count

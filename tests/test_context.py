@@ -171,11 +171,11 @@ def test_a_crop_knows_of_the_music_before_it(before):
     network = Network(ModelConfig(width=2, context=context), NoteGrammar(TOKENIZER.duration_size))
     whole = piece[None, :, 0], piece[None, :, 1], np.ones((1, len(piece)), bool)
     _, expected = observe(context, context_carry(context, 1), *whole)
-    _, allowed = network.grammar.follow(network.grammar.initial_carry(1), *whole)
+    _, (allowed, _) = network.grammar.follow(network.grammar.initial_carry(1), *whole)
     carry = network.carry_after(*before_rows)
     events = rows.pitch_BS[:, :-1], rows.duration_BS[:, :-1], rows.mask_BT
     _, found = observe(context, carry.context, *events)
-    _, allowed_here = network.grammar.follow(carry.grammar, *events)
+    _, (allowed_here, _) = network.grammar.follow(carry.grammar, *events)
     seen = 0
     for row in range(config.rows):
         mask = np.asarray(rows.mask_BT[row])

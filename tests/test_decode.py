@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from midigen_jax.config import ContextConfig, ModelConfig
-from midigen_jax.model.grammar import NoteGrammar
+from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import END, START, NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.sample import decode as decoding
 from midigen_jax.sample.constraints import constraints
 from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
@@ -18,6 +19,8 @@ from midigen_jax.sample.filters import Controls
 from midigen_jax.train.devices import data_mesh
 
 EVENTS = 24
+# Voices where attention is multi-head.
+TOKENIZERS = {"pooled": NoteTokenizer(max_duration=4), "multihead": VoiceTokenizer(2, max_duration=4)}
 PLAIN, ALL = How(), How(filters=True, repetition=True)
 TOLD = ContextConfig(
     place=True, meters=(5,), previous=True, lags=(1,), relative=(2, 7), intervals=True, slices=4, width=4
@@ -39,9 +42,9 @@ def model(request):
         attention_window=window,
         attention_heads=2,
         attention_values="events" if kind == "multihead" else "states",
-        context=TOLD if (kind, window) == ("pooled", 5) else ContextConfig(),
+        context=TOLD if window == 5 else ContextConfig(),
     )
-    network = Network(config, NoteGrammar(duration_size=5))
+    network = Network(config, grammar(TOKENIZERS[kind]))
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 
 
@@ -96,7 +99,7 @@ def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
 def test_calls_together_write_what_one_writes(model):
     network, params = model
     keys, heat = jax.random.split(jax.random.key(2), 3), [0.7, 1.0, 1.3]
-    rules = constraints(NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6)
+    rules = constraints(TOKENIZERS[network.config.attention], network.grammar.durations(), repeats=1, bar=6)
     settings = settings_of(keys, heat, ticks=30, rules=rules, repetition=1.3)
     whole = decode(network, params, beginning(3), settings, events=EVENTS, how=ALL)[1]
     state, first = decode(network, params, beginning(3), settings, events=1, how=ALL)
@@ -169,7 +172,7 @@ def test_devices_that_share_rows_write_what_one_writes(model, prompts):
     network, params = model
     mesh = data_mesh(4)
     assert mesh.size == 2
-    rules = constraints(NoteTokenizer(max_duration=4), network.grammar.durations(), repeats=1, bar=6)
+    rules = constraints(TOKENIZERS[network.config.attention], network.grammar.durations(), repeats=1, bar=6)
     settings = settings_of(
         jax.random.split(jax.random.key(9), 4), [0.3, 1.0, 1.3, 2.0], ticks=20, rules=rules
     )
@@ -211,13 +214,10 @@ def test_every_draw_is_one_that_the_grammar_allows_however_hot(model):
         jnp.concatenate([first, ids], axis=1)
         for first, ids in zip((begun, jnp.zeros_like(begun)), decoded[:2], strict=True)
     )
-    _, allowed_BTP = rules.follow(
-        rules.initial_carry(16), pitch_BT, duration_BT, jnp.ones(pitch_BT.shape, bool)
-    )
-    for allowed_TP, pitch, length in zip(
-        np.asarray(allowed_BTP), decoded.pitch_BN, decoded.length_B, strict=True
-    ):
-        assert allowed_TP[np.arange(length), pitch[:length]].all()
-    for pitch, duration, length in zip(*decoded, strict=True):
-        assert rules.durations()[pitch[:length], duration[:length]].all()
+    _, after = rules.follow(rules.initial_carry(16), pitch_BT, duration_BT, jnp.ones(pitch_BT.shape, bool))
+    allowed, kinds = np.asarray(after.allowed_BTP), np.asarray(after.kind_BT)
+    for allowed_TP, kind, pitch, duration, length in zip(allowed, kinds, *decoded, strict=True):
+        pitch, duration, kind = pitch[:length], duration[:length], kind[:length]
+        assert allowed_TP[np.arange(length), pitch].all()
+        assert rules.durations()[kind, pitch, duration].all()
         assert (pitch[: length - 1] != END).all()

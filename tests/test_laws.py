@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from midigen_jax.config import ContextConfig, ModelConfig
 from midigen_jax.model.attention import PooledAttention, pooled_carry
-from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
+from midigen_jax.model.grammar import LAST, WITHIN, ChordGrammar, NoteGrammar, VoiceGrammar
 from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
 from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 from midigen_jax.model.network import Network, init_params, score
 from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
 
 # All of it on, of which at most the last slices are remembered.
 CONTEXT = ContextConfig(
@@ -35,10 +36,16 @@ KINDS = [
     if attention[0] != "multihead" or (attention[1] == 3) == (heads == "chained")
 ]
 KINDS += [
-    pytest.param(attention, "chained", "told", id=f"{attention[0]}{attention[1]}-chained-told")
-    for attention in (("none", 0), ("multihead", 9))
+    pytest.param(attention, heads, tokenizer, id=f"{attention[0]}{attention[1]}-{heads}-{tokenizer}")
+    for attention, heads, tokenizer in (
+        (("none", 0), "chained", "told"),
+        (("multihead", 9), "chained", "told"),
+        (("none", 0), "independent", "voice"),
+        (("multihead", 9), "chained", "voice"),
+    )
 ]
 ROWS, TIMES = 3, 6
+NOTE = NoteGrammar(duration_size=5)
 # Called with few shapes and compiled for each, once: op by op, every scan would compile on every call.
 compiled_score = jax.jit(score, static_argnames="network")
 follow = jax.jit(lambda rules, *events: rules.follow(*events), static_argnums=0)
@@ -48,7 +55,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 def tiny(attention, heads, tokenizer):
     kind, window = attention
-    told = tokenizer == "told"
+    told = tokenizer in ("told", "voice")
     config = ModelConfig(
         pitch_embedding=5,
         duration_embedding=3,
@@ -64,7 +71,7 @@ def tiny(attention, heads, tokenizer):
         heads=heads,
         dropout=0.0,
     )
-    rules = ChordGrammar(5, pitch_size=9) if tokenizer == "chord" else NoteGrammar(duration_size=5)
+    rules = {"chord": ChordGrammar(5, pitch_size=9), "voice": VoiceGrammar(3, 5)}.get(tokenizer, NOTE)
     network = Network(config, rules)
     params = init_params(network, jax.random.key(1))
     # Larger than fresh weights, so that a mistake shows.
@@ -78,16 +85,16 @@ def some_music(network, rows=ROWS, times=TIMES + 1, seed=0):
     pitch, duration = np.zeros((2, rows, times), np.int32)
     carry = rules.initial_carry(rows)
     seen = jnp.ones((rows, 1), bool)
-    allowed = jnp.ones((rows, 1, rules.pitch_size), bool)
+    allowed, kind = jnp.ones((rows, 1, rules.pitch_size), bool), jnp.zeros((rows, 1), jnp.int32)
     for time in range(times):
         if time:
             for row in range(rows):
                 choice = np.flatnonzero(np.asarray(allowed)[row, 0])
                 pitch[row, time] = rng.choice(choice[choice != END])
-        options = rules.durations()[pitch[:, time]]
+        options = rules.durations()[kind[:, 0], pitch[:, time]]
         duration[:, time] = [rng.choice(np.flatnonzero(row)) for row in options]
         now = slice(time, time + 1)
-        carry, allowed = follow(rules, carry, pitch[:, now], duration[:, now], seen)
+        carry, (allowed, kind) = follow(rules, carry, pitch[:, now], duration[:, now], seen)
     return jnp.asarray(pitch), jnp.asarray(duration)
 
 
@@ -292,8 +299,8 @@ def test_probabilities_of_all_events_sum_to_one_at_every_step(attention, heads, 
     total = jnp.zeros(pitch.shape)
     for pitch_id in range(network.grammar.pitch_size):
         given_pitch = jax.nn.softmax(model.duration_logits(trunk, jnp.full(pitch.shape, pitch_id)))
-        impossible = ~network.grammar.durations()[pitch_id]
-        assert (given_pitch[..., impossible] == 0).all()
+        possible = network.grammar.durations()[trunk.kind_BT, pitch_id]
+        assert (np.asarray(given_pitch)[~possible] == 0).all()
         total += of_pitch[..., pitch_id] * given_pitch.sum(axis=-1)
     assert (of_pitch[~trunk.allowed_BTP] == 0).all()
     np.testing.assert_allclose(total, 1, rtol=1e-5)
@@ -320,25 +327,59 @@ def test_probabilities_of_all_short_pieces_of_a_tiny_vocabulary_sum_to_one(heads
     np.testing.assert_allclose(mass.sum(), 1, rtol=1e-5)
 
 
-NOTE = NoteGrammar(duration_size=5)
-
-
+@pytest.mark.parametrize("rules", [NOTE, VoiceGrammar(2, 5)], ids=["note", "voice"])
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
-def test_any_music_that_the_grammar_allows_decodes_to_slices_that_encode_to_music_it_allows(seed):
+def test_any_music_that_the_grammar_allows_decodes_to_music_that_encodes_to_what_it_allows(rules, seed):
     """What is sampled under the grammar is music, and what encodes music is never forbidden."""
-    network = Network(ModelConfig(width=1), NOTE)
+    network = Network(ModelConfig(width=1), rules)
     pitch, duration = (np.asarray(part)[0] for part in some_music(network, rows=1, times=20, seed=seed))
-    tokenizer = NoteTokenizer(max_duration=4)
-    slices = tokenizer.decode(np.stack([pitch, duration], axis=1))
-    again = tokenizer.encode(slices)
-    events = np.full((1, 64, 2), END, np.int32)
+    tokens = np.stack([pitch, duration], axis=1)
+    if rules is NOTE:
+        again = NoteTokenizer(max_duration=4).encode(NoteTokenizer(max_duration=4).decode(tokens))
+    else:
+        again = VoiceTokenizer(2, max_duration=4).encode(VoiceTokenizer(2, max_duration=4).notes(tokens))
+    events = np.full((1, 128, 2), END, np.int32)
     events[0, : len(again)] = again
     pitch, duration = events[..., 0], events[..., 1]
-    _, allowed = follow(NOTE, NOTE.initial_carry(1), pitch, duration, np.arange(64)[None] < len(again))
-    pitch, duration, allowed = pitch[:, : len(again)], again[None, :, 1], allowed[:, : len(again)]
-    assert np.take_along_axis(np.asarray(allowed)[:, :-1], pitch[:, 1:, None], axis=2).all()
-    assert NOTE.durations()[pitch, duration].all()
+    mask = np.arange(128)[None] < len(again)
+    _, (allowed, kind) = follow(rules, rules.initial_carry(1), pitch, duration, mask)
+    here, after = slice(len(again) - 1), slice(1, len(again))
+    assert np.take_along_axis(np.asarray(allowed)[:, here], pitch[:, after, None], axis=2).all()
+    assert rules.durations()[kind[:, here], pitch[:, after], again[None, after, 1]].all()
+
+
+def test_voices_come_in_turn_and_hold_their_own_pitches_alone():
+    rules, names = VoiceGrammar(2, 5), NoteTokenizer(max_duration=4)
+    attack, hold = names.ATTACKED, names.HELD
+    events = [(START, 0), (attack + 48, 0), (attack + 60, 2), (names.REST, 0), (hold + 60, 1), (END, 0)]
+    tokens = np.array([events], np.int32)
+    _, after = follow(rules, rules.initial_carry(1), tokens[..., 0], tokens[..., 1], jnp.ones((1, 6), bool))
+    allowed, kind = np.asarray(after.allowed_BTP)[0], np.asarray(after.kind_BT)[0]
+    assert kind[:5].tolist() == [WITHIN, LAST, WITHIN, LAST, WITHIN]
+    assert allowed[:5, END].tolist() == [True, False, True, False, True]
+    held = [(np.flatnonzero(row[hold:])).tolist() for row in allowed[:5]]
+    assert held == [[], [], [48], [60], []]
+    assert not allowed[:, START].any()
+    assert allowed[:, names.REST : hold].all()
+    durations = rules.durations()
+    assert np.flatnonzero(durations[WITHIN, attack + 60]).tolist() == [0]
+    assert np.flatnonzero(durations[LAST, names.REST]).tolist() == [1, 2, 3, 4]
+
+
+def test_voices_that_are_read_from_the_middle_are_judged_mildly_until_a_slice_was_seen():
+    rules, attack = VoiceGrammar(2, 5), NoteTokenizer.ATTACKED
+    tokens = np.array([[(attack + 60, 2), (attack + 48, 0), (attack + 62, 1), (attack + 50, 0)]], np.int32)
+    _, after = follow(rules, rules.initial_carry(1), tokens[..., 0], tokens[..., 1], jnp.ones((1, 4), bool))
+    allowed, kind = np.asarray(after.allowed_BTP)[0], np.asarray(after.kind_BT)[0]
+    assert kind.tolist() == [WITHIN, LAST, WITHIN, LAST]
+    assert allowed[:2, NoteTokenizer.HELD :].all()
+    assert np.flatnonzero(allowed[2, NoteTokenizer.HELD :]).tolist() == [48]
+    one = slice(1, 2)
+    _, after = follow(
+        rules, rules.initial_carry(1), tokens[:, one, 0], tokens[:, one, 1], jnp.ones((1, 1), bool)
+    )
+    assert rules.durations()[after.kind_BT[0, 0], attack].all()
 
 
 def test_a_pitch_never_falls_within_a_slice_and_is_held_only_if_it_sounded():
@@ -347,7 +388,7 @@ def test_a_pitch_never_falls_within_a_slice_and_is_held_only_if_it_sounded():
     events = [(START, 0), (attack + 60, 0), (attack + 64, 2), (hold + 60, 0)]
     tokens = np.array([events], np.int32)
     mask = jnp.ones((1, 4), bool)
-    _, allowed = follow(NOTE, NOTE.initial_carry(1), tokens[..., 0], tokens[..., 1], mask)
+    _, (allowed, _) = follow(NOTE, NOTE.initial_carry(1), tokens[..., 0], tokens[..., 1], mask)
     after_start, after_60, after_slice, after_hold = np.asarray(allowed)[0]
     assert not after_start[hold:].any()
     assert after_start[attack : attack + 128].all()
@@ -364,7 +405,7 @@ def test_a_row_that_begins_inside_a_piece_forbids_no_hold_until_its_second_slice
     names = NoteTokenizer(max_duration=4)
     tokens = np.array([[(names.HELD + 60, 0), (names.HELD + 64, 2), (names.HELD + 60, 1)]], np.int32)
     mask = jnp.ones((1, 3), bool)
-    _, allowed = follow(NOTE, NOTE.initial_carry(1), tokens[..., 0], tokens[..., 1], mask)
+    _, (allowed, _) = follow(NOTE, NOTE.initial_carry(1), tokens[..., 0], tokens[..., 1], mask)
     _, after_first, after_second = np.asarray(allowed)[0]
     assert after_first[names.HELD :].all()
     assert np.flatnonzero(after_second[names.HELD :]).tolist() == [60]

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
-from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
+from midigen_jax.model.grammar import ChordGrammar, NoteGrammar, VoiceGrammar
+from midigen_jax.music.notes import make_notes
 from midigen_jax.music.slices import from_entries
 from midigen_jax.music.tokens import END, START, NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.study.baselines import Copy, SliceNGram, Unigram, baselines, events_of, score
 from midigen_jax.study.evaluate import evaluate_baselines, rows_of, table
 from midigen_jax.study.likelihood import PieceNats, figures, parts_of, tally
@@ -20,6 +22,8 @@ from midigen_jax.study.ngram import NGram
 
 A = NoteTokenizer.ATTACKED
 NOTE = NoteGrammar(duration_size=4)
+VOICE_TOKENS = VoiceTokenizer(2, max_duration=3)
+VOICE = VoiceGrammar(2, duration_size=4)
 
 
 def piece(nats, frames, source="a", leaked=False):
@@ -105,20 +109,33 @@ def some_chords(seed, count=6):
     return [np.concatenate([[[START, 0]], body, [[END, 0]]]) for body in bodies]
 
 
+def some_voices(seed, count=6):
+    """Random `voice` tokens of two voices, of few pitches."""
+    rng, made = np.random.default_rng(seed), []
+    onset = np.tile(np.arange(0, 30, 3), 2)
+    for _ in range(count):
+        track = np.repeat([0, 1], 10)
+        kept = rng.random(20) < 0.8
+        notes = make_notes(onset, rng.integers(1, 4, 20), rng.integers(60, 63, 20) + 10 * track, track)
+        made.append(VOICE_TOKENS.encode(notes[kept]))
+    return made
+
+
 def all_next(rules, tokens, count):
     """The first `count` events, and each that the grammar allows after them."""
     prefix = tokens[:count]
     arrays = prefix[None, :, 0], prefix[None, :, 1], np.ones((1, len(prefix)), bool)
-    _, allowed = rules.follow(rules.initial_carry(1), *arrays)
-    for pitch in np.flatnonzero(np.asarray(allowed)[0, -1]):
-        for duration in np.flatnonzero(rules.durations()[pitch]):
+    _, after = rules.follow(rules.initial_carry(1), *arrays)
+    durations_PR = rules.durations()[after.kind_BT[0, -1]]
+    for pitch in np.flatnonzero(np.asarray(after.allowed_BTP)[0, -1]):
+        for duration in np.flatnonzero(durations_PR[pitch]):
             yield np.concatenate([prefix, [[pitch, duration]]])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "unigram", "copy", "ngram"])
-@pytest.mark.parametrize("rules", [NOTE, ChordGrammar(4, 6)], ids=["note", "chord"])
+@pytest.mark.parametrize("rules", [NOTE, ChordGrammar(4, 6), VOICE], ids=["note", "chord", "voice"])
 def test_baselines_give_probability_one_to_all_that_the_grammar_allows_next(kind, rules):
-    made = some_pieces if rules is NOTE else some_chords
+    made = {NOTE: some_pieces, VOICE: some_voices}.get(rules, some_chords)
     training = [events_of(rules, tokens) for tokens in made(0)]
     unigram = Unigram(rules, [] if kind == "uniform" else training)
     models = {"copy": Copy(unigram, training), "ngram": SliceNGram(unigram, training)}

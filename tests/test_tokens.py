@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.slices import Slices, canonical, from_entries, slice_notes
-from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer, Tokenizer, tokenizer_from_json
+from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
+from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
 
 # Every canonical slices is the slices of some notes (test_slices), so these are any canonical slices.
 SLICES = st.lists(
@@ -153,7 +155,9 @@ def test_symbols_for_people() -> None:
     assert [chord.symbol(i) for i in range(6)] == ["<start>", "<end>", "<unk>", "rest", "C4.E4.G4", "C#4"]
 
 
-@pytest.mark.parametrize("tokenizer", [NoteTokenizer(48), ChordTokenizer(((60,), (60, 64)), 24)])
+@pytest.mark.parametrize(
+    "tokenizer", [NoteTokenizer(48), ChordTokenizer(((60,), (60, 64)), 24), VoiceTokenizer(3, 12)]
+)
 def test_json_and_back(tokenizer: Tokenizer) -> None:
     again = tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json())))
     assert again == tokenizer

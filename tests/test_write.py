@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.read import Piece, Source, read_piece
 from midigen_jax.music.slices import slice_notes, to_notes
-from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer, Tokenizer
+from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer
 from midigen_jax.music.write import write_midi
 
 # Music that begins at tick 0 on one track, with many notes struck again at once.
@@ -36,7 +36,7 @@ def test_any_notes_survive_a_file(tmp_path_factory: pytest.TempPathFactory, note
 
 @given(NOTES, st.sampled_from([NoteTokenizer(), NoteTokenizer(7), None]))
 def test_any_tokens_survive_a_file(
-    tmp_path_factory: pytest.TempPathFactory, notes: Notes, known: Tokenizer | None
+    tmp_path_factory: pytest.TempPathFactory, notes: Notes, known: NoteTokenizer | None
 ) -> None:
     slices = slice_notes(notes)
     tokenizer = known or ChordTokenizer.learn([slices])

@@ -22,7 +22,8 @@ from midigen_jax.config import PrepareConfig
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.music.piece import SPLITS, Split
-from midigen_jax.music.tokens import Tokenizer, Tokens, tokenizer_from_json
+from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
+from midigen_jax.music.tokens import Tokens
 
 FORMAT = 2
 

@@ -38,7 +38,9 @@ from midigen_jax.music import key as keys
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import Slices
 from midigen_jax.music.sources import Source, find_sources
-from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer, Tokenizer, Tokens
+from midigen_jax.music.tokenizers import Tokenizer
+from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer, Tokens
+from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.progress import Progress
 
 
@@ -180,6 +182,8 @@ def _split(
 
 def _tokenizer(read: Sequence[Entry], names: Sequence[str], spool: Spool, config: PrepareConfig) -> Tokenizer:
     """The tokenizer of the config; a vocabulary is learned on the training split alone."""
+    if config.voices:
+        return VoiceTokenizer(config.voices, config.max_duration)
     if config.tokenizer == "note":
         return NoteTokenizer(config.max_duration)
     training = (_slices(entry, spool) for entry, name in zip(read, names, strict=True) if name == "train")
@@ -191,12 +195,12 @@ def _slices(entry: Entry, spool: Spool) -> Slices:
 
 
 def _encoded(read: Sequence[Entry], spool: Spool, tokenizer: Tokenizer) -> Iterator[Tokens]:
-    """The tokens of each piece; the spool holds those of the `note` tokenizer already."""
+    """The tokens of each piece; the spool holds them already, but for chords."""
     for entry in read:
-        if isinstance(tokenizer, NoteTokenizer):
-            yield spool.tokens(entry)
-        else:
+        if isinstance(tokenizer, ChordTokenizer):
             yield tokenizer.encode(_slices(entry, spool))
+        else:
+            yield spool.tokens(entry)
 
 
 def _pieces(
@@ -211,7 +215,7 @@ def _pieces(
     for entry, family, name, leak in zip(read, families.tolist(), names, leaked.tolist(), strict=True):
         facts = entry.facts
         # A chord is one event; around all of them stand <start> and <end>.
-        stop = start + (entry.tokens if isinstance(tokenizer, NoteTokenizer) else facts.parts + 2)
+        stop = start + (facts.parts + 2 if isinstance(tokenizer, ChordTokenizer) else entry.tokens)
         pieces.append(
             CorpusPiece(
                 start=start,

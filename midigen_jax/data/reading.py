@@ -26,6 +26,7 @@ from midigen_jax.music.read import read_content
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.sources import Source
 from midigen_jax.music.tokens import NoteTokenizer, Tokens
+from midigen_jax.music.voices import VoiceTokenizer
 
 _FILES_PER_TASK = 16
 _TASKS_AHEAD = 3  # of each other process: enough to keep it busy
@@ -66,7 +67,7 @@ class Reading(NamedTuple):
 
     facts: Facts
     tokens: Tokens
-    """(E, 2) of the `note` tokenizer, from which the slices can be had again"""
+    """(E, 2) of the `note` or the `voice` tokenizer, from which the slices can be had again"""
     windows: NDArray[np.uint64]
     """(W,) distinct fingerprints of windows of the top line"""
 
@@ -102,12 +103,16 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
             return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
         shift = 0 if config.transpose == "none" else keys.shift_to(key, keys.parse_key(config.transpose))
-        slices = slice_notes(keys.transpose(piece.notes, shift), piece.length)
+        notes = keys.transpose(piece.notes, shift)
+        slices = slice_notes(notes, piece.length)
+        if config.voices:
+            tokens = VoiceTokenizer(config.voices, config.max_duration).encode(notes, piece.length)
+        else:
+            tokens = NoteTokenizer(config.max_duration).encode(slices)
     except InputError as error:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
     shape, windows = fingerprint(slices)
-    tokens = NoteTokenizer(config.max_duration).encode(slices)
     facts = Facts(
         source.name,
         digest,

@@ -20,7 +20,8 @@ from midigen_jax.data.spool import Entry
 from midigen_jax.errors import kind_of
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.piece import SPLITS
-from midigen_jax.music.tokens import NoteTokenizer, Tokenizer
+from midigen_jax.music.tokenizers import Tokenizer
+from midigen_jax.music.tokens import ChordTokenizer
 
 
 def summarise(
@@ -56,7 +57,7 @@ def summarise(
 
 def unknown_share(folder: Path, pieces: Sequence[CorpusPiece], tokenizer: Tokenizer) -> dict[str, Any]:
     """The share of held-out events that the vocabulary does not have: nothing is unseen by `note` tokens."""
-    if isinstance(tokenizer, NoteTokenizer):
+    if not isinstance(tokenizer, ChordTokenizer):
         return {}
     tokens = np.load(folder / "tokens.npy", mmap_mode="r")
     shares = {}

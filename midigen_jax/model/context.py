@@ -46,7 +46,7 @@ class Features(NamedTuple):
     place_BT: Array  # int32: how many events of its slice are there
     time_BT: Array  # int32: when its slice begins, in ticks from the start of the piece
     previous_BT: Array  # int32: the pitch at the same place in the slice before, or `NONE`
-    reference_BT: Array  # int32: the last pitch of its slice; before there is one, as `previous_BT`
+    reference_BT: Array  # int32: the last event's pitch, if it is of this slice; else as `previous_BT`
     heard_BTLK: Array  # bool: what sounded at each of L lags
     lasted_BTL: Array  # int32: for how many ticks more it sounded; 0: nothing is known
     begun_BTL: Array  # bool: whether it began at that tick
@@ -122,7 +122,7 @@ def observe(
         count_BT,
         time_BT,
         previous_BT,
-        jnp.where(count_BT > 0, midi_BT, previous_BT),
+        jnp.where((count_BT > 0) & sounds_BT, midi_BT, previous_BT),
         sounding_BMK[row_B11, found_BTL] & known_BTL[..., None],
         jnp.where(known_BTL, goes_on_BTL, 0),
         known_BTL & (onset_BM[row_B11, found_BTL] == target_BTL),

@@ -26,7 +26,7 @@ from midigen_jax.model.context import (
     observe,
     references,
 )
-from midigen_jax.model.grammar import Grammar, NoteGrammar
+from midigen_jax.model.grammar import ChordGrammar, Grammar
 from midigen_jax.model.layer import LSTM, backend_of
 from midigen_jax.model.lstm import LSTMCarry, lstm_carry
 from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
@@ -45,13 +45,14 @@ class Carry(NamedTuple):
 
 
 class Trunk(NamedTuple):
-    """What the heads read: the state after each event, which pitch ids may follow it, and N pitches of now.
+    """What the heads read: the state after each event, what may follow it, and N pitches of now.
 
     Interval heads measure from these pitches; without them N is 0.
     """
 
     hidden_BTD: Array
     allowed_BTP: Array
+    kind_BT: Array
     reference_BTN: Array
 
 
@@ -88,7 +89,7 @@ class Network(nn.Module):
         self.embed_pitch = nn.Embed(rules.pitch_size, config.pitch_embedding)
         self.embed_duration = nn.Embed(rules.duration_size, config.duration_embedding)
         dtype, backend = config.compute_dtype, backend_of(config)
-        if config.context.used and not isinstance(rules, NoteGrammar):
+        if config.context.used and isinstance(rules, ChordGrammar):
             raise InputError("model.context: is made of pitches, and chords are symbols; leave it out")
         embedded = config.pitch_embedding + config.duration_embedding
         if config.context.feeds:
@@ -133,6 +134,7 @@ class Network(nn.Module):
         return Trunk(
             jnp.zeros((rows, 1, self.config.width)),
             jnp.zeros((rows, 1, self.grammar.pitch_size), bool),
+            jnp.zeros((rows, 1), jnp.int32),
             jnp.zeros((rows, 1, references), jnp.int32),
         )
 
@@ -190,8 +192,8 @@ class Network(nn.Module):
             layers.append(memory)
         hidden_BTD = _drop(hidden_BTD, config.dropout, drops, config.layers)
         attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, pitch_BT, duration_BT, mask_BT)
-        rules, allowed_BTP = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
-        trunk = Trunk(hidden_BTD, allowed_BTP, reference_BTN)
+        rules, after = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
+        trunk = Trunk(hidden_BTD, after.allowed_BTP, after.kind_BT, reference_BTN)
         return Carry(tuple(layers), attention, rules, known), trunk
 
     def _attend(
@@ -239,7 +241,7 @@ class Network(nn.Module):
         hidden_BTD = trunk.hidden_BTD
         if self.config.heads == "chained":
             hidden_BTD = jnp.tanh(self.chain_hidden(hidden_BTD) + self.chain_pitch(pitch_BT))
-        allowed_BTR = jnp.asarray(self.grammar.durations())[pitch_BT]
+        allowed_BTR = jnp.asarray(self.grammar.durations())[trunk.kind_BT, pitch_BT]
         return jnp.where(allowed_BTR, self.duration_head(hidden_BTD), IMPOSSIBLE)
 
     def nats(

@@ -1,11 +1,11 @@
 """Tokens: slices as two parallel streams of ids, pitch and duration, and back.
 
-Both tokenizers give arrays of one shape, so the model and all else are the same. A duration id is a number of
+All tokenizers give arrays of one shape, so the model and all else are the same. A duration id is a number of
 ticks; 0 means "same slice, more to come", and stands with <start> and <end>, which take no time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from midigen_jax.errors import InputError
-from midigen_jax.music.slices import Slices, canonical, from_entries
+from midigen_jax.music.notes import Notes
+from midigen_jax.music.slices import Slices, canonical, from_entries, to_notes
 
 Tokens = NDArray[np.int32]
 """(E, 2): pitch id, duration id."""
@@ -56,7 +56,7 @@ class NoteTokenizer:
 
     def encode(self, slices: Slices) -> Tokens:
         """(E, 2) ids, from <start> to <end>."""
-        origin, first, duration = _split(slices.duration, self.max_duration)
+        origin, first, duration = split_long(slices.duration, self.max_duration)
         count = slices.count[origin]
         part = np.repeat(np.arange(len(origin)), np.maximum(count, 1))
         end = np.cumsum(np.maximum(count, 1))
@@ -78,13 +78,17 @@ class NoteTokenizer:
         Reads up to the first <end>. An unfinished last slice is dropped, and so is a rest beside pitches.
         Without `trim` rests at the ends stay.
         """
-        pitch, duration = _events(tokens)
+        pitch, duration = events_of(tokens)
         ends = np.flatnonzero(duration)
         owner = np.searchsorted(ends, np.arange(len(pitch)))
         sounds = (owner < len(ends)) & (pitch != self.REST)
         attacked = pitch[sounds] < self.HELD
         pitches = pitch[sounds] - np.where(attacked, self.ATTACKED, self.HELD)
         return canonical(from_entries(duration[ends], owner[sounds], pitches, attacked), trim)
+
+    def notes(self, tokens: Tokens, trim: bool = True) -> Notes:
+        """The notes of any ids, as `decode`."""
+        return to_notes(self.decode(tokens, trim))
 
     def sounding(self, pitch_ids: NDArray[np.int32]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """The pitches of one slice's events, <start> or <end> among them or not; which are attacked."""
@@ -152,7 +156,7 @@ class ChordTokenizer:
     def encode(self, slices: Slices) -> Tokens:
         """(E, 2) ids, from <start> to <end>."""
         ids = np.array([self._ids.get(chord, self.UNKNOWN) for chord in _chords(slices)], np.int32)
-        origin, _, duration = _split(slices.duration, self.max_duration)
+        origin, _, duration = split_long(slices.duration, self.max_duration)
         body = np.stack([ids[origin], duration], axis=1)
         return np.concatenate([[[START, 0]], body, [[END, 0]]]).astype(np.int32)
 
@@ -161,7 +165,7 @@ class ChordTokenizer:
 
         Without `trim` rests at the ends stay.
         """
-        pitch, duration = _events(tokens)
+        pitch, duration = events_of(tokens)
         pitch, duration = pitch[duration > 0], duration[duration > 0]
         count = self._table.count[pitch]
         owner = np.repeat(np.arange(len(pitch)), count)
@@ -169,6 +173,10 @@ class ChordTokenizer:
         entry = self._table.start[pitch][owner] + within
         pitches, attacked = self._table.pitch[entry], self._table.attacked[entry]
         return canonical(from_entries(duration, owner, pitches, attacked), trim)
+
+    def notes(self, tokens: Tokens, trim: bool = True) -> Notes:
+        """As `NoteTokenizer.notes`."""
+        return to_notes(self.decode(tokens, trim))
 
     def sounding(self, pitch_ids: NDArray[np.int32]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """As `NoteTokenizer.sounding`."""
@@ -193,29 +201,13 @@ class ChordTokenizer:
         return {"name": self.name, "max_duration": self.max_duration, "chords": chords}
 
 
-Tokenizer = NoteTokenizer | ChordTokenizer
-
-
-def tokenizer_from_json(data: Mapping[str, Any]) -> Tokenizer:
-    """The inverse of both `to_json`. Raises InputError for what neither wrote."""
-    try:
-        if data["name"] == NoteTokenizer.name:
-            return NoteTokenizer(int(data["max_duration"]))
-        if data["name"] == ChordTokenizer.name:
-            chords = tuple(tuple(int(pitch) for pitch in chord) for chord in data["chords"])
-            return ChordTokenizer(chords, int(data["max_duration"]))
-    except (KeyError, TypeError, ValueError):
-        raise InputError("the tokenizer's JSON is damaged; prepare the corpus again") from None
-    raise InputError(f"no tokenizer {data['name']!r}: there is note, chord")
-
-
 def _chords(slices: Slices) -> list[tuple[int, ...]]:
     """The pitches of each slice."""
     pitch, start = slices.pitch.tolist(), slices.start.tolist()
     return [tuple(pitch[a:b]) for a, b in pairwise(start)]
 
 
-def _split(duration: NDArray[np.int32], longest: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def split_long(duration: NDArray[np.int32], longest: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Durations cut into parts of at most `longest` ticks: each part's slice, "is the first", and ticks."""
     parts = -(-duration // longest)
     origin = np.repeat(np.arange(len(duration)), parts)
@@ -223,7 +215,7 @@ def _split(duration: NDArray[np.int32], longest: int) -> tuple[NDArray[Any], NDA
     return origin, number == 0, np.minimum(duration[origin] - number * longest, longest)
 
 
-def _events(tokens: Tokens) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def events_of(tokens: Tokens) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Pitch and duration ids up to the first <end>, without <start>."""
     ends = np.flatnonzero(tokens[:, 0] == END)
     body = tokens[: ends[0]] if len(ends) else tokens

@@ -13,7 +13,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer, Tokenizer
+from midigen_jax.errors import InputError
+from midigen_jax.music.tokenizers import Tokenizer
+from midigen_jax.music.tokens import END, START, ChordTokenizer, NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.sample.filters import mix
 
 NEVER = 2**30  # a bound that no count reaches
@@ -26,7 +29,7 @@ class Constraints(NamedTuple):
     pitch_P: Array  # bool: pitch ids that may be written at all
     symbol_P: Array  # int32: the same for ids that sound alike: a pitch struck, and held
     struck_P: Array  # bool: ids that are heard to begin
-    duration_PR: Array  # bool: duration ids that each pitch id may have
+    duration_KPR: Array  # bool: duration ids that each pitch id may have in an event of each kind
     chord: Array  # int32: most pitches in a slice
     repeats: Array  # int32: how often a slice may come again at once
     bar: Array  # int32: ticks in a bar; no slice crosses its line, and pieces end there; `NEVER`: no bars
@@ -45,7 +48,7 @@ class ConstraintCarry(NamedTuple):
 
 def constraints(
     tokenizer: Tokenizer,
-    durations_PR: NDArray[np.bool_],
+    durations_KPR: NDArray[np.bool_],
     *,
     scale: Sequence[int] = range(12),
     lowest: int = 0,
@@ -54,14 +57,20 @@ def constraints(
     repeats: int = NEVER,
     bar: int = NEVER,
 ) -> Constraints:
-    """Constraints for the ids of `tokenizer`, of which each may have the durations `durations_PR` (bool).
+    """Constraints for the ids of `tokenizer`, which may have the durations `durations_KPR` (bool).
 
     scale: pitch classes, 0 to 11. lowest, highest: MIDI pitches. chord: most pitches at once. repeats: how
-    often a slice may follow itself, each time with a pitch that is struck. bar: its ticks.
+    often a slice may follow itself, each time with a pitch that is struck. bar: its ticks. Raises InputError
+    for a `chord` below the number of voices, which all have an event in every slice.
     """
+    if isinstance(tokenizer, VoiceTokenizer) and chord < tokenizer.voices:
+        raise InputError(
+            f"sample.largest_chord = {chord} is out of range: {tokenizer.voices} voices are written in every "
+            "slice; leave it out"
+        )
     pitches = np.arange(_PITCHES)
     fits_K = np.isin(pitches % 12, list(scale)) & (pitches >= lowest) & (pitches <= highest)
-    allowed_P, durations_PR = np.ones(tokenizer.pitch_size, bool), durations_PR.copy()
+    allowed_P, durations_KPR = np.ones(tokenizer.pitch_size, bool), durations_KPR.copy()
     symbol_P, struck_P = np.arange(tokenizer.pitch_size), np.ones(tokenizer.pitch_size, bool)
     if isinstance(tokenizer, ChordTokenizer):
         # What no piece can hold is never drawn: an unknown chord has no pitches.
@@ -73,10 +82,11 @@ def constraints(
         allowed_P[NoteTokenizer.ATTACKED :] = np.tile(fits_K, 2)
         symbol_P[NoteTokenizer.HELD :] -= _PITCHES
         struck_P[NoteTokenizer.HELD :] = False
+    if isinstance(tokenizer, NoteTokenizer):
         # Duration id 0 promises a higher pitch: there must be one.
         top = int(np.flatnonzero(fits_K)[-1]) if fits_K.any() else -1
-        durations_PR[NoteTokenizer.ATTACKED :, 0] &= np.tile(pitches < top, 2)
-    tables = allowed_P, symbol_P.astype(np.int32), struck_P, durations_PR
+        durations_KPR[:, NoteTokenizer.ATTACKED :, 0] &= np.tile(pitches < top, 2)
+    tables = allowed_P, symbol_P.astype(np.int32), struck_P, durations_KPR
     return Constraints(*map(jnp.asarray, tables), *map(jnp.int32, (chord, repeats, bar)))
 
 
@@ -125,9 +135,9 @@ def allowed_pitches(rules: Constraints, carry: ConstraintCarry, grammar_BP: Arra
     return jnp.where(fresh_BP.any(axis=-1, keepdims=True), fresh_BP, within_BP)
 
 
-def allowed_durations(rules: Constraints, carry: ConstraintCarry, pitch_B: Array) -> Array:
-    """(B, R) bool: the duration ids that an event with this pitch id may have."""
-    allowed_BR = rules.duration_PR[pitch_B]
+def allowed_durations(rules: Constraints, carry: ConstraintCarry, kind_B: Array, pitch_B: Array) -> Array:
+    """(B, R) bool: the duration ids that an event of this kind with this pitch id may have."""
+    allowed_BR = rules.duration_KPR[kind_B, pitch_B]
     duration_1R = jnp.arange(allowed_BR.shape[1])[None]
     # <start> and <end> take no time and are in no slice: 0 is all that they have.
     edge_B1 = ((pitch_B == START) | (pitch_B == END))[:, None]

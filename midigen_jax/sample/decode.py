@@ -198,12 +198,14 @@ def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]
 
     def read(before: tuple[Carry, Trunk], chunk: Prompt) -> tuple[tuple[Carry, Trunk], None]:
         carry, trunk = model(before[0], *chunk, tables=tables)
-        count_B11 = chunk.mask_BT.sum(axis=1)[:, None, None]
-        last = (
-            jnp.where(count_B11 > 0, jnp.take_along_axis(part, jnp.maximum(count_B11 - 1, 0), axis=1), old)
-            for part, old in zip(trunk, before[1], strict=True)
-        )
-        return (carry, Trunk(*last)), None
+        count_B = chunk.mask_BT.sum(axis=1)
+
+        def last(part: Array, old: Array) -> Array:
+            count = jnp.expand_dims(count_B, tuple(range(1, part.ndim)))
+            here = jnp.take_along_axis(part, jnp.maximum(count - 1, 0), axis=1)
+            return jnp.where(count > 0, here, old)
+
+        return (carry, jax.tree.map(last, trunk, before[1])), None
 
     begin = model.initial_carry(rows), model.empty_trunk(rows)
     read_all, _ = lax.scan(read, begin, chunks_NBT)
@@ -254,7 +256,7 @@ def _draw_event(
     pitch_B = lax.optimization_barrier(draw(logits_BP, settings.pitch, bits_B2[:, 0], how.filters))
     logits_BR = model.duration_logits(trunk, pitch_B[:, None])[:, 0]
     if rules is not None:
-        allowed_BR = constraints.allowed_durations(rules, state.constraints, pitch_B)
+        allowed_BR = constraints.allowed_durations(rules, state.constraints, trunk.kind_BT[:, 0], pitch_B)
         logits_BR = jnp.where(allowed_BR, logits_BR, IMPOSSIBLE)
     if how.repetition:
         logits_BR = penalized(logits_BR, state.seen[1], settings.duration.repetition_B)

@@ -21,8 +21,9 @@ from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
 from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, ticks_per_bar
 from midigen_jax.music.piece import Piece
-from midigen_jax.music.slices import Slices, slice_notes, to_notes
+from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens, pitch_name
+from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
 from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, decode, placed, resume, rows_mesh
@@ -289,6 +290,13 @@ def _prompt_tokens(restored: Restored, prompt: Piece) -> tuple[Tokens, int]:
     shift = int(moved[:, 2].min() - prompt.notes[:, 2].min())
     if not np.array_equal(moved[:, 2] - shift, prompt.notes[:, 2]):
         raise InputError("the prompt is too wide to be moved to the key of the corpus; give another one")
+    if isinstance(tokenizer, VoiceTokenizer):
+        try:
+            return tokenizer.encode(moved)[:-1], shift
+        except InputError as error:
+            raise InputError(
+                f"the prompt is not music of voices ({error}); give one with a track for each voice"
+            ) from None
     slices = slice_notes(moved)
     tokens = tokenizer.encode(slices)[:-1]
     if isinstance(tokenizer, ChordTokenizer):
@@ -311,10 +319,10 @@ def _music(restored: Restored, task: _Task, config: SampleConfig, written: Token
     if task.given is None:
         # A budget and bar lines count from the first tick, whatever is heard there.
         bound = config.meter is not None or task.ticks < NEVER
-        return _moved(to_notes(_cut(tokenizer.decode(written, trim=not bound), task.ticks)), -task.shift)
+        return _moved(_cut(tokenizer.notes(written, trim=not bound), task.ticks), -task.shift)
     stop = _ticks(task.prompt)
     if not config.keep_prompt or isinstance(tokenizer, ChordTokenizer):
-        rest = _moved(to_notes(_cut(tokenizer.decode(written, trim=False), task.ticks)), -task.shift)
+        rest = _moved(_cut(tokenizer.notes(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
             begun = (task.onset + stop) % ticks_per_bar(task.meter) if config.meter is not None else 0
@@ -322,8 +330,8 @@ def _music(restored: Restored, task: _Task, config: SampleConfig, written: Token
         # Chords know no held notes: the prompt is kept as it was, not as the model read it.
         joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])
         return make_notes(*joined.T)
-    whole = tokenizer.decode(np.concatenate([task.prompt, written]), trim=False)
-    return _moved(to_notes(_cut(whole, task.ticks + stop)), -task.shift, task.onset)
+    whole = tokenizer.notes(np.concatenate([task.prompt, written]), trim=False)
+    return _moved(_cut(whole, task.ticks + stop), -task.shift, task.onset)
 
 
 def _moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
@@ -331,16 +339,10 @@ def _moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
     return make_notes(onset + ticks, duration, pitch + pitches, track)
 
 
-def _cut(slices: Slices, ticks: int) -> Slices:
-    """The slices that begin before `ticks`, the last one as long as there is room."""
-    end = np.cumsum(slices.duration, dtype=np.int64)
-    count = int(np.searchsorted(end, ticks)) + 1
-    if len(slices) < count or ticks >= end[-1]:
-        return slices
-    duration = slices.duration[:count].copy()
-    duration[-1] -= end[count - 1] - ticks
-    entries = slices.start[count]
-    return Slices(duration, slices.start[: count + 1], slices.pitch[:entries], slices.attacked[:entries])
+def _cut(notes: Notes, ticks: int) -> Notes:
+    """The notes that begin before `ticks`, each as long as there is room."""
+    onset, duration, pitch, track = notes[notes[:, 0] < ticks].T
+    return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
 
 
 def _events(pitch_N: Array, duration_N: Array, length: Array) -> Tokens:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.model.grammar import Grammar, NoteGrammar, grammar
+from midigen_jax.model.grammar import LAST, WITHIN, ChordGrammar, Grammar, VoiceGrammar, grammar
 from midigen_jax.music.tokens import END, START, NoteTokenizer, Tokens
 from midigen_jax.progress import Progress
 from midigen_jax.study.ngram import NGram
@@ -47,13 +47,10 @@ class Event(NamedTuple):
     duration: int
     held: bool
     sounded: bool  # in the slice before, so that it may be held
+    above: int  # the least pitch id that may stand here; 0: any
+    kind: int  # as the grammar calls it
     written: Slice  # of its slice
     before: tuple[Slice, ...]  # the last slices, the newest last
-
-    @property
-    def above(self) -> int:
-        """The least pitch id that may stand here; 0: any."""
-        return self.written[-1][0] + 1 if self.written else 0
 
     @property
     def again(self) -> tuple[int, int] | None:
@@ -64,8 +61,7 @@ class Event(NamedTuple):
 
 def baselines(corpus: Corpus) -> Iterator[Baseline]:
     """Each of them, learned from the training split of `corpus`."""
-    tokenizer = corpus.tokenizer
-    rules = grammar(corpus.config.tokenizer, tokenizer.pitch_size, tokenizer.duration_size)
+    rules = grammar(corpus.tokenizer)
     training = [events_of(rules, corpus.tokens[p.start : p.stop]) for p in corpus.split("train")]
     yield Baseline("uniform", _scored(rules, Unigram(rules).both))
     unigram = Unigram(rules, training)
@@ -89,17 +85,29 @@ def events_of(rules: Grammar, tokens: Tokens) -> list[Event]:
     found: list[Event] = []
     before: tuple[Slice, ...] = ()
     written: Slice = ()
-    notes = isinstance(rules, NoteGrammar)
+    pitched = not isinstance(rules, ChordGrammar)
     for id, duration in tokens[1:].tolist():
-        held = notes and id >= NoteTokenizer.HELD
+        held = pitched and id >= NoteTokenizer.HELD
         pitch = id - _PITCHES if held else id
-        sounded = notes and id >= NoteTokenizer.ATTACKED and bool(before)
-        sounded = sounded and any(pitch == other for other, _ in before[-1])
-        found.append(Event(pitch, duration, held, sounded, written, before))
+        above, kind, holdable = _here(rules, written, before[-1] if before else ())
+        sounded = pitched and id >= NoteTokenizer.ATTACKED and pitch in holdable
+        found.append(Event(pitch, duration, held, sounded, above, kind, written, before))
         written = (*written, (pitch, duration))
         if duration:
             before, written = (*before, written)[-_SLICES:], ()
     return found
+
+
+def _here(rules: Grammar, written: Slice, before: Slice) -> tuple[int, int, list[int]]:
+    """The least pitch id that may come next in a slice, the kind of that event, and what it may hold."""
+    place, sounding = len(written), [pitch for pitch, _ in before]
+    if isinstance(rules, VoiceGrammar):
+        # <end>, whose id is below all others, stands between slices.
+        kind = LAST if place == rules.voices - 1 else WITHIN
+        return NoteTokenizer.REST if written else 0, kind, sounding[place : place + 1]
+    if isinstance(rules, ChordGrammar):
+        return 0, 0, []
+    return written[-1][0] + 1 if written else 0, 0, sounding
 
 
 class Unigram:
@@ -111,11 +119,11 @@ class Unigram:
         durations = np.array([event.duration for event in every], int)
         self._pitch_P = 1.0 + np.bincount(pitches, minlength=rules.pitch_size)
         self._pitch_P[START] = 0
-        if isinstance(rules, NoteGrammar):
+        if not isinstance(rules, ChordGrammar):
             self._pitch_P[NoteTokenizer.HELD :] = 0
         self._from_P = np.cumsum(self._pitch_P[::-1])[::-1]
-        weight_PR = rules.durations() * (1.0 + np.bincount(durations, minlength=rules.duration_size))
-        self._duration_PR = weight_PR / np.maximum(weight_PR.sum(axis=1, keepdims=True), 1e-300)
+        weight_KPR = rules.durations() * (1.0 + np.bincount(durations, minlength=rules.duration_size))
+        self._duration_KPR = weight_KPR / np.maximum(weight_KPR.sum(axis=2, keepdims=True), 1e-300)
         sounded = [event.held for event in every if event.sounded]
         self._held = (1 + sum(sounded)) / (2 + len(sounded))
 
@@ -135,11 +143,11 @@ class Unigram:
 
     def duration(self, event: Event) -> float:
         """Of the duration, given the pitch."""
-        return self.duration_of(event.pitch, event.duration)
+        return self.lasting(event, event.duration)
 
-    def duration_of(self, pitch: int, duration: int) -> float:
-        """0 where the pitch cannot have that duration."""
-        return float(self._duration_PR[pitch, duration])
+    def lasting(self, event: Event, duration: int) -> float:
+        """Of another duration; 0 where the event cannot have it."""
+        return float(self._duration_KPR[event.kind, event.pitch, duration])
 
 
 class Copy:
@@ -167,7 +175,7 @@ class Copy:
         """What a copy would be, where it may be; else pitch 0, or duration -1."""
         pitch, duration = event.again or (0, -1)
         pitch = pitch if pitch >= event.above else 0
-        may_last = duration >= 0 and self._unigram.duration_of(event.pitch, duration) > 0
+        may_last = duration >= 0 and self._unigram.lasting(event, duration) > 0
         return pitch, duration if may_last else -1
 
 

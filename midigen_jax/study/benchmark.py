@@ -166,15 +166,14 @@ def _padded(size: int, tile: int) -> int:
 def _subject(config: Config, corpus: Corpus | None) -> tuple[Network, Crops]:
     """The network and the crops to train on."""
     if corpus is not None:
-        tokenizer = corpus.tokenizer
-        rules = grammar(corpus.config.tokenizer, tokenizer.pitch_size, tokenizer.duration_size)
+        rules = grammar(corpus.tokenizer)
         return Network(config.model, rules), make_crops(corpus, "train", config.batch)
     notes = NoteTokenizer(config.prepare.max_duration)
     shape = 4 * config.batch.rows, config.batch.length + 1, 2
     rng = np.random.default_rng(0)
     pieces = rng.integers((2, 0), (notes.pitch_size, notes.duration_size), shape)
     crops = crops_of(list(pieces), config.batch)
-    return Network(config.model, grammar("note", notes.pitch_size, notes.duration_size)), crops
+    return Network(config.model, grammar(notes)), crops
 
 
 def peak_product(mesh: jax.sharding.Mesh) -> tuple[Callable[[], None], float]:

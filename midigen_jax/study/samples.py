@@ -15,7 +15,7 @@ from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.music.notes import Notes, ticks_per_bar
 from midigen_jax.music.piece import Split
-from midigen_jax.music.slices import slice_notes, to_notes
+from midigen_jax.music.slices import slice_notes
 from midigen_jax.progress import Progress
 from midigen_jax.study.copying import Run, Training
 from midigen_jax.study.evaluate import pieces_of
@@ -114,7 +114,7 @@ def _measure(
 
 
 def _notes(corpus: Corpus, piece: CorpusPiece) -> Notes:
-    return to_notes(corpus.tokenizer.decode(corpus.tokens[piece.start : piece.stop], trim=False))
+    return corpus.tokenizer.notes(corpus.tokens[piece.start : piece.stop], trim=False)
 
 
 def _mean(measured: Measured, statistic: str) -> tuple[float, float, float]:

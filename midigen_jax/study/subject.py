@@ -14,7 +14,8 @@ from jax import Array
 from midigen_jax.config import Config, ModelConfig, override
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
-from midigen_jax.music.tokens import END, Tokenizer
+from midigen_jax.music.tokenizers import Tokenizer
+from midigen_jax.music.tokens import END
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.study.turns import Loop
 from midigen_jax.train.checkpoint import Restored

@@ -23,7 +23,7 @@ from midigen_jax.config import Config
 from midigen_jax.errors import InputError
 from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network
-from midigen_jax.music.tokens import Tokenizer, tokenizer_from_json
+from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import TrainState, init_state
 
@@ -168,8 +168,7 @@ class Checkpoints:
 
 def make_network(config: Config, tokenizer: Tokenizer) -> Network:
     """The network of a config for a vocabulary."""
-    rules = grammar(config.prepare.tokenizer, tokenizer.pitch_size, tokenizer.duration_size)
-    return Network(config.model, rules)
+    return Network(config.model, grammar(tokenizer))
 
 
 def open_run(run: Path) -> Checkpoints:

@@ -1,0 +1,74 @@
+"""Voices as tokens: what is encoded decodes to the same notes, one event a voice in every slice."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midigen_jax.errors import InputError
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.slices import slice_notes
+from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
+
+A, H, REST = NoteTokenizer.ATTACKED, NoteTokenizer.HELD, NoteTokenizer.REST
+
+
+@st.composite
+def voiced(draw):
+    """Notes of three voices, each in a range of its own, with rests, unisons never, crossings in time."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    parts = []
+    for voice in range(3):
+        steps = rng.integers(1, 30, 2 * rng.integers(1, 8))
+        edges = np.concatenate([[0], np.cumsum(steps)])
+        sounds = rng.random(len(steps)) < 0.8
+        sounds[0] = True
+        onset, duration = edges[:-1][sounds], steps[sounds]
+        parts.append(
+            np.stack([onset, duration, rng.integers(40, 45, len(onset)) + 10 * voice, 0 * onset + voice])
+        )
+    return make_notes(*np.concatenate(parts, axis=1))
+
+
+@given(voiced(), st.integers(1, 40))
+def test_decoding_what_was_encoded_gives_the_same_notes(notes, longest):
+    tokenizer = VoiceTokenizer(3, longest)
+    tokens = tokenizer.encode(notes)
+    found = tokenizer.notes(tokens)
+    np.testing.assert_array_equal(found, notes)
+    assert tokenizer.decode(tokens) == slice_notes(notes)
+    body = tokens[1:-1]
+    assert len(body) % 3 == 0
+    assert (body.reshape(-1, 3, 2)[:, :2, 1] == 0).all()
+    assert ((body[2::3, 1] >= 1) & (body[2::3, 1] <= longest)).all()
+
+
+def test_two_voices_are_these_tokens():
+    """A bass of two quarters; above it a half note, which crosses no bar but the bass's second attack."""
+    notes = make_notes([0, 12, 0], [12, 12, 24], [48, 50, 60], [7, 7, 2])
+    expected = [(0, 0), (A + 48, 0), (A + 60, 12), (A + 50, 0), (H + 60, 12), (1, 0)]
+    assert VoiceTokenizer(2).encode(notes).tolist() == [list(event) for event in expected]
+
+
+def test_a_unison_is_two_events_and_a_missing_voice_rests():
+    notes = make_notes([0, 0], [12, 12], [60, 60], [0, 1])
+    tokens = VoiceTokenizer(3).encode(notes, length=24)
+    expected = [(A + 60, 0), (A + 60, 0), (REST, 12), (REST, 0), (REST, 0), (REST, 12)]
+    assert tokens[1:-1].tolist() == [list(event) for event in expected]
+    assert VoiceTokenizer(3).notes(tokens)[:, 2].tolist() == [60, 60]
+
+
+def test_what_is_no_music_of_voices_is_refused_in_words():
+    with pytest.raises(InputError, match="3 tracks"):
+        VoiceTokenizer(2).encode(make_notes([0, 0, 0], [1, 1, 1], [50, 60, 70], [0, 1, 2]))
+    with pytest.raises(InputError, match="two notes at once"):
+        VoiceTokenizer(2).encode(make_notes([0, 6], [12, 12], [50, 60], [0, 0]))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_any_ids_decode_to_notes(seed):
+    rng = np.random.default_rng(seed)
+    tokens = np.stack([rng.integers(0, 259, 25), rng.integers(0, 5, 25)], axis=1).astype(np.int32)
+    notes = VoiceTokenizer(2, 4).notes(tokens)
+    assert (notes[:, 1] > 0).all()
