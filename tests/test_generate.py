@@ -20,6 +20,7 @@ from midigen_jax.music.notes import make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.music.write import write_midi
 from midigen_jax.sample import generate as module
 from midigen_jax.sample.generate import generate, scale_of, stream
@@ -41,7 +42,8 @@ PROMPT = Piece(
 
 
 def restored(tokenizer, **prepare):
-    config = Config(prepare=PrepareConfig(tokenizer=tokenizer.name, **prepare), model=MODEL)
+    name = "chord" if isinstance(tokenizer, ChordTokenizer) else "note"
+    config = Config(prepare=PrepareConfig(tokenizer=name, **prepare), model=MODEL)
     network = make_network(config, tokenizer)
     state = init_state(network, make_optimizer(config.train, 1), 0)
     state = state._replace(
@@ -61,8 +63,34 @@ def chordwise():
     return restored(ChordTokenizer(tuple(chords), 16))
 
 
+@pytest.fixture(scope="module")
+def voicewise():
+    return restored(VoiceTokenizer(2, max_duration=16))
+
+
 def ends(notes):
     return notes[:, 0] + notes[:, 1]
+
+
+def test_voices_are_tracks_and_go_on_from_those_of_the_prompt(voicewise):
+    made = generate(voicewise, SampleConfig(count=6, events=40, lowest=55, highest=72), PROMPT)
+    stop = ends(PROMPT.notes).max()
+    for notes in made.pieces:
+        inside = notes[notes[:, 0] < stop]
+        np.testing.assert_array_equal(inside[:, [0, 2, 3]], PROMPT.notes[:, [0, 2, 3]])
+        for voice in (0, 1):
+            own = notes[notes[:, 3] == voice]
+            assert (own[1:, 0] >= ends(own)[:-1]).all()
+        assert ((notes[:, 2] >= 55) & (notes[:, 2] <= 72)).all()
+    assert any(len(notes) > len(PROMPT.notes) for notes in made.pieces)
+
+
+def test_what_a_model_of_voices_cannot_do_is_told(voicewise):
+    chord = replace(PROMPT, notes=make_notes([0, 0], [12, 12], [60, 64], [0, 0]))
+    with pytest.raises(InputError, match=r"two notes at once.*a track for each voice"):
+        generate(voicewise, SampleConfig(count=1, events=4), chord)
+    with pytest.raises(InputError, match="2 voices are written in every slice"):
+        generate(voicewise, SampleConfig(count=1, events=4, largest_chord=1))
 
 
 def test_the_prompt_is_kept_to_the_note_and_what_follows_begins_where_it_stops(notewise):

@@ -76,6 +76,16 @@ def test_a_small_piece_by_hand():
     assert found.parallel_octaves == 0
 
 
+def test_voices_cross_where_a_lower_one_is_above_a_higher_one():
+    """For 6 of the 24 ticks in which both sound; a rest and what one voice sings alone count for nothing."""
+    notes = make_notes(
+        [0, 12, 18, 0, 6, 24], [12, 6, 6, 6, 18, 12], [48, 66, 50, 60, 65, 64], [1, 1, 1, 0, 0, 0]
+    )
+    assert statistics(notes, bar=48).voice_crossing == pytest.approx(6 / 24)
+    alone = make_notes([0, 12], [12, 12], [60, 48], [0, 0])
+    assert math.isnan(statistics(alone, bar=48).voice_crossing)
+
+
 def test_octaves_in_contrary_motion_are_no_parallels():
     alike = statistics(notes_of((0, 6, 48), (0, 6, 60), (6, 6, 50), (6, 6, 62)), bar=12)
     apart = statistics(notes_of((0, 6, 48), (0, 6, 60), (6, 6, 46), (6, 6, 70)), bar=12)
@@ -86,7 +96,9 @@ def test_silence_has_no_statistics():
     assert all(math.isnan(value) for value in statistics(notes_of((0, 1, 60))[:0], bar=48))
     lone = statistics(notes_of((0, 1, 60)), bar=48)
     nothing = {name for name in Statistics._fields if math.isnan(getattr(lone, name))}
-    assert nothing == {"groove_consistency", "dissonance", "parallel_fifths", "parallel_octaves"}
+    assert nothing == {
+        *("groove_consistency", "dissonance", "parallel_fifths", "parallel_octaves", "voice_crossing")
+    }
 
 
 def test_histograms_count_over_all_pieces():

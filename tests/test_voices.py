@@ -1,10 +1,15 @@
 """Voices as tokens: what is encoded decodes to the same notes, one event a voice in every slice."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data.corpus import load_corpus
+from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.slices import slice_notes
@@ -72,3 +77,41 @@ def test_any_ids_decode_to_notes(seed):
     tokens = np.stack([rng.integers(0, 259, 25), rng.integers(0, 5, 25)], axis=1).astype(np.int32)
     notes = VoiceTokenizer(2, 4).notes(tokens)
     assert (notes[:, 1] > 0).all()
+
+
+def frames_file(tmp_path):
+    """Twelve pieces of three voices in frames, of which the top one rests at times and crosses another."""
+    rng = np.random.default_rng(0)
+    pieces = rng.integers(0, 4, (12, 16, 3)) + np.array([62, 48, 60])
+    pieces[:, 5:7, 0] = -1
+    path = tmp_path / "16th.json"
+    splits = {"train": pieces[:8].tolist(), "valid": pieces[8:10].tolist(), "test": pieces[10:].tolist()}
+    path.write_text(json.dumps(splits))
+    return path, pieces
+
+
+@pytest.mark.parametrize("longest", [96, 3], ids=["slices", "frames"])
+def test_a_corpus_of_voices_holds_the_frames_that_it_was_made_of(tmp_path, longest):
+    path, pieces = frames_file(tmp_path)
+    made = prepare([str(path)], tmp_path / "corpus", PrepareConfig(voices=3, max_duration=longest))
+    corpus = load_corpus(tmp_path / "corpus")
+    assert corpus.tokenizer == made.tokenizer == VoiceTokenizer(3, longest)
+    assert len(corpus.pieces) == len(pieces)
+    for piece, frames in zip(corpus.pieces, pieces, strict=True):
+        tokens = corpus.tokens[piece.start : piece.stop]
+        if longest == 3:
+            assert len(tokens) == 2 + frames.size
+        roll = np.full(frames.shape, -1)
+        for onset, duration, pitch, voice in corpus.tokenizer.notes(tokens).tolist():
+            roll[onset // 3 : (onset + duration) // 3, voice] = pitch
+        # From the lowest voice to the highest: by their mean pitch.
+        order = np.argsort([frames[:, voice][frames[:, voice] >= 0].mean() for voice in range(3)])
+        np.testing.assert_array_equal(roll, frames[:, order])
+
+
+def test_music_of_more_voices_is_refused_and_chords_have_none(tmp_path):
+    path, _ = frames_file(tmp_path)
+    with pytest.raises(InputError, match="3 tracks are more than 2 voices"):
+        prepare([str(path)], tmp_path / "corpus", PrepareConfig(voices=2))
+    with pytest.raises(InputError, match="voices = 4"):
+        PrepareConfig(tokenizer="chord", voices=4)

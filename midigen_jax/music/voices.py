@@ -48,7 +48,7 @@ class VoiceTokenizer:
         mean pitch; missing ones rest. Raises InputError for more tracks than voices, and for a track with two
         notes at once.
         """
-        cuts, pitch_SV, struck_SV = _grid(notes, self.voices, length)
+        cuts, pitch_SV, struck_SV = voice_grid(notes, self.voices, length)
         origin, first, lasting = split_long(np.diff(cuts).astype(np.int32), self.max_duration)
         kind_SV = np.where(struck_SV[origin] & first[:, None], _ATTACKED, _HELD)
         id_SV = np.where(pitch_SV[origin] == _SILENT, _REST, kind_SV + pitch_SV[origin])
@@ -103,10 +103,13 @@ class VoiceTokenizer:
         return {"name": self.name, "voices": self.voices, "max_duration": self.max_duration}
 
 
-def _grid(
-    notes: Notes, voices: int, length: int | None
+def voice_grid(
+    notes: Notes, voices: int, length: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """(S + 1,) times at which a note begins or ends; (S, V) the pitch of each voice, and "it begins here"."""
+    """(S + 1,) times at which a note begins or ends; (S, V) the pitch of each voice, and "it begins here".
+
+    Voices are the tracks, by their mean pitch; -1 is a rest. Raises InputError as `VoiceTokenizer.encode`.
+    """
     onset, duration, pitch, track = notes.astype(np.int64).T
     tracks, rank = np.unique(track, return_inverse=True)
     if len(tracks) > voices:

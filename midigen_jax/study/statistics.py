@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from midigen_jax.errors import InputError
 from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
 from midigen_jax.music.slices import Slices, slice_notes
+from midigen_jax.music.voices import voice_grid
 
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _LONGEST = 96  # ticks: the last bin of a histogram of times holds all that is longer
@@ -47,13 +49,19 @@ class Statistics(NamedTuple):
     """of a hundred pairs of slices, those in which two voices move alike from a fifth to a fifth"""
     parallel_octaves: float
     """the same from octaves to octaves"""
+    voice_crossing: float
+    """of the time in which two voices or more sound, that in which a lower one is above a higher one"""
 
 
 HISTOGRAMS = ("pitch_class", "note_length", "inter_onset")
 
 
 def statistics(notes: Notes, bar: int) -> Statistics:
-    """Of one piece whose bars have so many ticks. Parallels count between slices of equally many pitches."""
+    """Of one piece whose bars have so many ticks.
+
+    Parallels count between slices of equally many pitches. Voices are tracks with a note at a time, by their
+    mean pitch; of pieces without them nothing is known of crossings.
+    """
     if len(notes) == 0:
         return Statistics(*[float("nan")] * len(Statistics._fields))
     slices = slice_notes(notes)
@@ -69,6 +77,7 @@ def statistics(notes: Notes, bar: int) -> Statistics:
         dissonance=_dissonance(slices),
         parallel_fifths=fifths,
         parallel_octaves=octaves,
+        voice_crossing=_voice_crossing(notes),
     )
 
 
@@ -161,3 +170,17 @@ def _parallels(slices: Slices) -> tuple[float, float]:
         fifths += int((same & (intervals[0] == _FIFTH)).any())
         octaves += int((same & (intervals[0] == _OCTAVE)).any())
     return (100 * fifths / pairs, 100 * octaves / pairs) if pairs else (float("nan"), float("nan"))
+
+
+def _voice_crossing(notes: Notes) -> float:
+    voices = len(np.unique(notes[:, 3]))
+    try:
+        cuts, pitch_SV, _ = voice_grid(notes, voices)
+    except InputError:
+        return float("nan")
+    ticks_S = np.diff(cuts)
+    together_S = (pitch_SV >= 0).sum(axis=1) > 1
+    lower_SV = np.maximum.accumulate(pitch_SV, axis=1)[:, :-1]
+    crossed_S = ((pitch_SV[:, 1:] >= 0) & (pitch_SV[:, 1:] < lower_SV)).any(axis=1)
+    total = ticks_S[together_S].sum()
+    return float(ticks_S[crossed_S].sum() / total) if total else float("nan")
