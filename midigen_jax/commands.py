@@ -45,6 +45,7 @@ from midigen_jax.study import subject as subjects
 from midigen_jax.study.decode_peers import Peers
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
+from midigen_jax.train.pretrained import is_pretrained, load_model, name_of
 
 INTERRUPTED = 130
 
@@ -102,23 +103,25 @@ def generate(
     if like is not None:
         recipe, home = read_recipe(Path(like)), Path(like).parent
         config = recipe.sample
-        if run is None and not (home / recipe.run).is_dir():
-            raise InputError(f"{like}: the run that made it is not at {home / recipe.run}; give RUN besides")
-        run = run or str(home / recipe.run)
+        known = recipe.run if is_pretrained(recipe.run) else str(home / recipe.run)
+        if run is None and not is_pretrained(known) and not Path(known).is_dir():
+            raise InputError(f"{like}: the run that made it is not at {known}; give RUN besides")
+        run = run or known
         checkpoint = checkpoint or str(recipe.step)
         if prompt is None and recipe.prompt is not None:
             prompt = str(home / recipe.prompt)
     config = configs.override(config, changes)
     if run is None:
-        raise InputError("generate: RUN is missing; give the folder of a run, or --like FILE.mid")
+        raise InputError(
+            "generate: RUN is missing; give the folder of a run, pretrained:NAME, or --like FILE.mid"
+        )
     check_sample(config)
-    with open_run(Path(run)) as checkpoints:
-        restored = checkpoints.restore(checkpoint or "best")
+    restored = load_model(run, checkpoint or "best")
     source = None if prompt is None else _find_prompt(prompt)
     digest = None if source is None else digest_or_nothing(source)
     if recipe is not None:
         _check_recipe(recipe, str(like), restored, digest)
-    name = Path(run).resolve().name
+    name = name_of(run)
     settings = {
         "run": name,
         "step": restored.step,
@@ -135,7 +138,8 @@ def generate(
     make_folder(folder)
     music = generate_music(restored, config, given, only)
     write_json(folder / _CLAIM, settings)
-    made = Recipe(relative(Path(run), folder), restored.step, restored.digest, only or 0, config)
+    origin = run if is_pretrained(run) else relative(Path(run), folder)
+    made = Recipe(origin, restored.step, restored.digest, only or 0, config)
     if source is not None:
         there = relative(Path(str(prompt)), folder)
         made = replace(made, prompt=there, prompt_digest=digest)
@@ -163,17 +167,19 @@ def evaluate(
 ) -> int:
     """`midigen evaluate`."""
     _check_rows(out)
-    with open_run(Path(run)) as checkpoints:
-        restored = checkpoints.restore(checkpoint)
-    facts = read_json(Path(run) / "corpus.json", "give CORPUS besides")
+    restored = load_model(run, checkpoint)
+    facts = {} if is_pretrained(run) else read_json(Path(run) / "corpus.json", "give CORPUS besides")
     if corpus is None and not Path(str(facts.get("path"))).is_dir():
-        raise InputError(f"{run}: its corpus is not at {facts.get('path')}; give CORPUS besides")
+        missing = (
+            "comes without a corpus" if is_pretrained(run) else f"its corpus is not at {facts.get('path')}"
+        )
+        raise InputError(f"{run}: {missing}; give CORPUS besides")
     music = load_corpus(Path(corpus or str(facts["path"])))
     if music.manifest["plan"] != facts.get("plan"):
         if corpus is None:
             raise InputError(f"{music.path}: no longer the corpus of {run}; give it as CORPUS to score it")
         _say(f"Note: {corpus} is not the corpus of {run}: leaked and baselines are of its own training.")
-    name = Path(run).resolve().name
+    name = name_of(run)
     models = [evaluation.evaluate(restored, music, split, name)]
     models += evaluation.evaluate_baselines(music, split)
     _say(f"{split} split of {music.path}: {evaluation.sizes(models[0])}; {name} at step {restored.step}")
@@ -272,8 +278,7 @@ def _subject(run: str | None, settings: Mapping[str, object]) -> subjects.Subjec
     others = sorted(set(settings) - {"model.compute_dtype"})
     if others:
         raise InputError(f"{run}: has a model of its own; leave --{others[0]} out, or RUN")
-    with open_run(Path(run)) as checkpoints:
-        return subjects.trained(checkpoints.restore("best"), Path(run).name, settings)
+    return subjects.trained(load_model(run), name_of(run), settings)
 
 
 def _say_rows(found: Sequence[rows.Row], width: int) -> None:

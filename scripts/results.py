@@ -22,9 +22,9 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
 from midigen_jax.study import evaluate as evaluation
 from midigen_jax.study.likelihood import Unit, pick
-from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.devices import keep_compiled, split_cpu
 from midigen_jax.train.loop import fit
+from midigen_jax.train.pretrained import load_model
 
 # What all of them are told, and how they attend: everything that a note model can have.
 _TOLD: dict[str, object] = {
@@ -137,8 +137,7 @@ def run(
             raise InputError(
                 f"stopped at step {done.step} of {done.steps}; the same command goes on from there"
             )
-        with open_run(out / f"seed-{seed}") as checkpoints:
-            restored = checkpoints.restore("best")
+        restored = load_model(str(out / f"seed-{seed}"))
         models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
     for line in evaluation.table(models):
         print(line)

@@ -99,14 +99,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        facts = {
-            "format": FORMAT,
-            "config": configs.to_json(experiment.config),
-            "vocab": experiment.tokenizer.to_json(),
-            "tempo": experiment.tempo,
-            "meter": experiment.meter,
-            "metrics": dict(metrics),
-        }
+        facts = to_facts(experiment, metrics)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(facts))
         self._manager.save(step, args=args, metrics=dict(metrics))
 
@@ -134,20 +127,13 @@ class Checkpoints:
         facts = self._manager.restore(
             step, args=ocp.args.Composite(experiment=ocp.args.JsonRestore())
         ).experiment
-        if facts.get("format") != FORMAT:
-            raise InputError(
-                f"{self.path / str(step)}: checkpoint format {facts.get('format')}, "
-                f"this version reads {FORMAT}; train again"
-            )
-        config = configs.from_json(Config, facts["config"])
-        tokenizer = tokenizer_from_json(facts["vocab"])
-        network = make_network(config, tokenizer)
+        experiment = from_facts(facts, str(self.path / str(step)))
+        config = experiment.config
+        network = make_network(config, experiment.tokenizer)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_shape(network, config)))
         ).state
-        experiment = Experiment(config, tokenizer, facts["tempo"], (facts["meter"][0], facts["meter"][1]))
-        digest = hashlib.sha256(json.dumps([step, facts], sort_keys=True).encode()).hexdigest()
-        return Restored(step, TrainState(*state), network, experiment, facts["metrics"], digest[:16])
+        return Restored(step, TrainState(*state), network, experiment, facts["metrics"], digest(step, facts))
 
     def _step(self, which: str) -> int:
         steps = self.steps()
@@ -164,6 +150,33 @@ class Checkpoints:
                 f"checkpoint {which!r}: not in {self.path.parent}; there is best, latest, {there}"
             )
         return int(which)
+
+
+def to_facts(experiment: Experiment, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """All of a checkpoint but its arrays, as JSON knows it."""
+    return {
+        "format": FORMAT,
+        "config": configs.to_json(experiment.config),
+        "vocab": experiment.tokenizer.to_json(),
+        "tempo": experiment.tempo,
+        "meter": list(experiment.meter),
+        "metrics": dict(metrics),
+    }
+
+
+def from_facts(facts: Mapping[str, Any], name: str) -> Experiment:
+    """The experiment of what `to_facts` gave. Raises InputError, which names it, for another format."""
+    if facts.get("format") != FORMAT:
+        raise InputError(
+            f"{name}: checkpoint format {facts.get('format')}, this version reads {FORMAT}; train again"
+        )
+    config, tokenizer = configs.from_json(Config, facts["config"]), tokenizer_from_json(facts["vocab"])
+    return Experiment(config, tokenizer, facts["tempo"], (facts["meter"][0], facts["meter"][1]))
+
+
+def digest(step: int, facts: Mapping[str, Any]) -> str:
+    """Tells a checkpoint from those of other experiments and of other steps."""
+    return hashlib.sha256(json.dumps([step, facts], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_network(config: Config, tokenizer: Tokenizer) -> Network:

@@ -1,0 +1,83 @@
+"""Models in one file: those that come with the package, and how they are made.
+
+In: a checkpoint. Out: `NAME.npz`, its weights in half precision and, as JSON, all that is needed to use them,
+but no optimizer. A model of the package is named `pretrained:NAME` wherever a run can be given.
+"""
+
+import difflib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from midigen_jax.errors import InputError
+from midigen_jax.files import replacing
+from midigen_jax.train.checkpoint import Restored, digest, from_facts, make_network, open_run, to_facts
+from midigen_jax.train.state import TrainState
+
+PREFIX = "pretrained:"
+_FOLDER = Path(__file__).parent.parent / "pretrained"
+_FACTS = "facts"  # of the arrays in the file the one that is no weight
+
+
+def load_model(run: str, which: str = "best") -> Restored:
+    """The checkpoint `which` of a run's folder, as `Checkpoints.restore` has it, or a model of the package.
+
+    Raises InputError where there is none of that name; a model of the package has one checkpoint.
+    """
+    if not run.startswith(PREFIX):
+        with open_run(Path(run)) as checkpoints:
+            return checkpoints.restore(which)
+    name, there = run.removeprefix(PREFIX), sorted(path.stem for path in _FOLDER.glob("*.npz"))
+    if name not in there:
+        close = difflib.get_close_matches(name, there, n=1)
+        remedy = f"did you mean {PREFIX}{close[0]}?" if close else f"there is {', '.join(there) or 'none'}"
+        raise InputError(f"{run}: no model of the package; {remedy}")
+    restored = read_model(_FOLDER / f"{name}.npz")
+    if which not in ("best", "latest", str(restored.step)):
+        raise InputError(
+            f"checkpoint {which!r}: {run} has step {restored.step} alone; leave --checkpoint out"
+        )
+    return restored
+
+
+def is_pretrained(run: str) -> bool:
+    """Whether this is a model of the package, and no folder."""
+    return run.startswith(PREFIX)
+
+
+def name_of(run: str) -> str:
+    """What a model is called: the name of a run's folder, or of a model of the package."""
+    return run.removeprefix(PREFIX) if is_pretrained(run) else Path(run).resolve().name
+
+
+def write_model(restored: Restored, path: Path) -> None:
+    """The weights of a checkpoint (their moving average, where one is kept) and its facts, as one file."""
+    facts = to_facts(restored.experiment, restored.metrics) | {"step": restored.step}
+    arrays = {
+        name: np.asarray(weight, np.float16)
+        for name, weight in flatten_dict(restored.state.weights, sep="/").items()
+    }
+    with replacing(path) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **{_FACTS: np.array(json.dumps(facts))}, **arrays)
+
+
+def read_model(path: Path) -> Restored:
+    """The inverse of `write_model`, but for rounding. Raises InputError for a damaged file or another one."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        facts: dict[str, Any] = json.loads(str(arrays.pop(_FACTS)))
+        step = int(facts.pop("step"))
+        weights = {name: jnp.asarray(weight, jnp.float32) for name, weight in arrays.items()}
+        params = unflatten_dict(weights, sep="/")
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: no model, or a damaged one ({error}); install the package again") from None
+    experiment = from_facts(facts, str(path))
+    network = make_network(experiment.config, experiment.tokenizer)
+    state = TrainState(jnp.int32(step), params, ())
+    return Restored(step, state, network, experiment, facts["metrics"], digest(step, facts))
