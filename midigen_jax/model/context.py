@@ -166,7 +166,10 @@ class ContextInput(nn.Module):
         if config.previous:
             parts.append(nn.Embed(1 + _PITCHES, width, name="previous")(1 + features.previous_BT))
         if config.lags:
-            parts.append(self._dense("lags", _shown(config, features)))
+            heard_BTF, lasted_BTL = _shown(config, features)
+            parts.append(self._dense("lags", heard_BTF))
+            lasted = nn.Embed(len(config.lags) * (_LONGEST + 1), width, name="lasted")
+            parts.append(lasted(lasted_BTL).sum(axis=2))
         if config.relative:
             parts.append(nn.Embed(_NEAR + 1, width, name="interval")(_interval(features)))
             parts.append(self._dense("relative", _around(config, features)))
@@ -179,16 +182,14 @@ class ContextInput(nn.Module):
         return layer(features_BTF)
 
 
-def _shown(config: ContextConfig, features: Features) -> Array:
-    """(B, T, F) float32: at each lag what sounded, for how long still, and whether it had just begun."""
+def _shown(config: ContextConfig, features: Features) -> tuple[Array, Array]:
+    """(B, T, F) float32: at each lag what sounded and whether it had begun; (B, T, L): for how long still."""
     chosen = [config.all_lags.index(lag) for lag in config.lags]
+    parts = features.heard_BTLK[..., chosen, :], features.begun_BTL[..., chosen, None]
+    heard_BTLF = jnp.concatenate(parts, axis=-1).astype(jnp.float32)
     lasted_BTL = jnp.minimum(features.lasted_BTL[..., chosen], _LONGEST)
-    parts = (
-        features.heard_BTLK[..., chosen, :].astype(jnp.float32),
-        jax.nn.one_hot(lasted_BTL, _LONGEST + 1),
-        features.begun_BTL[..., chosen, None].astype(jnp.float32),
-    )
-    return jnp.concatenate(parts, axis=-1).reshape(*features.place_BT.shape, -1)
+    row_L = jnp.arange(len(chosen)) * (_LONGEST + 1)
+    return heard_BTLF.reshape(*features.place_BT.shape, -1), row_L[None, None] + lasted_BTL
 
 
 def _around(config: ContextConfig, features: Features) -> Array:
@@ -240,21 +241,19 @@ class IntervalHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD: Array, reference_BTN: Array, allowed_BTP: Array) -> Array:
         """(B, T, P) to be added to other logits; `allowed_BTP` are the ids that may come next."""
-        midi_P, row_P = _rows_of_ids()
-        again_BT1 = dense(1, self.compute_dtype, name="again")(hidden_BTD)
-        logits = jnp.zeros((*hidden_BTD.shape[:2], len(midi_P)))
-        struck = slice(NoteTokenizer.ATTACKED, NoteTokenizer.HELD)
+        midi_P, row_P = (ids_P[None, None, None] for ids_P in _rows_of_ids())
+        rows = 2 * (_NEAR + 1) + 1
+        number_N1 = np.arange(reference_BTN.shape[-1])[None, None, :, None]
+        score_BTS = dense(reference_BTN.shape[-1] * rows + 1, self.compute_dtype, name="scores")(hidden_BTD)
+        reference_BTN1 = reference_BTN[..., None]
+        distance_BTNP = midi_P - reference_BTN1
+        near_BTNP = jnp.where(jnp.abs(distance_BTNP) <= _REACH, distance_BTNP + _REACH, _NEAR)
+        chosen_BTNP = number_N1 * rows + jnp.where(midi_P == NONE, rows - 1, row_P + near_BTNP)
+        score_BTNP = jnp.take_along_axis(score_BTS[..., None, :], chosen_BTNP, axis=-1)
+        logits_BTP = jnp.where(reference_BTN1 == NONE, 0, score_BTNP).sum(axis=2)
         may_hold_BTK = allowed_BTP[..., NoteTokenizer.HELD :]
-        logits = logits.at[..., struck].set(jnp.where(may_hold_BTK, again_BT1, 0))
-        for number in range(reference_BTN.shape[-1]):
-            reference_BT1 = reference_BTN[..., number, None]
-            layer = dense(2 * (_NEAR + 1) + 1, self.compute_dtype, name=f"interval_{number}")
-            distance_BTP = midi_P[None, None] - reference_BT1
-            near_BTP = jnp.where(jnp.abs(distance_BTP) <= _REACH, distance_BTP + _REACH, _NEAR)
-            chosen_BTP = jnp.where(midi_P[None, None] == NONE, 2 * (_NEAR + 1), row_P[None, None] + near_BTP)
-            score_BTP = jnp.take_along_axis(layer(hidden_BTD), chosen_BTP, axis=-1)
-            logits += jnp.where(reference_BT1 == NONE, 0, score_BTP)
-        return logits
+        again_BTK = jnp.where(may_hold_BTK, score_BTS[..., -1:], 0)
+        return logits_BTP.at[..., NoteTokenizer.ATTACKED : NoteTokenizer.HELD].add(again_BTK)
 
 
 def _rows_of_ids() -> tuple[np.ndarray, np.ndarray]:
