@@ -81,9 +81,11 @@ def train(corpus: str, out: str, config: Config) -> int:
     if config.prepare != PrepareConfig():
         _compare(config.prepare, music.config)
     done = fit(music, config, run)
-    if done.step < done.steps:
+    if done.is_cut:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
         return INTERRUPTED
+    if done.step < done.steps:
+        _say(f"Ended at step {done.step} of {done.steps}: none of the last validations was the best one.")
     _write_samples(run, done.kept)
     _say(f"Run in {out}. Next: midigen generate {shlex.quote(out)} --out FOLDER")
     _say(f"                    midigen report {shlex.quote(out)} --out FILE.html")

@@ -206,7 +206,10 @@ class TrainConfig:
     clip: float = _option(1.0, "clip gradients to this global norm; 0: never")
     average: float = _option(0.0, "decay of the moving average of weights that is used; 0: the weights")
     loss_positions: Literal["all", "last"] = _option("all", "positions of a sequence that give a loss")
+    teachers: tuple[str, ...] = _option((), "runs whose mean prediction is learned beside the music")
+    distill: float = _option(0.8, "share of the loss that is measured against the teachers, if there are any")
     evaluate_every: int = _option(0, "steps between validations; 0: every epoch")
+    patience: int = _option(0, "steps without a better validation after which training ends; 0: never")
     keep_at: tuple[float, ...] = _option((0.05, 1.0), "shares of the training whose checkpoints are kept")
     steps_per_call: int = _option(64, "most steps in one call of the device; a call takes about a second")
     seed: int = _option(0, "seed of initial weights, batches and dropout")
@@ -224,10 +227,11 @@ class TrainConfig:
         _require(
             0 < self.learning_rate <= 100, "train.learning_rate", self.learning_rate, "above 0, up to 100"
         )
-        for name in ("warmup", "weight_decay", "clip", "evaluate_every"):
+        for name in ("warmup", "weight_decay", "clip", "evaluate_every", "patience"):
             value = getattr(self, name)
             _require(0 <= value <= _MOST, f"train.{name}", value, "0 or more")
         _require(0 <= self.average < 1, "train.average", self.average, "0.999 or so; 0: none")
+        _require(0 <= self.distill <= 1, "train.distill", self.distill, "between 0 and 1")
         shares = self.keep_at
         _require(all(0 < share <= 1 for share in shares), "train.keep_at", shares, "shares in (0, 1]")
         _require_seed("train.seed", self.seed)

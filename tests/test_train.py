@@ -17,6 +17,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
+from midigen_jax.train import loop
 from midigen_jax.train.checkpoint import METRIC, open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.state import loss_weight
@@ -171,3 +172,34 @@ def test_the_last_position_alone_can_give_the_loss():
     last = loss_weight(mask_BT, TrainConfig(loss_positions="last"))
     np.testing.assert_array_equal(last, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(loss_weight(mask_BT, TrainConfig()), mask_BT)
+
+
+PATIENT = {"train.patience": 4, "train.evaluate_every": 2, "train.steps_per_call": 1}
+
+
+def patient(corpus, run, scores, monkeypatch):
+    """A training of 12 steps with patience for 4, whose validations find these nats."""
+    found = iter(scores)
+    monkeypatch.setattr(loop, "validate", lambda scorer, params: {METRIC: next(found)})
+    return fit(corpus, override(TINY, PATIENT), run)
+
+
+def test_training_ends_when_no_validation_was_better_for_so_many_steps(corpus, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    # There is one after the first step, whose checkpoint is kept, and then one after every second.
+    done = patient(corpus, run, [5.0, 3.0, 2.0, 2.5, 2.25, 1.0, 1.0], monkeypatch)
+    assert (done.step, done.steps, done.kept, done.is_cut) == (8, 12, (1, 4), False)
+    with open_run(run) as checkpoints:
+        assert checkpoints.restore("best").step == 4
+    assert patient(corpus, run, [], monkeypatch) == done
+    better = patient(corpus, tmp_path / "better", [5.0, 3.0, 2.0, 2.5, 1.5, 1.25, 1.0], monkeypatch)
+    assert (better.step, better.kept, better.is_cut) == (12, (1, 12), False)
+
+
+def test_a_training_that_was_cut_between_validations_is_as_patient(corpus, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 7, signal.SIGINT)
+        cut = patient(corpus, run, [5.0, 3.0, 2.0, 2.5], patch)
+    assert (cut.step, cut.is_cut) == (7, True)
+    assert patient(corpus, run, [2.25], monkeypatch).step == 8

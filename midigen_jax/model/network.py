@@ -70,6 +70,13 @@ class Tables(NamedTuple):
     duration_RG: Array
 
 
+class Logits(NamedTuple):
+    """What is said of each next event: of its pitch id, and of its duration id, given the pitch."""
+
+    pitch_BTP: Array
+    duration_BTR: Array
+
+
 class Nats(NamedTuple):
     """Negative log-likelihood of each next event, in nats: its pitch, and its duration given the pitch."""
 
@@ -244,24 +251,21 @@ class Network(nn.Module):
         allowed_BTR = jnp.asarray(self.grammar.durations())[trunk.kind_BT, pitch_BT]
         return jnp.where(allowed_BTR, self.duration_head(hidden_BTD), IMPOSSIBLE)
 
-    def nats(
+    def logits(
         self,
         carry: Carry,
         pitch_BS: Array,
         duration_BS: Array,
         mask_BT: Array,
         drops: Drops | None = None,
-    ) -> tuple[Carry, Nats]:
-        """Score S = T + 1 events, each but the first given those before it; 0 where the mask hides it.
+    ) -> tuple[Carry, Logits]:
+        """What is said of the last T of S = T + 1 events, each given those before it.
 
-        `mask_BT` says which of the T events that are read, and so which of the T that are scored, count.
+        `mask_BT` says which of the T events that are read, and so which of the T that follow, count.
         """
         tables = self.tables() if self.looks_up(mask_BT.size, drops=drops is not None) else None
         carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, drops, tables)
-        pitch_BT, duration_BT = pitch_BS[:, 1:], duration_BS[:, 1:]
-        pitch = cross_entropy(self.pitch_logits(trunk), pitch_BT)
-        duration = cross_entropy(self.duration_logits(trunk, pitch_BT), duration_BT)
-        return carry, Nats(jnp.where(mask_BT, pitch, 0), jnp.where(mask_BT, duration, 0))
+        return carry, Logits(self.pitch_logits(trunk), self.duration_logits(trunk, pitch_BS[:, 1:]))
 
 
 def score(
@@ -273,11 +277,32 @@ def score(
     mask_BT: Array,
     drops: Drops | None = None,
 ) -> tuple[Carry, Nats]:
-    """`Network.nats` as a pure function; with `drops` it drops units and weights, as in training."""
+    """The nats of the last T of S = T + 1 events, each given those before it, by `predict`."""
+    carry, logits = predict(network, params, carry, pitch_BS, duration_BS, mask_BT, drops)
+    return carry, nats_of(logits, pitch_BS, duration_BS, mask_BT)
+
+
+def predict(
+    network: Network,
+    params: dict,
+    carry: Carry,
+    pitch_BS: Array,
+    duration_BS: Array,
+    mask_BT: Array,
+    drops: Drops | None = None,
+) -> tuple[Carry, Logits]:
+    """`Network.logits` as a pure function; with `drops` it drops units and weights, as in training."""
     result: Any = network.apply(
-        {"params": params}, carry, pitch_BS, duration_BS, mask_BT, drops, method=Network.nats
+        {"params": params}, carry, pitch_BS, duration_BS, mask_BT, drops, method=Network.logits
     )
     return result
+
+
+def nats_of(logits: Logits, pitch_BS: Array, duration_BS: Array, mask_BT: Array) -> Nats:
+    """The nats of the last T of S = T + 1 events; 0 where the mask hides one."""
+    pitch = cross_entropy(logits.pitch_BTP, pitch_BS[:, 1:])
+    duration = cross_entropy(logits.duration_BTR, duration_BS[:, 1:])
+    return Nats(jnp.where(mask_BT, pitch, 0), jnp.where(mask_BT, duration, 0))
 
 
 def _of_layer(drops: Drops | None, layer: int) -> Array | None:
@@ -306,4 +331,4 @@ def init_params(network: Network, key: Array) -> dict:
     events_BS = jnp.zeros((1, 2), jnp.int32)
     mask_BT = jnp.ones((1, 1), bool)
     carry = network.initial_carry(1)
-    return network.init(key, carry, events_BS, events_BS, mask_BT, method=Network.nats)["params"]
+    return network.init(key, carry, events_BS, events_BS, mask_BT, method=Network.logits)["params"]

@@ -85,6 +85,11 @@ class Checkpoints:
         """Steps that have a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
+    def best(self) -> int | None:
+        """The step whose validation was the best one, if there has been any."""
+        step: int | None = self._manager.best_step()
+        return step
+
     def metrics(self, step: int) -> dict[str, float]:
         """What validation measured at a step that has a checkpoint."""
         return dict(self._manager.metrics(step) or {})
@@ -142,8 +147,7 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            best = self._manager.best_step()
-            return steps[-1] if best is None else best
+            return self.best() or steps[-1]
         if not which.isdecimal() or int(which) not in steps:
             there = ", ".join(str(step) for step in steps)
             raise InputError(

@@ -24,11 +24,13 @@ from midigen_jax.data.batches import Epochs, make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, make_folder, read_json, write_json
+from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment, make_network
 from midigen_jax.train.devices import data_mesh, everywhere
 from midigen_jax.train.log import Call, Log
 from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.pretrained import load_model
 from midigen_jax.train.scoring import Scorer
 from midigen_jax.train.state import init_state, make_train_steps
 from midigen_jax.train.stop import StopRequest
@@ -40,15 +42,17 @@ class Fit(NamedTuple):
     """How a training ended."""
 
     step: int
-    steps: int
-    kept: tuple[int, ...]  # steps whose checkpoints the config keeps, among those that were reached
+    steps: int  # that there were to be
+    kept: tuple[int, ...]  # steps whose checkpoints are kept, among those that were reached
+    is_cut: bool  # whether a Ctrl-C ended it, so that the same command goes on
 
 
 def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
     """Train in the folder `run`, from the start or from its newest checkpoint.
 
     Ctrl-C (or SIGTERM) ends the training after the steps that are running, with a checkpoint. Raises
-    InputError for a folder that holds another run or something else, and when the training diverges.
+    InputError for a folder that holds another run or something else, for teachers that are no runs or of
+    another vocabulary, and when the training diverges.
     """
     config = configs.override(config, configs.flatten({"prepare": configs.to_json(corpus.config)}))
     crops = make_crops(corpus, "train", config.batch)
@@ -58,7 +62,8 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
     network = make_network(config, corpus.tokenizer)
     optimizer = make_optimizer(config.train, steps)
     mesh = data_mesh(config.batch.rows)
-    train_steps = make_train_steps(network, optimizer, config, _transposable(config), mesh)
+    networks, weights = _teachers(config, corpus)
+    train_steps = make_train_steps(network, optimizer, config, _transposable(config), mesh, networks)
     valid = Scorer(network, corpus, corpus.split("valid"), mesh)
     facts = corpus.manifest["summary"]
     experiment = Experiment(config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"]))
@@ -79,13 +84,21 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
             state = init_state(network, optimizer, config.train.seed)
         step = int(state.step)
         log.begin(step, state.params)
-        state, crops = jax.device_put((state, crops), everywhere(mesh))
+        state, crops, weights = jax.device_put((state, crops, weights), everywhere(mesh))
+
+        def is_over(step: int) -> bool:
+            """Whether a training that has come this far ends, at its end or for want of patience."""
+            validated = next((past for past in range(step, 0, -1) if is_stop(past)), 0)
+            waited = validated - (checkpoints.best() or validated)
+            return step == steps or 0 < config.train.patience <= waited
+
+        over = is_over(step)
         with Progress("training", steps, "steps", done=step) as progress:
             pending: Call | None = None
             pace = 1
-            while step < steps and not stop.requested:
+            while not over and not stop.requested:
                 end = next(end for end in itertools.count(step + 1) if end - step == pace or is_stop(end))
-                state, metrics_K = train_steps(state, crops, end - step)
+                state, metrics_K = train_steps(state, crops, end - step, weights)
                 count, step = end - step, end
                 if pending is not None:
                     pace = _pace(log.train(pending), config)
@@ -96,12 +109,26 @@ def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
                     scores = validate(valid, state.weights)
                     log.valid(step, scores)
                     checkpoints.save(state, experiment, scores)
+                    over = is_over(step)
                 progress.advance(count, note=log.note)
             if pending is not None:
                 log.train(pending)
         log.flush(step)
         checkpoints.save(state, experiment, {})
-    return Fit(step, steps, tuple(sorted(s for s in kept if s <= step)))
+        best = {checkpoints.best() or step} if over and step < steps else set()
+    return Fit(step, steps, tuple(sorted(s for s in kept | best if s <= step)), not over)
+
+
+def _teachers(config: Config, corpus: Corpus) -> tuple[list[Network], list[dict]]:
+    """The networks that the config names as teachers, and the best weights of each."""
+    networks, weights = [], []
+    for run in config.train.teachers:
+        teacher = load_model(run)
+        if teacher.experiment.tokenizer != corpus.tokenizer:
+            raise InputError(f"train.teachers: {run} has another vocabulary than {corpus.path}; leave it out")
+        networks.append(teacher.network)
+        weights.append(teacher.state.weights)
+    return networks, weights
 
 
 def kept_steps(config: Config, steps: int) -> set[int]:

@@ -6,8 +6,8 @@ remembered. The rows of a batch are shared evenly by the devices of the mesh; wh
 dropped in it, depends on its number alone, so the number of devices changes nothing but rounding.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,19 @@ from jax.sharding import Mesh, PartitionSpec
 
 from midigen_jax.config import Config, TrainConfig
 from midigen_jax.data.batches import Batch, Before, Crops, batch, row_numbers
-from midigen_jax.model.network import Carry, Drops, Nats, Network, init_params, score
+from midigen_jax.model.network import (
+    Carry,
+    Drops,
+    Logits,
+    Nats,
+    Network,
+    init_params,
+    nats_of,
+    predict,
+    score,
+)
 from midigen_jax.train.devices import DATA
+from midigen_jax.train.distill import cross_entropies, mean_prediction
 
 
 class TrainState(NamedTuple):
@@ -43,7 +54,14 @@ class Metrics(NamedTuple):
     events: Array
 
 
-TrainSteps = Callable[[TrainState, Crops, int], tuple[TrainState, Metrics]]
+class TrainSteps(Protocol):
+    """`count` training steps; `teachers` are the weights of the networks that are taught by."""
+
+    def __call__(
+        self, state: TrainState, crops: Crops, count: int, teachers: Sequence[dict] = ()
+    ) -> tuple[TrainState, Metrics]: ...
+
+
 EvalStep = Callable[[dict, Carry, Batch], tuple[Carry, Nats]]
 
 
@@ -54,40 +72,59 @@ def init_state(network: Network, optimizer: optax.GradientTransformation, seed: 
 
 
 def make_train_steps(
-    network: Network, optimizer: optax.GradientTransformation, config: Config, transposable: bool, mesh: Mesh
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    transposable: bool,
+    mesh: Mesh,
+    teachers: Sequence[Network] = (),
 ) -> TrainSteps:
     """A jitted `(state, crops, count) -> (state, metrics)`: `count` steps in one call, without the host.
 
     `count` is traced: any up to K = `train.steps_per_call` runs the same program. Of the metrics (K,) the
     first `count` mean something. The state that goes in is donated; all is on every device of the mesh.
+    With `teachers` a fourth argument has the weights of each; what they say of a batch is part of its loss.
     """
     seed, most, parts = config.train.seed, config.train.steps_per_call, mesh.shape[DATA]
+    share = config.train.distill
 
-    def loss(params: dict, before: Before, now: Batch, drops: Drops) -> tuple[Array, Metrics]:
-        _, nats = score(network, params, network.carry_after(*before), *now, drops)
+    def loss(
+        params: dict, before: Before, now: Batch, drops: Drops, taught: Logits | None
+    ) -> tuple[Array, Metrics]:
+        _, logits = predict(network, params, network.carry_after(*before), *now, drops)
         weight_BT = loss_weight(now.mask_BT, config.train)
         events = lax.psum(weight_BT.sum(), DATA)
-        pitch = (nats.pitch_BT * weight_BT).sum() / events
-        duration = (nats.duration_BT * weight_BT).sum() / events
-        return pitch + duration, Metrics(pitch, duration, jnp.zeros(()), events)
 
-    def step(state: TrainState, crops: Crops) -> tuple[TrainState, Metrics]:
+        def mean(nats_BT: Array) -> Array:
+            return (nats_BT * weight_BT).sum() / events
+
+        pitch, duration = (mean(nats_BT) for nats_BT in nats_of(logits, *now))
+        metrics = Metrics(pitch, duration, jnp.zeros(()), events)
+        if taught is None:
+            return pitch + duration, metrics
+        from_teachers = sum(mean(nats_BT) for nats_BT in cross_entropies(taught, logits))
+        return (1 - share) * (pitch + duration) + share * from_teachers, metrics
+
+    def step(state: TrainState, crops: Crops, weights: Sequence[dict]) -> tuple[TrainState, Metrics]:
         row_B = row_numbers(config.batch, state.step, lax.axis_index(DATA), parts)
         before, now = batch(crops, config.batch, transposable, _key(seed, "batch"), row_B)
         row_key_B = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, "dropout"), row_B)
         drops = Drops(row_key_B, jax.random.fold_in(_key(seed, "weights"), state.step))
         # Each device has the part of the mean loss, and of its gradient, that its rows contribute.
-        part, metrics = jax.grad(loss, has_aux=True)(state.params, before, now, drops)
+        taught = mean_prediction(teachers, weights, before, now) if teachers else None
+        part, metrics = jax.grad(loss, has_aux=True)(state.params, before, now, drops, taught)
         gradient, pitch, duration = lax.psum((part, metrics.pitch, metrics.duration), DATA)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = Metrics(pitch, duration, optax.tree.norm(gradient), metrics.events)
         return TrainState(state.step + 1, params, memory), metrics
 
-    def steps(state: TrainState, crops: Crops, count: Array) -> tuple[TrainState, Metrics]:
+    def steps(
+        state: TrainState, crops: Crops, count: Array, weights: Sequence[dict] = ()
+    ) -> tuple[TrainState, Metrics]:
         def one(index: Array, done: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, metrics_K = done
-            state, metrics = step(state, crops)
+            state, metrics = step(state, crops, weights)
             return state, Metrics(
                 *(all_K.at[index].set(new) for all_K, new in zip(metrics_K, metrics, strict=True))
             )

@@ -1,0 +1,169 @@
+"""Distillation: teachers are one exact mixture, and a network learns from it what it says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from midigen_jax.config import Config, ModelConfig, override
+from midigen_jax.data.batches import Batch, Before, batch, crops_of, row_numbers
+from midigen_jax.data.prepare import prepare
+from midigen_jax.errors import InputError
+from midigen_jax.model.grammar import NoteGrammar
+from midigen_jax.model.network import Logits, Network, init_params, nats_of, predict
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.music.write import write_midi
+from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train.distill import cross_entropies, mean_prediction
+from midigen_jax.train.loop import fit
+
+TICKS = 5
+GRAMMAR = NoteGrammar(TICKS)
+ATTENTIVE = ModelConfig(width=8, attention="multihead", attention_window=4, layers=1)
+
+
+def teacher(seed, config=None):
+    """A network and weights that are large enough for it to have opinions."""
+    network = Network(config or ModelConfig(width=8, layers=1), GRAMMAR)
+    return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(seed)))
+
+
+def event(pitch, duration=1):
+    """A crop of one event after another one, and nothing before it."""
+    pitches = jnp.array([[NoteTokenizer.ATTACKED + 60, pitch]])
+    nothing = jnp.zeros((1, 0), jnp.int32)
+    before = Before(nothing, nothing, nothing.astype(bool), jnp.zeros(1, jnp.int32))
+    return before, Batch(pitches, jnp.array([[1, duration]]), jnp.ones((1, 1), bool))
+
+
+def probability(networks, weights, now):
+    """Of the one event of `event`, the mean of what the networks give it."""
+    before, crop = now
+    nats = [
+        nats_of(predict(network, params, network.carry_after(*before), *crop)[1], *crop)
+        for network, params in zip(networks, weights, strict=True)
+    ]
+    return jnp.mean(jnp.array([jnp.exp(-part.pitch_BT - part.duration_BT)[0, 0] for part in nats]))
+
+
+def test_the_mixture_gives_each_event_the_mean_of_its_probabilities_and_all_of_them_one():
+    networks, weights = zip(teacher(0), teacher(1, ATTENTIVE), strict=True)
+    read = jax.jit(lambda now: mean_prediction(networks, weights, *now))
+    expected = jax.jit(lambda now: probability(networks, weights, now))
+    for pitch in range(0, GRAMMAR.pitch_size, 7):
+        found = read(event(pitch))
+        durations = np.exp(np.asarray(found.duration_BTR[0, 0], np.float64))
+        np.testing.assert_allclose(durations.sum(), 1, rtol=1e-5)
+        for duration in range(TICKS):
+            now = event(pitch, duration)
+            joint = np.exp(float(found.pitch_BTP[0, 0, pitch])) * durations[duration]
+            np.testing.assert_allclose(joint, float(expected(now)), rtol=1e-4, atol=1e-9)
+    total = np.exp(np.asarray(read(event(0)).pitch_BTP[0, 0], np.float64)).sum()
+    np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+def test_one_that_says_what_its_teacher_says_has_nothing_to_learn():
+    """The gradient against the teacher is 0 there, and that against the music is not."""
+    network, params = teacher(0)
+    before, now = event(NoteTokenizer.ATTACKED + 64)
+    taught = mean_prediction([network], [params], before, now)
+
+    def nats(params, taught):
+        _, logits = predict(network, params, network.carry_after(*before), *now)
+        found = nats_of(logits, *now) if taught is None else cross_entropies(taught, logits)
+        return sum(part.sum() for part in found)
+
+    def norm(taught):
+        return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(jax.grad(nats)(params, taught)))
+
+    assert norm(taught) < 1e-6 < 1e-2 < norm(None)
+    other = mean_prediction(*zip(teacher(1), strict=True), before, now)
+    assert norm(other) > 1e-2
+    entropy = nats(params, taught)
+    assert nats(params, other) != entropy
+    nowhere = Logits(*(jnp.full_like(part, -1e9) for part in taught))
+    assert float(sum(part.sum() for part in cross_entropies(nowhere, taught))) == 0
+
+
+TINY = override(
+    Config(),
+    {
+        "model.width": 8,
+        "model.pitch_embedding": 4,
+        "model.duration_embedding": 4,
+        "model.layers": 1,
+        "batch.rows": 2,
+        "batch.length": 16,
+        "train.steps": 4,
+        "train.warmup": 2,
+        "train.evaluate_every": 2,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """Two small corpora whose longest durations differ."""
+    folder = tmp_path_factory.mktemp("corpora")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        pitch = 60 + np.cumsum(rng.integers(-2, 3, 20))
+        notes = make_notes(np.arange(20) * 6, np.full(20, 6), pitch, np.zeros(20))
+        write_midi(notes, folder / "music" / f"{number}.mid")
+    configs = [TINY.prepare, override(TINY, {"prepare.max_duration": 3}).prepare]
+    return [
+        prepare([str(folder / "music")], folder / f"out-{number}", config, workers=1)
+        for number, config in enumerate(configs)
+    ]
+
+
+def test_a_run_learns_from_runs_and_goes_on_where_it_was_cut(corpora, tmp_path):
+    for seed in (1, 2):
+        fit(corpora[0], override(TINY, {"train.seed": seed}), tmp_path / f"teacher-{seed}")
+    runs = ",".join(str(tmp_path / f"teacher-{seed}") for seed in (1, 2))
+    weights = []
+    for name, changes in [
+        ("taught", {"train.teachers": runs}),
+        ("again", {"train.teachers": runs}),
+        ("alone", {"train.teachers": runs, "train.distill": 0.0}),
+        ("untaught", {}),
+    ]:
+        done = fit(corpora[0], override(TINY, changes), tmp_path / name)
+        assert (done.step, done.is_cut) == (4, False)
+        with open_run(tmp_path / name) as checkpoints:
+            weights.append(np.concatenate([w.ravel() for w in jax.tree.leaves(checkpoints.restore().state)]))
+    taught, again, alone, untaught = weights
+    np.testing.assert_array_equal(taught, again)
+    np.testing.assert_allclose(alone, untaught, rtol=1e-3, atol=1e-6)
+    assert np.abs(taught - untaught).max() > 1e-3
+
+
+def test_wrong_teachers_are_named(corpora, tmp_path):
+    with pytest.raises(InputError, match=r"nobody: no run there"):
+        fit(corpora[0], override(TINY, {"train.teachers": str(tmp_path / "nobody")}), tmp_path / "run")
+    fit(corpora[1], TINY, tmp_path / "other")
+    with pytest.raises(InputError, match=r"train\.teachers: .*other has another vocabulary than .*out-0"):
+        fit(corpora[0], override(TINY, {"train.teachers": str(tmp_path / "other")}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_crops_are_taught_with_what_was_before_them():
+    """A teacher knows of the music before a crop, as its pupil does."""
+    config = override(Config(), {"batch.rows": 3, "batch.length": 6, "batch.before": 5}).batch
+    rng = np.random.default_rng(0)
+    piece = np.stack([NoteTokenizer.ATTACKED + rng.integers(50, 70, 30), rng.integers(1, 4, 30)], axis=1)
+    rows = row_numbers(config, jnp.int32(0))
+    before, now = batch(crops_of([piece], config), config, True, jax.random.key(0), rows)
+    told = override(ModelConfig(width=8, layers=1), {"context.lags": (1, 2), "context.intervals": True})
+    network, params = teacher(0, told)
+    forgotten = before._replace(mask_BL=jnp.zeros_like(before.mask_BL))
+    read = jax.jit(lambda past: mean_prediction([network], [params], past, now).pitch_BTP)
+    found = [read(past) for past in (before, forgotten)]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("wrong", [{"train.distill": 1.5}, {"train.distill": -0.1}])
+def test_a_share_is_one(wrong):
+    with pytest.raises(InputError, match=r"train\.distill = .* between 0 and 1"):
+        override(Config(), wrong)
