@@ -2,21 +2,26 @@
 
     python scripts/results.py jsb_quarter --data JSB_Chorales.mat --out results/jsb_quarter
     python scripts/results.py nottingham  --data Nottingham.mat   --out results/nottingham
+    python scripts/results.py jsb16 --data Jsb16thSeparated.npz   --out results/jsb16
+    python scripts/results.py bach                                --out results/bach
 
-prepares the corpus, trains a model for each seed (a command that was cut goes on where it was), scores it and
-the models without a network, prints tables, and adds rows `quality.RECIPE` to `OUT/results.jsonl`.
-Choices are made with `--split valid`, the default; `--split test` is for the end.
+prepares the corpus, trains a model for each seed and before it the models that it learns from, if the recipe
+has any (a command that was cut goes on where it was), scores it and the models without a network, prints
+tables, and adds rows `quality.RECIPE` to `OUT/results.jsonl`. Choices are made with `--split valid`, the
+default; `--split test` is for the end.
 """
 
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from midigen_jax import rows
 from midigen_jax.config import Config, override
+from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
@@ -51,6 +56,11 @@ class Recipe(NamedTuple):
     unit: Unit
     settings: dict[str, object]
     tried: int
+    data: str | None = None  # what is read where --data is not given
+    teachers: int = 0  # models that each model learns from
+    taught: Mapping[str, object] = MappingProxyType(
+        {}
+    )  # settings of models that have teachers, and not of these
 
 
 RECIPES = {
@@ -120,7 +130,7 @@ RECIPES = {
         tried=2,
     ),
     "bach": Recipe(
-        "bach, the chorales that music21 brings",
+        "the chorales of the music21 package",
         "quarter",
         _TOLD
         | {
@@ -142,6 +152,7 @@ RECIPES = {
             "train.evaluate_every": 100,
         },
         tried=1,
+        data="bach",
     ),
 }
 
@@ -152,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipe", choices=RECIPES, help="which model")
-    parser.add_argument("--data", required=True, metavar="FILE", help="the benchmark's file")
+    parser.add_argument("--data", metavar="FILE", help="the benchmark's file")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="corpus, runs and rows")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N…", help="a model each (default: 0,1,2)")
     parser.add_argument(
@@ -171,19 +182,22 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def run(
-    name: str, data: str, out: Path, seeds: Sequence[int], split: Split, steps: int | None = None
+    name: str, data: str | None, out: Path, seeds: Sequence[int], split: Split, steps: int | None = None
 ) -> list[rows.Row]:
     """Train and score a recipe's models; returns the rows, which are also added to `out/results.jsonl`."""
     recipe = RECIPES[name]
+    source = data or recipe.data
+    if source is None:
+        raise InputError(f"{name}: give --data, {recipe.source}")
     config = override(Config(), recipe.settings | ({} if steps is None else {"train.steps": steps}))
-    corpus = prepare([data], out / "corpus", config.prepare)
+    corpus = prepare([source], out / "corpus", config.prepare)
     models = list(evaluation.evaluate_baselines(corpus, split))
     for place, seed in enumerate(dict.fromkeys(seeds)):
-        done = fit(corpus, override(config, {"train.seed": seed}), out / f"seed-{seed}")
-        if done.is_cut:
-            raise InputError(
-                f"stopped at step {done.step} of {done.steps}; the same command goes on from there"
-            )
+        teachers = [out / f"seed-{seed}-teacher-{number}" for number in range(recipe.teachers)]
+        for number, teacher in enumerate(teachers):
+            _train(corpus, override(config, {"train.seed": 1000 * (seed + 1) + number}), teacher)
+        taught = {**recipe.taught, "train.teachers": tuple(map(str, teachers))} if teachers else {}
+        _train(corpus, override(config, taught | {"train.seed": seed}), out / f"seed-{seed}")
         restored = load_model(str(out / f"seed-{seed}"))
         models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
     for line in evaluation.table(models):
@@ -195,6 +209,12 @@ def run(
     others = [row for row in before if not any(_same(row, new) for new in found)]
     rows.rewrite(path, [*others, *found])
     return found
+
+
+def _train(corpus: Corpus, config: Config, run: Path) -> None:
+    done = fit(corpus, config, run)
+    if done.is_cut:
+        raise InputError(f"stopped at step {done.step} of {done.steps}; the same command goes on from there")
 
 
 def _same(one: rows.Row, other: rows.Row) -> bool:
