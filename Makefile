@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types check benchmarks clean
+.PHONY: help install demo test test-all lint format types check tables clean
 .NOTPARALLEL:
 
 help:  ## what there is to make
@@ -41,8 +41,8 @@ types: $(STAMP)  ## the type checker
 
 check: lint types test  ## all that has to pass before a commit
 
-benchmarks: $(STAMP)  ## docs/benchmarks.md from docs/benchmarks.jsonl
-	$(BIN)/python scripts/benchmarks_table.py
+tables: $(STAMP)  ## docs/benchmarks.md and docs/results.md from their rows
+	$(BIN)/python scripts/tables.py
 
 clean:  ## remove .venv, caches and builds; corpora, runs and demo stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
     python scripts/bench_pipeline.py --quick
 
-prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make benchmarks`. Compile time is a
+prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make tables`. Compile time is a
 row of its own; every figure is the median of warm, blocked calls. No rival is measured here.
 """
 

@@ -2,7 +2,7 @@
 
     python scripts/bench_prepare.py --data midi_dataset.zip --quick
 
-prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make benchmarks`. --quick takes a
+prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make tables`. --quick takes a
 seeded sample of the files and fewer generated ones: less than 5 minutes.
 
 Ours is what `prepare` does with each file: it reads, finds the key, transposes, slices, makes tokens, and

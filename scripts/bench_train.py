@@ -2,7 +2,7 @@
 
     python scripts/bench_train.py --quick --data tokens.json
 
-prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make benchmarks`. --quick takes 5
+prints rows as JSON lines; append them to docs/benchmarks.jsonl and run `make tables`. --quick takes 5
 rounds: about 5 minutes.
 
 Each side is a process of its own with as many cores as threads. All are warm, and take turns: one works for

@@ -11,10 +11,10 @@ import pytest
 
 from midigen_jax import rows
 from midigen_jax.cli import main
-from midigen_jax.config import ModelConfig, pooling_article
+from midigen_jax.config import ContextConfig, ModelConfig, pooling_article
 from midigen_jax.errors import InputError
 from midigen_jax.listen.rates import draw_rates
-from midigen_jax.model.grammar import ChordGrammar
+from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.sample.decode import Decoded
@@ -31,7 +31,7 @@ from midigen_jax.study.peers.job import (
     tables_of,
     with_rules,
 )
-from midigen_jax.study.subject import Subject, fresh, pitch_entropy, without_end
+from midigen_jax.study.subject import Subject, fresh, pitch_entropy, untold, without_end
 from midigen_jax.study.turns import Loop
 
 TINY = dataclasses.replace(pooling_article(), pitch_embedding=6, duration_embedding=5, width=16)
@@ -189,6 +189,19 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "batch 1\n" in printed
     assert f"{values['decode.events_per_s']:,.6g} events/s" in printed
+
+
+def test_a_network_that_is_told_of_the_past_is_measured_beside_one_that_is_not():
+    told = dataclasses.replace(TINY, context=ContextConfig(place=True, intervals=True))
+    network = Network(told, NoteGrammar(duration_size=7))
+    subject = Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
+    assert not untold(subject).network.config.context.used
+    measured = decoding.bench_decode(subject, batch=1, events=8, seconds=0.01, rounds=2)
+    (cost,) = (row for row in decoding.rows_of(subject, measured) if row["name"] == "decode.context_cost")
+    pairs = zip(measured.seconds["loop"], measured.seconds["untold"], strict=True)
+    ratios = [told / bare for told, bare in pairs]
+    assert cost["value"] == pytest.approx(np.median(ratios), rel=1e-3)
+    assert cost["config"]["context"]["place"] is True
 
 
 def test_rivals_take_turns_and_are_drawn(subject, tmp_path, capsys, monkeypatch):

@@ -24,7 +24,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-table = load("benchmarks_table")
+table = load("tables")
 
 
 def row(name: str, value: float, time: str, **fields: Any) -> rows.Row:
@@ -35,11 +35,11 @@ def row(name: str, value: float, time: str, **fields: Any) -> rows.Row:
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """The arguments that make the script work on files of its own."""
-    return ["--rows", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "page.md")]
+    return ["--docs", str(tmp_path)]
 
 
 def test_the_newest_row_of_a_name_config_and_device_wins_wherever_it_stands() -> None:
-    page = table.page(
+    page = table.benchmarks(
         [
             row("decode.ratio", 2.0, "2026-02-01T00:00:00Z"),
             row("decode.ratio", 1.0, "2026-01-01T00:00:00Z"),
@@ -52,7 +52,7 @@ def test_the_newest_row_of_a_name_config_and_device_wins_wherever_it_stands() ->
 
 
 def test_a_line_of_the_table_says_all_that_the_row_knows() -> None:
-    page = table.page(
+    page = table.benchmarks(
         [
             row(
                 "decode.ratio.torch",
@@ -80,12 +80,12 @@ def test_a_line_of_the_table_says_all_that_the_row_knows() -> None:
 
 
 def test_check_fails_until_the_page_is_made_and_after_a_new_row(tmp_path: Path, files: list[str]) -> None:
-    rows.append(tmp_path / "rows.jsonl", [row("decode.ratio", 2.0, "2026-01-01T00:00:00Z")])
+    rows.append(tmp_path / "benchmarks.jsonl", [row("decode.ratio", 2.0, "2026-01-01T00:00:00Z")])
     assert table.main([*files, "--check"]) == 1
-    assert not (tmp_path / "page.md").exists()
+    assert not (tmp_path / "benchmarks.md").exists()
     assert table.main(files) == 0
     assert table.main([*files, "--check"]) == 0
-    rows.append(tmp_path / "rows.jsonl", [row("decode.ratio", 3.0, "2026-01-02T00:00:00Z")])
+    rows.append(tmp_path / "benchmarks.jsonl", [row("decode.ratio", 3.0, "2026-01-02T00:00:00Z")])
     assert table.main([*files, "--check"]) == 1
 
 
@@ -94,16 +94,55 @@ def test_a_row_without_a_unit_is_named(
 ) -> None:
     incomplete = row("decode.ratio", 2.0, "2026-01-01T00:00:00Z")
     del incomplete["unit"]
-    rows.append(tmp_path / "rows.jsonl", [incomplete])
+    rows.append(tmp_path / "benchmarks.jsonl", [incomplete])
     assert table.main(files) == 2
     complaint = capsys.readouterr().err
     assert "no 'unit'" in complaint
     assert "decode.ratio" in complaint
-    assert not (tmp_path / "page.md").exists()
+    assert not (tmp_path / "benchmarks.md").exists()
 
 
-@pytest.mark.skipif(not (table.DOCS / "benchmarks.jsonl").exists(), reason="no benchmark has been run yet")
-def test_the_page_of_this_repository_is_up_to_date() -> None:
+def quality(model: str, value: float, part: str = "all", split: str = "test", **fields: Any) -> rows.Row:
+    config = {"model": model, "split": split, "part": part}
+    about = {
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "pieces": 7,
+        "command": "results.py tiny",
+        "commit": "abc",
+    }
+    return (
+        row("quality.tiny", value, "2026-01-01T00:00:00Z", unit="nats/frame", config=config) | about | fields
+    )
+
+
+def test_models_stand_in_one_table_a_split_beside_what_needs_no_network() -> None:
+    measured = [quality("uniform", 9.0), quality("ngram", 2.0)]
+    measured += [quality("ours", 1.0 + seed / 10, seed=seed, tried=3) for seed in (0, 1, 2)]
+    measured += [quality("ours", 5.0, split="valid", seed=0, tried=3)]
+    measured += [
+        quality("ours", 0.5, "clean", "valid", seed=0),
+        quality("ours", 0.4, "leaked", "valid", seed=0),
+    ]
+    page = table.results(measured)
+    test, valid = page.split("## tiny, test")[1].split("## tiny, valid")
+    assert "nats/frame, 7 pieces; 3 configurations were tried." in test
+    lines = [line for line in test.splitlines() if line.startswith("|")]
+    assert lines == [
+        "| model | all |",
+        "| --- | --- |",
+        "| ours, seed 0 | 1.000 [0.900, 1.100] |",
+        "| ours, seed 1 | 1.100 [1.000, 1.200] |",
+        "| ours, seed 2 | 1.200 [1.100, 1.300] |",
+        "| ours, mean of 3 seeds | 1.100 |",
+        "| `ngram` | 2.000 [1.900, 2.100] |",
+        "| `uniform` | 9.000 [8.900, 9.100] |",
+    ]
+    assert "- `results.py tiny` (commit abc, EPYC, 2 cores)" in test
+    assert "| ours, seed 0 | 5.000 [4.900, 5.100] | 0.500 [0.400, 0.600] | 0.400 [0.300, 0.500] |" in valid
+
+
+def test_the_pages_of_this_repository_are_up_to_date() -> None:
     assert table.main(["--check"]) == 0
 
 

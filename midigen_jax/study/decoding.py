@@ -18,7 +18,7 @@ from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.progress import Progress
 from midigen_jax.sample.decode import Decoded, rows_mesh
 from midigen_jax.study.benchmark import elapsed
-from midigen_jax.study.subject import Subject, pitch_entropy
+from midigen_jax.study.subject import Subject, pitch_entropy, untold
 from midigen_jax.study.turns import FILTERS, PROMPT, RULES, Floor, Loop, Prefill
 
 _ROUNDS = 5
@@ -69,6 +69,9 @@ def bench_decode(
     if subject.flat is not None:
         calls["filters.flat"] = filtered.other(subject.flat)
         entropy["flat"] = pitch_entropy(network, subject.flat, calls["filters.flat"]())
+    if network.config.context.used:
+        bare = untold(subject)
+        calls["untold"] = Loop(bare.network, bare.params, batch, events)
     step = Loop(network, params, batch, 1) if batch == 1 else None
     counts = {name: max(1, round(seconds / _warm_seconds(call))) for name, call in calls.items()}
     found: dict[str, list[float]] = {name: [] for name in calls}
@@ -129,6 +132,8 @@ def rows_of(
             entropy = float(f"{measured.entropy[weights]:.2g}")
             more = {"pitch_entropy": entropy, "filters": FILTERS, "constraints": RULES}
             found.append(row(name.replace("filters", "filters_cost"), cost, "x", **more))
+    if "untold" in measured.seconds:
+        found.append(row("context_cost", _ratios(plain, measured.seconds["untold"]), "x"))
     for program, spent in measured.compile_seconds.items():
         suffix = "" if program == "loop" else f".{program}"
         found.append(row(f"compile_seconds{suffix}", [spent], "s"))

@@ -4,6 +4,7 @@ In: the settings of a model, or a checkpoint. Out: a network and its weights, wh
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from midigen_jax.config import Config, ModelConfig, override
+from midigen_jax.config import Config, ContextConfig, ModelConfig, override
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
 from midigen_jax.music.tokenizers import Tokenizer
@@ -49,6 +50,13 @@ def fresh(model: ModelConfig) -> Subject:
         written = loop.other(params)()
         low, high = (middle, high) if pitch_entropy(network, params, written) > _NATS else (low, middle)
     return Subject(network, _scaled(flat, 2**low), flat)
+
+
+def untold(subject: Subject) -> Subject:
+    """The same network without context, with fresh weights: what it would cost to be told nothing."""
+    bare = replace(subject.network.config, context=ContextConfig())
+    network = Network(bare, subject.network.grammar)
+    return Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
 
 
 def trained(restored: Restored, name: str, settings: Mapping[str, object]) -> Subject:
