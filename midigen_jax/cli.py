@@ -34,6 +34,7 @@ _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 _METAVARS = {"prepare.tracks": "{all,piano,melody,N}", "sample.meter": "N/N"}
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
+_MODEL = "a folder that `midigen train` made, or pretrained:NAME, a model of the package"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -294,9 +295,9 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
         "generate",
         "RUN --out FOLDER [--prompt FILE] [--SETTING VALUE …] | --like FILE.mid --out FOLDER",
         "write music with a trained model: MIDI, audio and piano rolls",
-        "midigen generate runs/wide --out music --count 8 --temperature 0.9",
+        "midigen generate pretrained:chorales --out music --count 8 --temperature 0.9",
     )
-    one.add_argument("run", nargs="?", metavar="RUN", help="a folder that `midigen train` made")
+    one.add_argument("run", nargs="?", metavar="RUN", help=_MODEL)
     one.add_argument("--out", metavar="FOLDER", help="the folder for the music")
     one.add_argument("--prompt", metavar="FILE", help="music to go on from: any file that prepare reads")
     one.add_argument(
@@ -328,7 +329,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
         "say how likely a run finds pieces that it has not seen, beside models that need no network",
         "midigen evaluate runs/wide --split test --out results.jsonl",
     )
-    one.add_argument("run", metavar="RUN", help="a folder that `midigen train` made")
+    one.add_argument("run", metavar="RUN", help=_MODEL)
     one.add_argument("corpus", nargs="?", metavar="CORPUS", help="the pieces (default: the run's corpus)")
     one.add_argument(
         "--split",
@@ -391,9 +392,7 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
         "measure how fast a model writes on this machine, alone or beside other libraries",
         "midigen bench decode --peers --out rows.jsonl --plot speed.png",
     )
-    one.add_argument(
-        "run", nargs="?", metavar="RUN", help="a folder that `midigen train` made (default: fresh weights)"
-    )
+    one.add_argument("run", nargs="?", metavar="RUN", help=f"{_MODEL} (default: fresh weights)")
     one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
     one.add_argument(
         "--plot", metavar="FILE", help="a .png or .svg file: events a second by the size of the batch"

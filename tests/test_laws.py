@@ -121,6 +121,14 @@ def padded(lengths, times=TIMES):
 
 
 @pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
+def test_each_part_of_a_carry_may_be_given_away(attention, heads, tokenizer):
+    """Programs take the memory of the carry that they are given: no two parts may be one array."""
+    network, _ = tiny(attention, heads, tokenizer)
+    parts = jax.tree.leaves(network.initial_carry(ROWS))
+    assert len({id(part) for part in parts}) == len(parts)
+
+
+@pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
 def test_whole_is_step_by_step_is_any_chunking(attention, heads, tokenizer):
     network, params = tiny(attention, heads, tokenizer)
     pitch, duration = some_music(network)

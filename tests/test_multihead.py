@@ -263,3 +263,15 @@ def test_a_query_may_attend_to_nothing():
     _, context = attend(3, loud, carry, hidden[:, :1], ticks[:, :1], mask[:, :1])
     expected = weights["null_value"].reshape(WIDTH) @ weights["output"]["kernel"]
     np.testing.assert_allclose(context[0, 0], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("window", [4, TIMES])
+@pytest.mark.parametrize("times", [1, TIMES])
+def test_a_chunk_that_nothing_comes_after_needs_no_ring(window, times):
+    variables, carry, hidden, ticks, mask = case(window)
+    chunk = hidden[:, :times], ticks[:, :times], mask.at[0, 6:].set(False)[:, :times]
+    after, expected = attend(window, variables, carry, *chunk)
+    alone, found = attend(window, variables, ring_carry(HEADS, 0, ROWS, WIDTH), *chunk)
+    np.testing.assert_allclose(found, expected, **CLOSE)
+    assert alone.key_BHKF.size == alone.value_BHKF.size == 0
+    np.testing.assert_array_equal(alone.time_B, after.time_B)

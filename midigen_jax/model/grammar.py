@@ -132,8 +132,12 @@ class VoiceGrammar:
 
     def initial_carry(self, rows: int) -> VoiceCarry:
         """Zeros for `rows` sequences."""
-        voice_BV, place_B = jnp.zeros((rows, self.voices), jnp.int32), jnp.zeros(rows, jnp.int32)
-        return VoiceCarry(voice_BV, voice_BV, place_B, jnp.zeros(rows, bool))
+        return VoiceCarry(
+            jnp.zeros((rows, self.voices), jnp.int32),
+            jnp.zeros((rows, self.voices), jnp.int32),
+            jnp.zeros(rows, jnp.int32),
+            jnp.zeros(rows, bool),
+        )
 
     def follow(
         self, carry: VoiceCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array

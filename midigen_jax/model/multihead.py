@@ -30,7 +30,7 @@ SHORTEST, LONGEST = 3, 2304  # periods in ticks: a sixteenth; 48 bars of 4/4, wh
 
 
 class RingCarry(NamedTuple):
-    """The last K = W visible events of each row; zeros to begin with."""
+    """The last K = W visible events of each row; zeros to begin with. K is 0 where no chunk comes after."""
 
     key_BHKF: Array  # rotated to the event's own time
     value_BHKF: Array
@@ -92,15 +92,16 @@ class MultiHeadAttention(nn.Module):
 
         turned_BHTF = rotate(query_BHTF, query_BT)
         key_BHTF = rotate(key_BHTF, end_BT - lasted_BT)
+        slots = carry.key_BHKF.shape[2]  # the window, or 0 where nothing is kept
         slot_BT = _slots(carry.events_B, mask_BT, self.window)
         after = RingCarry(
-            _write(carry.key_BHKF, slot_BT, key_BHTF),
-            _write(carry.value_BHKF, slot_BT, value_BHTF),
+            _write(carry.key_BHKF, slot_BT, key_BHTF) if slots else carry.key_BHKF,
+            _write(carry.value_BHKF, slot_BT, value_BHTF) if slots else carry.value_BHKF,
             before_BD,
             carry.events_B + mask_BT.sum(axis=1),
             end_BT[:, -1] % LONGEST,
         )
-        if times == 1:
+        if times == 1 and slots:
             # A lone step takes the slot of the event that has just left the window, so it can read the ring
             # that it wrote. Were it to read first, XLA would copy the ring in every step of a decode loop.
             key_BHKF, value_BHKF = after.key_BHKF, after.value_BHKF
@@ -108,7 +109,7 @@ class MultiHeadAttention(nn.Module):
         else:
             key_BHKF = jnp.concatenate([carry.key_BHKF, key_BHTF], axis=2)
             value_BHKF = jnp.concatenate([carry.value_BHKF, value_BHTF], axis=2)
-            ring_BTK = _seen_ring(carry.events_B, jnp.arange(times) + 1, self.window)
+            ring_BTK = _seen_ring(carry.events_B, jnp.arange(times) + 1, self.window)[..., :slots]
             seen_BTK = jnp.concatenate([ring_BTK, _seen_chunk(mask_BT, self.window)], axis=-1)
 
         # The null slot is at no time: it meets the query as it was before the rotation.

@@ -122,14 +122,19 @@ class Network(nn.Module):
             self.chain_hidden = dense(config.width, dtype)
             self.chain_pitch = nn.Embed(rules.pitch_size, config.width)
 
-    def initial_carry(self, rows: int) -> Carry:
-        """Zeros for `rows` sequences: nothing has happened yet."""
+    def initial_carry(self, rows: int, goes_on: bool = True) -> Carry:
+        """Zeros for `rows` sequences: nothing has happened yet.
+
+        One that does not go on is for a single chunk: multihead attention then keeps nothing of it, and need
+        not look at what it would have kept.
+        """
         config, context = self.config, self.config.context
         attention: Any = ()
         if config.attention == "pooled":
             attention = pooled_carry(config.attention_window, rows, config.width)
         elif config.attention == "multihead":
-            shape = (config.attention_heads, config.attention_window, rows, config.width)
+            window = config.attention_window if goes_on else 0
+            shape = (config.attention_heads, window, rows, config.width)
             attention = ring_carry(*shape, config.attention_values == "events")
         layers = tuple(lstm_carry(rows, config.width) for _ in range(config.layers))
         known = context_carry(context, rows) if context.used else ()
@@ -148,9 +153,10 @@ class Network(nn.Module):
     def carry_after(self, pitch_BL: Array, duration_BL: Array, mask_BL: Array, tick_B: Array) -> Carry:
         """The carry of a crop: context and grammar know of the events before it, all else begins with zeros.
 
+        It is for the crop alone, and does not go on.
         `tick_B`: when the first of those events begins, in ticks from the start of its piece.
         """
-        carry, context = self.initial_carry(len(mask_BL)), self.config.context
+        carry, context = self.initial_carry(len(mask_BL), goes_on=False), self.config.context
         rules, known = carry.grammar, carry.context
         if context.used:
             known = context_carry(context, len(mask_BL), tick_B)
