@@ -206,6 +206,7 @@ class TrainConfig:
     clip: float = _option(1.0, "clip gradients to this global norm; 0: never")
     average: float = _option(0.0, "decay of the moving average of weights that is used; 0: the weights")
     loss_positions: Literal["all", "last"] = _option("all", "positions of a sequence that give a loss")
+    duration_weight: float = _option(1.0, "weight of durations in the loss; that of pitches is 1")
     teachers: tuple[str, ...] = _option((), "runs whose mean prediction is learned beside the music")
     distill: float = _option(0.8, "share of the loss that is measured against the teachers, if there are any")
     evaluate_every: int = _option(0, "steps between validations; 0: every epoch")
@@ -227,7 +228,7 @@ class TrainConfig:
         _require(
             0 < self.learning_rate <= 100, "train.learning_rate", self.learning_rate, "above 0, up to 100"
         )
-        for name in ("warmup", "weight_decay", "clip", "evaluate_every", "patience"):
+        for name in ("warmup", "weight_decay", "clip", "duration_weight", "evaluate_every", "patience"):
             value = getattr(self, name)
             _require(0 <= value <= _MOST, f"train.{name}", value, "0 or more")
         _require(0 <= self.average < 1, "train.average", self.average, "0.999 or so; 0: none")

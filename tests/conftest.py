@@ -1,6 +1,7 @@
 """What all tests share. Tests write nowhere but under `tmp_path`."""
 
 import gc
+import importlib.metadata
 import os
 import pathlib
 import sys
@@ -15,6 +16,12 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # so that sharing a batch is tried on any machine
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# Most of the time of the tests goes into compiling tiny programs: a third of it does for code that is not
+# fast. XLA ends a process whose flags it does not know, so only the version that they were tried with has them.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    quick += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
 # No deadline: the first example compiles. No complaint of slowness: the machine may be shared.
 _common = hypothesis.settings(

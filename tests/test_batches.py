@@ -29,10 +29,10 @@ def crops_of(folder, lengths, config):
     return make_crops(load_corpus(folder), "train", config)
 
 
-@partial(jax.jit, static_argnames=("config", "transposable"))
-def take(crops, config, transposable, key, step):
+@partial(jax.jit, static_argnames=("config", "share"))
+def take(crops, config, share, key, step):
     """The whole batch of a step."""
-    return batch(crops, config, transposable, key, row_numbers(config, step))
+    return batch(crops, config, share, key, row_numbers(config, step))
 
 
 @pytest.mark.parametrize("crops", ["fixed", "jittered"])
@@ -44,7 +44,7 @@ def test_an_epoch_reads_every_event_once(tmp_path, crops, rows):
     epochs = Epochs(table.first_C.shape[0], rows)
     assert epochs.crops == 1 + 2 + 3 + 4 + 1
     batches = [
-        take(table, config, False, jax.random.key(0), jnp.int32(i))[1] for i in range(epochs.steps(rows))
+        take(table, config, 0.0, jax.random.key(0), jnp.int32(i))[1] for i in range(epochs.steps(rows))
     ]
     starts = set()
     visited = []
@@ -67,7 +67,7 @@ def test_jittered_crops_lie_elsewhere_in_each_epoch(tmp_path):
     starts = set()
     for step in range(60):
         starts |= set(
-            take(table, config, False, jax.random.key(0), jnp.int32(step))[1].duration_BS[:, 0].tolist()
+            take(table, config, 0.0, jax.random.key(0), jnp.int32(step))[1].duration_BS[:, 0].tolist()
         )
     # 17 steps in three crops of 8: 7 to spare, and a grid that begins 0 to 7 events before the piece.
     assert starts == {0} | set(range(1, 17))
@@ -77,9 +77,9 @@ def test_the_parts_of_a_batch_are_its_rows(tmp_path):
     config = BatchConfig(rows=6, length=8)
     table = crops_of(tmp_path, [50, 60, 70], config)
     step = jnp.int32(5)
-    whole = take(table, config, True, jax.random.key(0), step)
+    whole = take(table, config, 0.6, jax.random.key(0), step)
     parts = [
-        batch(table, config, True, jax.random.key(0), row_numbers(config, step, part, 3)) for part in range(3)
+        batch(table, config, 0.6, jax.random.key(0), row_numbers(config, step, part, 3)) for part in range(3)
     ]
     jax.tree.map(
         np.testing.assert_array_equal, jax.tree.map(lambda *rows: np.concatenate(rows), *parts), whole
@@ -98,7 +98,7 @@ def test_any_number_of_epochs_ends_at_the_step_that_reads_its_last_crop(crops, r
 def test_a_step_gives_the_same_batch_whenever_it_is_asked_for_and_another_than_its_neighbour(tmp_path):
     config = BatchConfig(rows=4, length=8)
     table = crops_of(tmp_path, [50, 60, 70], config)
-    batches = [take(table, config, True, jax.random.key(3), jnp.int32(step)) for step in (5, 6, 5)]
+    batches = [take(table, config, 0.6, jax.random.key(3), jnp.int32(step)) for step in (5, 6, 5)]
     jax.tree.map(np.testing.assert_array_equal, batches[0], batches[2])
     assert (batches[0][1].duration_BS != batches[1][1].duration_BS).any()
 

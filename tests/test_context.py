@@ -22,7 +22,7 @@ from midigen_jax.model.context import (
     references,
 )
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
-from midigen_jax.model.network import Drops, Network, init_params, score
+from midigen_jax.model.network import Drops, Network, Rates, init_params, score
 from midigen_jax.music.slices import from_entries
 from midigen_jax.music.tokens import START, NoteTokenizer
 
@@ -152,7 +152,7 @@ def test_a_pitch_that_is_held_scores_apart_from_one_that_is_struck():
 
 def first_batch(piece, config, seed):
     number = row_numbers(config, jnp.int32(0))
-    return batch(crops_of([piece], config), config, True, jax.random.key(seed), number)
+    return batch(crops_of([piece], config), config, config.transpose_share, jax.random.key(seed), number)
 
 
 @pytest.mark.parametrize("before", [6, 40])
@@ -210,24 +210,17 @@ def test_what_was_before_is_transposed_with_its_crop():
 
 def test_units_and_recurrent_weights_are_dropped_by_the_step_and_its_rows_alone():
     """The same keys drop the same; another step's key changes all rows, another row's key that row."""
-    config = ModelConfig(
-        pitch_embedding=4,
-        duration_embedding=2,
-        width=8,
-        dropout=0.0,
-        embedding_dropout=0.5,
-        recurrent_dropout=0.5,
-    )
-    network = Network(config, NoteGrammar(5))
+    network = Network(ModelConfig(pitch_embedding=4, duration_embedding=2, width=8), NoteGrammar(5))
+    rates = Rates(units=0.0, embeddings=0.5, weights=0.5)
     params = jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(0)))
     pitch = jnp.full((2, 6), NoteTokenizer.ATTACKED + 60)
     run = partial(score, network, params, network.initial_carry(2), pitch, pitch % 4, jnp.ones((2, 5), bool))
     keys = jax.random.split(jax.random.key(1), 3)
-    first = run(Drops(keys[:2], jax.random.key(7)))[1].pitch_BT
-    np.testing.assert_array_equal(run(Drops(keys[:2], jax.random.key(7)))[1].pitch_BT, first)
-    other_step = run(Drops(keys[:2], jax.random.key(8)))[1].pitch_BT
+    first = run(Drops(keys[:2], jax.random.key(7), rates))[1].pitch_BT
+    np.testing.assert_array_equal(run(Drops(keys[:2], jax.random.key(7), rates))[1].pitch_BT, first)
+    other_step = run(Drops(keys[:2], jax.random.key(8), rates))[1].pitch_BT
     assert (np.abs(other_step - first).max(axis=1) > 1e-3).all()
-    other_row = run(Drops(keys[jnp.array([0, 2])], jax.random.key(7)))[1].pitch_BT
+    other_row = run(Drops(keys[jnp.array([0, 2])], jax.random.key(7), rates))[1].pitch_BT
     np.testing.assert_array_equal(other_row[0], first[0])
     assert np.abs(other_row[1] - first[1]).max() > 1e-3
 

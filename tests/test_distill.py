@@ -154,7 +154,7 @@ def test_crops_are_taught_with_what_was_before_them():
     rng = np.random.default_rng(0)
     piece = np.stack([NoteTokenizer.ATTACKED + rng.integers(50, 70, 30), rng.integers(1, 4, 30)], axis=1)
     rows = row_numbers(config, jnp.int32(0))
-    before, now = batch(crops_of([piece], config), config, True, jax.random.key(0), rows)
+    before, now = batch(crops_of([piece], config), config, 0.6, jax.random.key(0), rows)
     told = override(ModelConfig(width=8, layers=1), {"context.lags": (1, 2), "context.intervals": True})
     network, params = teacher(0, told)
     forgotten = before._replace(mask_BL=jnp.zeros_like(before.mask_BL))

@@ -11,14 +11,13 @@ import pytest
 from midigen_jax.config import BatchConfig, Config, ContextConfig, ModelConfig, TrainConfig
 from midigen_jax.data.batches import crops_of
 from midigen_jax.model.grammar import NoteGrammar
-from midigen_jax.model.network import Network
+from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.sample.constraints import constraints
 from midigen_jax.sample.decode import How, Prompt, Settings, decode
 from midigen_jax.sample.filters import Controls
 from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import init_state, make_train_steps
+from midigen_jax.train.state import make_train_steps, start_alone
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 KINDS = list(
@@ -56,11 +55,10 @@ def tiny(attention, heads, dtype):
 @pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)
 def test_training_lowers_for_every_platform(attention, heads, dtype):
     config, network = tiny(attention, heads, dtype)
-    optimizer = make_optimizer(config.train, 3)
-    steps = make_train_steps(network, optimizer, config, True, data_mesh(1))
-    state = jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    crops = jax.eval_shape(lambda: crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch))
-    exported = jax.export.export(steps, platforms=PLATFORMS)(state, crops, jnp.int32(2))
+    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch)
+    steps = make_train_steps(network, config, 3, True, data_mesh(1))
+    given = jax.eval_shape(lambda: start_alone(network, config, crops, data_mesh(1)))
+    exported = jax.export.export(steps, platforms=PLATFORMS)(*given, jnp.array([2]))
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")
 
@@ -68,8 +66,7 @@ def test_training_lowers_for_every_platform(attention, heads, dtype):
 @pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)
 def test_decoding_lowers_for_every_platform(attention, heads, dtype):
     _, network = tiny(attention, heads, dtype)
-    optimizer = make_optimizer(TrainConfig(steps=1), 1)
-    params = jax.eval_shape(lambda: init_state(network, optimizer, 0)).params
+    params = jax.eval_shape(partial(init_params, network), jax.random.key(0))
     nothing = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     prompt = Prompt(nothing, nothing, jax.ShapeDtypeStruct((2, 3), jnp.bool_))
     number, whole = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)

@@ -18,9 +18,9 @@ from midigen_jax.data.prepare import prepare
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network, score
 from midigen_jax.train.checkpoint import make_network
-from midigen_jax.train.devices import data_mesh, everywhere
+from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import TrainState, init_state, make_train_steps
+from midigen_jax.train.state import TrainState, init_state, make_train_steps, start_alone
 
 TINY = override(
     Config(),
@@ -48,15 +48,14 @@ def some_crops(config=TINY.batch, pieces=5, length=20):
 def train(config, calls, devices=1):
     """The state after the calls, each of so many steps, and the metrics of all steps."""
     network = Network(config.model, NOTE)
-    optimizer = make_optimizer(config.train, config.train.steps)
     mesh = data_mesh(devices)
     assert mesh.size == devices
-    steps = make_train_steps(network, optimizer, config, True, mesh)
-    state, crops = jax.device_put((init_state(network, optimizer, 0), some_crops()), everywhere(mesh))
+    steps = make_train_steps(network, config, config.train.steps, True, mesh)
+    state, hyper, crops = start_alone(network, config, some_crops(), mesh)
     found = []
     for count in calls:
-        state, metrics_K = steps(state, crops, count)
-        found += list(zip(*(np.asarray(values)[:count].tolist() for values in metrics_K), strict=True))
+        state, metrics_NK = steps(state, hyper, crops, np.array([count]))
+        found += list(zip(*(np.asarray(values)[0, :count].tolist() for values in metrics_NK), strict=True))
     return state, np.array(found)
 
 
@@ -68,11 +67,11 @@ def test_steps_in_one_call_are_the_same_steps_one_by_one():
 
 
 def test_one_program_serves_any_number_of_steps():
-    network, optimizer = Network(TINY.model, NOTE), make_optimizer(TINY.train, 8)
-    steps = make_train_steps(network, optimizer, TINY, True, data_mesh(2))
-    state, crops = jax.device_put((init_state(network, optimizer, 0), some_crops()), everywhere(data_mesh(2)))
+    network, mesh = Network(TINY.model, NOTE), data_mesh(2)
+    steps = make_train_steps(network, TINY, 8, True, mesh)
+    state, hyper, crops = start_alone(network, TINY, some_crops(), mesh)
     for count in (1, 4, 2):
-        state, _ = steps(state, crops, count)
+        state, _ = steps(state, hyper, crops, np.array([count]))
     assert steps._cache_size() == 1
     assert state.step == 7
 
@@ -163,11 +162,10 @@ def test_bfloat16_training_follows_float32_on_chorales_within_two_hundredths_of_
             {"model.width": 64, "model.compute_dtype": dtype, "batch.rows": 8, "batch.length": 64},
         )
         network = make_network(config, corpus.tokenizer)
-        optimizer = make_optimizer(config.train, 40)
-        steps = make_train_steps(network, optimizer, config, True, data_mesh(1))
+        steps = make_train_steps(network, config, 40, True, data_mesh(1))
         crops = make_crops(corpus, "train", config.batch)
-        _, metrics_K = steps(init_state(network, optimizer, 0), crops, 40)
-        curves.append(np.asarray(metrics_K.pitch + metrics_K.duration))
+        _, metrics_NK = steps(*start_alone(network, config, crops, data_mesh(1)), np.array([40]))
+        curves.append(np.asarray(metrics_NK.pitch + metrics_NK.duration)[0])
     exact, rounded = curves
     assert exact[-5:].mean() < 0.6 * exact[0]
     assert (rounded != exact).any()

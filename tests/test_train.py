@@ -17,7 +17,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
-from midigen_jax.train import loop
+from midigen_jax.train import member
 from midigen_jax.train.checkpoint import METRIC, open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.state import loss_weight
@@ -180,7 +180,7 @@ PATIENT = {"train.patience": 4, "train.evaluate_every": 2, "train.steps_per_call
 def patient(corpus, run, scores, monkeypatch):
     """A training of 12 steps with patience for 4, whose validations find these nats."""
     found = iter(scores)
-    monkeypatch.setattr(loop, "validate", lambda scorer, params: {METRIC: next(found)})
+    monkeypatch.setattr(member, "validate", lambda scorer, params: {METRIC: next(found)})
     return fit(corpus, override(TINY, PATIENT), run)
 
 

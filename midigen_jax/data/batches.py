@@ -89,22 +89,21 @@ def row_numbers(config: BatchConfig, step: Array, part: Array | int = 0, parts: 
 
 
 def batch(
-    crops: Crops, config: BatchConfig, transposable: bool, key: Array, row_B: Array
+    crops: Crops, config: BatchConfig, share: float | Array, key: Array, row_B: Array
 ) -> tuple[Before, Batch]:
     """Crops for these rows, and what was before them.
 
     An epoch has every crop, in an order that is shuffled anew each time.
     The crops of an epoch hold every event that follows another one exactly once (with a `stride` of fixed
     crops below their length: more than once). One that is shorter than `config.length` is padded under the
-    mask. `transposable` says that the ids are `note` tokens, so that `config.transpose_share` of the rows
-    can be shifted by a number of semitones.
+    mask. A `share` of the rows is transposed at random, which asks for `note` tokens; the number 0 is none.
     """
     size = crops.first_C.shape[0]
-    return jax.vmap(lambda row: _row(crops, config, transposable, key, row // size, row % size))(row_B)
+    return jax.vmap(lambda row: _row(crops, config, share, key, row // size, row % size))(row_B)
 
 
 def _row(
-    crops: Crops, config: BatchConfig, transposable: bool, key: Array, epoch: Array, index: Array
+    crops: Crops, config: BatchConfig, share: float | Array, key: Array, epoch: Array, index: Array
 ) -> tuple[Before, Batch]:
     """Crop number `index` of an epoch, without the batch axis."""
     epoch_key = jax.random.fold_in(key, epoch)
@@ -119,9 +118,9 @@ def _row(
     offset_L = jnp.minimum(begin + jnp.arange(config.before), crops.steps_C[crop])
     event_L2 = crops.tokens_M2[crops.first_C[crop] + offset_L]
     pitch_N = jnp.concatenate([event_L2[:, 0], event_S2[:, 0]])
-    if transposable and config.transpose_share > 0:
+    if isinstance(share, Array) or share > 0:
         shift = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
-        chosen = jax.random.bernoulli(share_key, config.transpose_share)
+        chosen = jax.random.bernoulli(share_key, share)
         pitch_N = transpose(pitch_N, jnp.where(chosen, shift, 0))
     pitch_L, pitch_S = jnp.split(pitch_N, [config.before])
     before = Before(pitch_L, event_L2[:, 1], offset_L < start, crops.tick_M[crops.first_C[crop] + begin])

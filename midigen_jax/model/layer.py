@@ -5,7 +5,7 @@ Sources: forget bias of 1 after Jozefowicz et al. 2015; DropConnect on recurrent
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,13 @@ from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
 from midigen_jax.model.precision import product
 
 Backend = Literal["scan", "cudnn"]
+
+
+class DropConnect(NamedTuple):
+    """What decides which recurrent weights of a layer are dropped: a typed key, and which share of them."""
+
+    key: Array
+    rate: float | Array
 
 
 def backend_of(config: ModelConfig) -> Backend:
@@ -38,7 +45,6 @@ class LSTM(nn.Module):
     width: int
     compute_dtype: str = "float32"
     backend: Backend = "scan"
-    recurrent_dropout: float = 0.0
 
     def setup(self) -> None:
         """Draw the weights."""
@@ -49,13 +55,13 @@ class LSTM(nn.Module):
         self.bias = self.param("bias", _forget_bias, (gates,))
 
     def __call__(
-        self, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array, drop_key: Array | None = None
+        self, carry: LSTMCarry, inputs_BTI: Array, mask_BT: Array, drop: DropConnect | None = None
     ) -> tuple[LSTMCarry, Array]:
         """As `lstm`; for `cudnn`, the mask must hide a row's last steps only.
 
-        With a key, recurrent weights are dropped, the same ones in all rows and at all times.
+        With `drop`, recurrent weights are dropped, the same ones in all rows and at all times.
         """
-        weights = LSTMWeights(self.input, self._recurrent(drop_key), self.bias)
+        weights = LSTMWeights(self.input, self._recurrent(drop), self.bias)
         if self.backend == "cudnn" and mask_BT.shape[1] > 1:
             return cudnn_lstm(weights, carry, inputs_BTI, mask_BT)
         return lstm(weights, carry, inputs_BTI, mask_BT, dot=product(self.compute_dtype))
@@ -71,7 +77,7 @@ class LSTM(nn.Module):
         projected_BTG: Array,
         rest: Sequence[Array],
         mask_BT: Array,
-        drop_key: Array | None = None,
+        drop: DropConnect | None = None,
     ) -> tuple[LSTMCarry, Array]:
         """As `__call__`, of inputs whose first features were multiplied already: sums of what `project` gave.
 
@@ -79,14 +85,15 @@ class LSTM(nn.Module):
         """
         inputs_BTI = jnp.concatenate([jnp.zeros((*mask_BT.shape, 0), self.input.dtype), *rest], axis=-1)
         first = self.inputs - inputs_BTI.shape[-1]
-        weights = LSTMWeights(self.input[first:], self._recurrent(drop_key), self.bias)
+        weights = LSTMWeights(self.input[first:], self._recurrent(drop), self.bias)
         return lstm(weights, carry, inputs_BTI, mask_BT, projected_BTG, product(self.compute_dtype))
 
-    def _recurrent(self, drop_key: Array | None) -> Array:
-        if drop_key is None or self.recurrent_dropout == 0:
+    def _recurrent(self, drop: DropConnect | None) -> Array:
+        if drop is None:
             return self.recurrent
-        kept = 1 - self.recurrent_dropout
-        return jnp.where(jax.random.bernoulli(drop_key, kept, self.recurrent.shape), self.recurrent / kept, 0)
+        kept = 1 - drop.rate
+        kept_DG = jax.random.bernoulli(drop.key, kept, self.recurrent.shape)
+        return jnp.where(kept_DG, self.recurrent / kept, 0)
 
 
 def _forget_bias(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) -> Array:

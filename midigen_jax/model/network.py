@@ -27,7 +27,7 @@ from midigen_jax.model.context import (
     references,
 )
 from midigen_jax.model.grammar import ChordGrammar, Grammar
-from midigen_jax.model.layer import LSTM, backend_of
+from midigen_jax.model.layer import LSTM, DropConnect, backend_of
 from midigen_jax.model.lstm import LSTMCarry, lstm_carry
 from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 from midigen_jax.model.precision import dense
@@ -56,11 +56,23 @@ class Trunk(NamedTuple):
     reference_BTN: Array
 
 
+class Rates(NamedTuple):
+    """Shares that are dropped: of units, of what the first layer reads, of recurrent weights.
+
+    A number that is 0 costs nothing; an array may differ from replica to replica of one program.
+    """
+
+    units: float | Array
+    embeddings: float | Array
+    weights: float | Array
+
+
 class Drops(NamedTuple):
-    """What decides which units and weights are dropped: typed keys of each row, and of the step."""
+    """What is dropped: by typed keys of each row and of the step, and in which shares."""
 
     row_B: Array
     step: Array
+    rates: Rates
 
 
 class Tables(NamedTuple):
@@ -105,8 +117,7 @@ class Network(nn.Module):
         if config.context.intervals:
             self.interval_head = IntervalHead(dtype)
         inputs = [embedded, *[config.width] * (config.layers - 1)]
-        rate = config.recurrent_dropout
-        self.layers = [LSTM(width, config.width, dtype, backend, rate) for width in inputs]
+        self.layers = [LSTM(width, config.width, dtype, backend) for width in inputs]
         if config.attention == "pooled":
             self.attention: Any = PooledAttention(config.attention_window, dtype)
             if config.attention_residual:
@@ -195,15 +206,17 @@ class Network(nn.Module):
             )
         else:
             embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT), *told]
-            embedded_BTI = _drop(jnp.concatenate(embedded, axis=-1), config.dropped_embeddings, drops, 0)
+            embedded_BTI = jnp.concatenate(embedded, axis=-1)
+            if drops is not None:
+                embedded_BTI = _drop(embedded_BTI, drops.rates.embeddings, drops.row_B, 0)
             memory, hidden_BTD = layer(memory, embedded_BTI, mask_BT, _of_layer(drops, 0))
         layers = [memory]
         for place, (layer, memory) in enumerate(others, start=1):
-            below_BTD = _drop(hidden_BTD, config.dropout, drops, place)
+            below_BTD = _drop_units(hidden_BTD, drops, place)
             memory, hidden_BTD = layer(memory, below_BTD, mask_BT, _of_layer(drops, place))
             hidden_BTD = hidden_BTD + below_BTD if config.residual else hidden_BTD
             layers.append(memory)
-        hidden_BTD = _drop(hidden_BTD, config.dropout, drops, config.layers)
+        hidden_BTD = _drop_units(hidden_BTD, drops, config.layers)
         attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, pitch_BT, duration_BT, mask_BT)
         rules, after = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
         trunk = Trunk(hidden_BTD, after.allowed_BTP, after.kind_BT, reference_BTN)
@@ -311,19 +324,30 @@ def nats_of(logits: Logits, pitch_BS: Array, duration_BS: Array, mask_BT: Array)
     return Nats(jnp.where(mask_BT, pitch, 0), jnp.where(mask_BT, duration, 0))
 
 
-def _of_layer(drops: Drops | None, layer: int) -> Array | None:
-    """The key that decides which weights of a layer are dropped in this step."""
-    return None if drops is None else jax.random.fold_in(drops.step, layer)
+def _of_layer(drops: Drops | None, layer: int) -> DropConnect | None:
+    """What decides which weights of a layer are dropped in this step."""
+    if drops is None or _is_zero(drops.rates.weights):
+        return None
+    return DropConnect(jax.random.fold_in(drops.step, layer), drops.rates.weights)
 
 
-def _drop(hidden_BTD: Array, rate: float, drops: Drops | None, place: int) -> Array:
+def _drop_units(hidden_BTD: Array, drops: Drops | None, place: int) -> Array:
+    return hidden_BTD if drops is None else _drop(hidden_BTD, drops.rates.units, drops.row_B, place)
+
+
+def _drop(hidden_BTD: Array, rate: float | Array, key_B: Array, place: int) -> Array:
     """Drop units, the same ones at all times of a row; each place draws its own from a row's key."""
-    if drops is None or rate == 0:
+    if _is_zero(rate):
         return hidden_BTD
     kept_BD = jax.vmap(
         lambda key: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - rate, hidden_BTD.shape[-1:])
-    )(drops.row_B)
+    )(key_B)
     return jnp.where(kept_BD[:, None], hidden_BTD / (1 - rate), 0)
+
+
+def _is_zero(rate: float | Array) -> bool:
+    """Whether a share is known to be 0 before anything is computed."""
+    return not isinstance(rate, Array) and rate == 0
 
 
 def cross_entropy(logits_BTV: Array, ids_BT: Array) -> Array:

@@ -25,8 +25,7 @@ from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.progress import Progress
 from midigen_jax.train.devices import DATA, data_mesh, everywhere
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import init_state, make_train_steps
+from midigen_jax.train.state import make_train_steps, start_alone
 
 _ROUNDS = 5
 _PEAK_SIZE = 2048  # of the square matrices whose product is the peak, one for each device
@@ -51,18 +50,16 @@ def bench_train(
     `profile` is a folder that takes a trace of one call, for Perfetto (ui.perfetto.dev) or XProf.
     """
     network, crops = _subject(config, corpus)
-    optimizer = make_optimizer(config.train, _STEPS)
     mesh = data_mesh(config.batch.rows)
-    steps = make_train_steps(network, optimizer, config, False, mesh)
-    start = (init_state(network, optimizer, config.train.seed), crops)
-    state, crops = jax.device_put(start, everywhere(mesh))
+    steps = make_train_steps(network, config, _STEPS, False, mesh)
+    state, hyper, crops = start_alone(network, config, crops, mesh)
     began = time.perf_counter()
-    compiled = steps.lower(state, crops, 1).compile()  # type: ignore[attr-defined]
+    compiled = steps.lower(state, hyper, crops, np.ones(1, np.int32)).compile()  # type: ignore[attr-defined]
     compile_seconds = time.perf_counter() - began
 
     def train(count: int) -> None:
         nonlocal state
-        state, metrics_K = compiled(state, crops, count)
+        state, metrics_K = compiled(state, hyper, crops, np.full(1, count, np.int32))
         jax.block_until_ready(metrics_K)
 
     train(1)

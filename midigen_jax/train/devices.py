@@ -1,4 +1,4 @@
-"""The devices that a training runs on: a mesh with a `data` axis, and one XLA device a core on a CPU.
+"""The devices that trainings run on: a mesh of replicas and rows, and one XLA device a core on a CPU.
 
 XLA takes a CPU for one device and splits each operation over its cores. The operations of a recurrent step
 are too small for that: the cores wait for each other. One device a core, each with its own rows of the batch,
@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA = "data"
+REPLICA, DATA = "replica", "data"
 
 
 def split_cpu(devices: int = 0) -> None:
@@ -46,10 +46,16 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def data_mesh(rows: int) -> Mesh:
-    """As many devices as share `rows` evenly, on one axis."""
-    count = max(number for number in range(1, jax.device_count() + 1) if rows % number == 0)
-    return jax.make_mesh((count,), (DATA,), (AxisType.Auto,), devices=jax.devices()[:count])
+def data_mesh(rows: int, replicas: int = 1) -> Mesh:
+    """Devices for replicas, and for each of them as many as share `rows` evenly.
+
+    Replicas need not wait for each other, so as many devices as there are replicas go to them.
+    """
+    there = jax.device_count()
+    apart = max(number for number in range(1, there + 1) if there % number == 0 and number <= replicas)
+    shared = max(number for number in range(1, there // apart + 1) if rows % number == 0)
+    devices = jax.devices()[: apart * shared]
+    return jax.make_mesh((apart, shared), (REPLICA, DATA), (AxisType.Auto,) * 2, devices=devices)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

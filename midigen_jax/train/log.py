@@ -4,8 +4,7 @@ In: metrics of steps and of validations. Out: rows in the run's `rows.jsonl`.
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +24,11 @@ _ROWS_EVERY = 10  # steps that one row of the training curve averages over
 
 
 class Call(NamedTuple):
-    """One call of the training steps: the last of them, how many they were, and their metrics."""
+    """What a run did in one call: the last of its steps, how many they were, their metrics."""
 
     last: int
     steps: int
-    metrics_K: Metrics
+    metrics_K: Metrics  # on the host
 
 
 class Log:
@@ -38,12 +37,11 @@ class Log:
     def __init__(self, path: Path, config: Config, steps: int, epochs: Epochs):
         self._path, self._epochs = path, epochs
         self._config = configs.to_json(config)
-        self._rate: Callable = learning_rate(config.train, steps)
+        self._peak, self._rate = config.train.learning_rate, learning_rate(config.train, steps)
         self._metrics: list[Metrics] = []
         self._seconds: list[float] = []
         self._train, self._valid = "", ""
-        self._since = time.perf_counter()
-        self._start = self._since  # of the whole training, had it not been cut
+        self._spent = 0.0  # seconds of the whole training, cut or not
 
     def begin(self, step: int, params: Any) -> None:
         """Start at `step`: rows that a cut run wrote beyond it would be written again, so they go."""
@@ -55,27 +53,23 @@ class Log:
             count = sum(leaf.size for leaf in jax.tree.leaves(params))
             self._write(0, [("model.parameters", count, "parameters")], config=self._config)
         seconds = [row["value"] for row in kept if row["name"] == "train.seconds"]
-        self._since = time.perf_counter()
-        self._start = self._since - (seconds[-1] if seconds else 0.0)
+        self._spent = seconds[-1] if seconds else 0.0
 
     @property
     def note(self) -> str:
         """The newest losses, for the progress bar."""
         return " ".join(filter(None, (self._train, self._valid)))
 
-    def train(self, call: Call) -> float:
-        """Take in a call's metrics; this waits for the device to end it. Returns the seconds of a step."""
-        metrics_K = jax.device_get(call.metrics_K)
-        now = time.perf_counter()
-        seconds, self._since = (now - self._since) / call.steps, now
+    def train(self, call: Call, seconds: float) -> None:
+        """Take in a call, a step of which took so many seconds. Raises InputError where it diverged."""
         for index, step in enumerate(range(call.last - call.steps + 1, call.last + 1)):
-            newest = Metrics(*(values[index] for values in metrics_K))
+            newest = Metrics(*(values[index] for values in call.metrics_K))
             self._metrics.append(newest)
             self._seconds.append(seconds)
             if step % _ROWS_EVERY == 0:
                 self.flush(step)
-        self._train = f"train {newest.pitch + newest.duration:.3f}"
-        return seconds
+            self._train = f"train {newest.pitch + newest.duration:.3f}"
+        self._spent += seconds * call.steps
 
     def flush(self, step: int) -> None:
         """Write the means since the last rows."""
@@ -88,20 +82,19 @@ class Log:
                 ("train.nats_per_event.pitch", np.average(pitch, weights=events), "nats"),
                 ("train.nats_per_event.duration", np.average(duration, weights=events), "nats"),
                 ("train.gradient_norm", norm.mean(), "1"),
-                ("train.learning_rate", self._rate(step - 1), "1"),
+                ("train.learning_rate", self._peak * self._rate(step - 1), "1"),
                 ("train.events_per_s", events.sum() / sum(self._seconds), "events/s"),
             ],
         )
         self._metrics, self._seconds = [], []
 
-    def valid(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a validation, and how long the training has taken so far, all told."""
+    def valid(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Write a validation that took so many seconds, and how long the training has taken, all told."""
         self.flush(step)
-        seconds = time.perf_counter() - self._start
+        self._spent += seconds
         scores = [(name, value, "nats") for name, value in metrics.items()]
-        self._write(step, [*scores, ("train.seconds", seconds, "s")])
+        self._write(step, [*scores, ("train.seconds", self._spent, "s")])
         self._valid = f"valid {metrics[METRIC]:.3f}"
-        self._since = time.perf_counter()
 
     def _write(self, step: int, values: list[tuple[str, float, str]], **fields: Any) -> None:
         for name, value, _ in values:

@@ -1,7 +1,8 @@
 """The optimizer: one optax chain made from the config.
 
 In: the settings, the number of steps. Out: a gradient transformation whose state is all that it remembers,
-the moving average of the weights among it.
+the moving average of the weights among it. Learning rate and weight decay may be arrays: then one program
+serves any values of them.
 """
 
 from typing import NamedTuple
@@ -14,9 +15,22 @@ from jax import Array
 from midigen_jax.config import TrainConfig
 
 
-def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """The optax chain of the config for a training of `steps` steps."""
-    schedule = learning_rate(config, steps)
+def make_optimizer(
+    config: TrainConfig,
+    steps: int,
+    peak: float | Array | None = None,
+    weight_decay: float | Array | None = None,
+) -> optax.GradientTransformation:
+    """The optax chain of the config for a training of `steps` steps.
+
+    `peak` and `weight_decay` (none: those of the config) change no part of its state.
+    """
+    shape = learning_rate(config, steps)
+    peak = config.learning_rate if peak is None else peak
+
+    def schedule(count: Array) -> Array:
+        return peak * shape(count)
+
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     average = [average_weights(config.average)] if config.average else []
     if config.optimizer == "rmsprop":
@@ -25,20 +39,19 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
     adamw = optax.adamw(
         schedule,
         b2=0.99,
-        weight_decay=config.weight_decay,
+        weight_decay=config.weight_decay if weight_decay is None else weight_decay,
         mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
     )
     return optax.chain(*clip, adamw, *average)
 
 
 def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up, then cosine decay to a hundredth of the peak, or the peak throughout."""
-    peak, warmup = config.learning_rate, min(config.warmup, max(steps - 1, 0))
+    """As shares of the peak: linear warm-up, then cosine decay to a hundredth, or the peak throughout."""
+    warmup = min(config.warmup, max(steps - 1, 0))
     if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps, peak / 100)
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)], [warmup]
-    )
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else 1.0, 1.0, warmup, steps, 0.01)
+    rises, stays = optax.linear_schedule(0.0, 1.0, warmup), optax.constant_schedule(1.0)
+    return optax.join_schedules([rises, stays], [warmup])
 
 
 class AverageState(NamedTuple):

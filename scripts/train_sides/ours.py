@@ -4,6 +4,7 @@ The rivals are given one batch for good; this step cuts and shuffles its own, as
 """
 
 import jax
+import numpy as np
 
 from midigen_jax.config import BatchConfig, override
 from midigen_jax.data.batches import Crops, crops_of
@@ -12,9 +13,8 @@ from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokens
 from midigen_jax.study.benchmark import flops
 from midigen_jax.study.side import Settings, Side
-from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import init_state, make_train_steps
+from midigen_jax.train.devices import data_mesh, split_cpu
+from midigen_jax.train.state import make_train_steps, start_alone
 from train_sides.job import Job, config_of, music_of
 
 # `midigen train` puts as many steps into a call as take about a second; a round here is of about one call.
@@ -27,17 +27,15 @@ def build(job: Job, settings: Settings) -> Side:
     count = settings["steps_per_call"]
     config, music = override(config_of(job), {"train.steps_per_call": count}), music_of(job)
     network = Network(config.model, ChordGrammar(music.duration_size, music.pitch_size))
-    optimizer = make_optimizer(config.train, steps=1)
     mesh = data_mesh(job.rows)
-    train_steps = make_train_steps(network, optimizer, config, False, mesh)
-    start = init_state(network, optimizer, config.train.seed), _crops(music.pieces, config.batch)
-    state, crops = jax.device_put(start, everywhere(mesh))
+    train_steps = make_train_steps(network, config, 1, False, mesh)
+    state, hyper, crops = start_alone(network, config, _crops(music.pieces, config.batch), mesh)
 
     def call() -> float:
         nonlocal state
-        state, metrics_K = train_steps(state, crops, count)
-        metrics_K = jax.device_get(metrics_K)
-        return float(metrics_K.pitch[0] + metrics_K.duration[0])
+        state, metrics_NK = train_steps(state, hyper, crops, np.full(1, count, np.int32))
+        metrics_NK = jax.device_get(metrics_NK)
+        return float(metrics_NK.pitch[0, 0] + metrics_NK.duration[0, 0])
 
     tokens = count * job.rows * job.length
     if job.data:

@@ -1,0 +1,158 @@
+"""One training of a group: its folder, its log, its checkpoints, and how far it has come.
+
+In: a training, the course that the group has in common. Out: rows, checkpoints, and at last a `Fit`.
+"""
+
+import itertools
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import optax
+
+from midigen_jax.config import Config
+from midigen_jax.data.batches import Epochs
+from midigen_jax.data.corpus import Corpus
+from midigen_jax.errors import InputError
+from midigen_jax.model.network import Network
+from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment
+from midigen_jax.train.log import Call, Log
+from midigen_jax.train.scoring import Scorer
+from midigen_jax.train.state import Metrics, TrainState, init_state
+
+
+class Training(NamedTuple):
+    """One training: its config, and the folder of its run."""
+
+    config: Config
+    run: Path
+
+
+class Fit(NamedTuple):
+    """How a training ended."""
+
+    step: int
+    steps: int  # that there were to be
+    kept: tuple[int, ...]  # steps whose checkpoints are kept, among those that were reached
+    is_cut: bool  # whether a Ctrl-C ended it, so that the same command goes on
+    failure: str | None = None  # why it could not go on
+
+
+class Course:
+    """Where trainings of one shape stop for a validation and a checkpoint, and where they end."""
+
+    def __init__(self, config: Config, epochs: Epochs):
+        self.epochs, self._config = epochs, config
+        self.steps = config.train.steps or epochs.steps(config.train.epochs)
+        self.kept = {max(1, round(share * self.steps)) for share in config.train.keep_at}
+
+    def stops(self, step: int) -> bool:
+        """Whether training stops after `step`."""
+        every = self._config.train.evaluate_every
+        due = step % every == 0 if every else self.epochs.ends(step)
+        return due or step in self.kept or step == self.steps
+
+    def next(self, step: int, pace: int) -> int:
+        """The end of a call that begins at `step`: `pace` steps later, or where it stops before."""
+        return next(end for end in itertools.count(step + 1) if end - step == pace or self.stops(end))
+
+    def is_over(self, step: int, best: int | None) -> bool:
+        """Whether a training that has come this far ends, at its end or for want of patience."""
+        validated = next((past for past in range(step, 0, -1) if self.stops(past)), 0)
+        waited = validated - (best or validated)
+        return step == self.steps or 0 < self._config.train.patience <= waited
+
+
+class Member:
+    """A training while it is trained; a context manager that waits for its checkpoints to be written."""
+
+    def __init__(self, training: Training, corpus: Corpus, course: Course):
+        self.training, self._course = training, course
+        facts = corpus.manifest["summary"]
+        self._experiment = Experiment(
+            training.config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"])
+        )
+        self._log = Log(training.run / "rows.jsonl", training.config, course.steps, course.epochs)
+        self._checkpoints = Checkpoints(training.run, keep=course.kept)
+        self.step = 0
+        self.failure: str | None = None
+        self._over = self._waits = False
+
+    def __enter__(self) -> "Member":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._checkpoints.__exit__(*exception)
+
+    def begin(self, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+        """Its state: that of its newest checkpoint, or a fresh one."""
+        if self._checkpoints.steps():
+            state = self._checkpoints.restore().state
+        else:
+            state = init_state(network, optimizer, self.training.config.train.seed)
+        self.step = int(state.step)
+        self._log.begin(self.step, state.params)
+        self._over = self._course.is_over(self.step, self._checkpoints.best())
+        return state
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is anything left to do."""
+        return not self._over and self.failure is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has come to a place where it is to be validated."""
+        return self._waits and self.failure is None
+
+    @property
+    def note(self) -> str:
+        """Its newest losses."""
+        return self._log.note
+
+    def advance(self, pace: int) -> int:
+        """Go on by one call; returns the steps of it, which are none where nothing is left to do."""
+        if not self.goes_on:
+            return 0
+        begun, self.step = self.step, self._course.next(self.step, pace)
+        self._waits = self._course.stops(self.step)
+        return self.step - begun
+
+    def take(self, last: int, steps: int, metrics_K: Metrics, seconds: float) -> None:
+        """Log a call of `steps` steps up to `last`, each of which took so many seconds."""
+        try:
+            self._log.train(Call(last, steps, metrics_K), seconds)
+        except InputError as error:
+            self.failure = str(error)
+
+    def validate(self, state: TrainState, scorer: Scorer) -> None:
+        """Measure the state, and save it."""
+        began = time.perf_counter()
+        scores = validate(scorer, state.weights)
+        self._waits = False
+        try:
+            self._log.valid(self.step, scores, time.perf_counter() - began)
+        except InputError as error:
+            self.failure = str(error)
+            return
+        self._checkpoints.save(state, self._experiment, scores)
+        self._over = self._course.is_over(self.step, self._checkpoints.best())
+
+    def end(self, state: TrainState) -> Fit:
+        """Write what is not written yet."""
+        steps, kept = self._course.steps, set(self._course.kept)
+        if self.failure is None:
+            self._log.flush(self.step)
+            self._checkpoints.save(state, self._experiment, {})
+            if self._over and self.step < steps:
+                kept.add(self._checkpoints.best() or self.step)
+        reached = tuple(sorted(step for step in kept if step <= self.step))
+        return Fit(self.step, steps, reached, not self._over and self.failure is None, self.failure)
+
+
+def validate(scorer: Scorer, params: dict) -> dict[str, float]:
+    """Exact nats per event of the scorer's pieces, over all of them, `<end>` among the events."""
+    nats_E2 = np.concatenate([nats for _, nats in scorer(params)])
+    pitch, duration = nats_E2.mean(axis=0, dtype=np.float64).tolist()
+    return {METRIC: pitch + duration, f"{METRIC}.pitch": pitch, f"{METRIC}.duration": duration}
