@@ -21,6 +21,7 @@ from midigen_jax.config import (
     Config,
     SampleConfig,
     nearest,
+    one_length,
     options,
     override,
     pooling_article,
@@ -113,7 +114,7 @@ def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(preset(given.preset), _one_length(settings))
+    config = override(preset(given.preset), one_length(settings))
     _start(given.cpu_devices)
     from midigen_jax import commands
 
@@ -136,7 +137,7 @@ def _report(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _bench_train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(preset(given.preset), _one_length(settings))
+    config = override(preset(given.preset), one_length(settings))
     _start(given.cpu_devices)
     from midigen_jax import commands
 
@@ -164,8 +165,17 @@ def _evaluate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     return commands.evaluate(given.run, given.corpus, given.split, given.checkpoint, given.samples, given.out)
 
 
+def _ablate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    if not given.dry_run and given.out is None:
+        raise InputError("ablate: --out is missing; `midigen ablate --help` tells more")
+    _start(given.cpu_devices)
+    from midigen_jax import commands
+
+    return commands.ablate(given.study, given.out, given.dry_run, given.yes, given.keep_checkpoints)
+
+
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(preset("default"), _one_length(settings))
+    config = override(preset("default"), one_length(settings))
     _start(given.cpu_devices)
     from midigen_jax import commands
 
@@ -187,19 +197,11 @@ _COMMANDS = {
     "generate": _generate,
     "report": _report,
     "evaluate": _evaluate,
+    "ablate": _ablate,
     "bench train": _bench_train,
     "bench decode": _bench_decode,
     "demo": _demo,
 }
-
-
-def _one_length(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Who asks for epochs does not also mean the preset's steps, and the other way round."""
-    settings = dict(settings)
-    for mine, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
-        if mine in settings and other not in settings:
-            return settings | {other: 0}
-    return settings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -350,6 +352,22 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
     one.set_defaults(needs_out=False)
 
+    one = command(
+        "ablate",
+        "STUDY.toml --out FOLDER [--dry-run] [--yes] [--keep-checkpoints]",
+        "train the arms of a study with several seeds and compare them: tables, plots, one HTML file",
+        "midigen ablate scripts/studies/article.toml --out studies/article",
+    )
+    one.add_argument("study", metavar="STUDY.toml", help="arms, seeds, a budget, what to measure")
+    one.add_argument("--out", metavar="FOLDER", help="the folder for all of it")
+    one.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it takes")
+    one.add_argument("--yes", action="store_true", help="also train more than 1,000 runs")
+    one.add_argument(
+        "--keep-checkpoints", action="store_true", help="leave the models (default: they go at the end)"
+    )
+    _add_cpu_devices(one)
+    one.set_defaults(needs_out=False)
+
     bench = command(
         "bench",
         "train | decode …",
@@ -427,14 +445,18 @@ def _add_preset(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_experiment(parser: argparse.ArgumentParser, base: Config) -> None:
+def _add_cpu_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpu-devices",
         type=_count,
         default=0,
         metavar="N",
-        help="XLA devices that a CPU is split into, which share the rows of a batch (default: one a core)",
+        help="XLA devices that a CPU is split into, which share the work (default: one a core)",
     )
+
+
+def _add_experiment(parser: argparse.ArgumentParser, base: Config) -> None:
+    _add_cpu_devices(parser)
     for title, config in (("model", base.model), ("batch", base.batch), ("train", base.train)):
         _add(parser, title, config, f"{title}.")
     _add(parser, "sample: the samples written after training", base.sample, "sample.")

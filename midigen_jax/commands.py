@@ -25,10 +25,11 @@ from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.findings import describe
 from midigen_jax.listen.inspect import write_inspection
-from midigen_jax.listen.page import INSPECTION, check_free
+from midigen_jax.listen.page import INSPECTION, STUDY, check_free
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.rates import draw_rates
 from midigen_jax.listen.report import write_report
+from midigen_jax.listen.study import write_study
 from midigen_jax.listen.tables import many
 from midigen_jax.music.piece import Split
 from midigen_jax.music.read import read_piece
@@ -42,7 +43,10 @@ from midigen_jax.study import benchmark, decoding
 from midigen_jax.study import evaluate as evaluation
 from midigen_jax.study import samples as writing
 from midigen_jax.study import subject as subjects
+from midigen_jax.study.ablation import run_study
 from midigen_jax.study.decode_peers import Peers
+from midigen_jax.study.groups import by_shape, estimate, plan_in_words
+from midigen_jax.study.plan import MOST_RUNS, read_study
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import is_pretrained, load_model, name_of
@@ -287,6 +291,38 @@ def _say_rows(found: Sequence[rows.Row], width: int) -> None:
     for row in found:
         name, least, greatest = f"{row['name']:{width}}", f"{row['min']:,.6g}", f"{row['max']:,.6g}"
         _say(f"{name} {row['value']:>12,.6g} {row['unit']}  ({least} to {greatest})")
+
+
+def ablate(study: str, out: str | None, dry_run: bool, yes: bool, keep: bool) -> int:
+    """`midigen ablate`."""
+    asked = read_study(Path(study), sys.maxsize if yes else MOST_RUNS)
+    groups = by_shape(asked, asked.runs)
+    if dry_run or out is None:
+        for line in plan_in_words(asked, groups, estimate(asked, groups)):
+            _say(line)
+        return 0
+    folder = Path(out)
+    if (folder / "study.html").is_file():
+        check_free(STUDY, folder / "study.html")
+    command = shlex.join(["midigen", *sys.argv[1:]])
+    _say(f"{many(len(asked.runs), 'run')} in {many(len(groups), 'group')} of one program each")
+    found = run_study(asked, folder, keep, command, _listen_to)
+    write_study(folder, folder / "study.html")
+    for line in (folder / "table.md").read_text(encoding="utf-8").splitlines():
+        _say(line)
+    failed = [row for row in found if row["name"] == "ablate.failed"]
+    for row in failed:
+        _say(f"Failed: {row['config']['arm']}, seed {row['seed']}: {row['reason']}")
+    _say(f"In {folder}: study.html (open it in a browser), table.md, .tex, .csv, results.jsonl")
+    return 0
+
+
+def _listen_to(place: Path, music: Generated) -> None:
+    """Sound and picture of a piece beside its file."""
+    (notes,) = music.pieces
+    draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
+    if len(notes):
+        write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, music.program))
 
 
 def demo(out: str, config: Config) -> int:

@@ -451,6 +451,15 @@ def _read(name: str, value: object, kind: Any) -> Any:
     return number
 
 
+def one_length(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Who asks for epochs does not also mean the preset's steps, and the other way round."""
+    settings = dict(settings)
+    for mine, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
+        if mine in settings and other not in settings:
+            return settings | {other: 0}
+    return settings
+
+
 def spell(value: object) -> str:
     """A value as one would type it: text that `override` reads as that value."""
     if isinstance(value, tuple):

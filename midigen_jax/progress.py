@@ -1,7 +1,8 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with rate and time left, a table of what stands how; plain lines in a log."""
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
@@ -58,3 +59,32 @@ class Progress:
         line = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.2f} {self._unit}/s"
         line += f", {left:.0f} s left" if self._done < self._total and rate > 0 else f", {elapsed:.0f} s"
         print(line + (f", {self._note}" if self._note else ""), file=self._file, flush=True)
+
+
+class Board:
+    """A context manager around work on several things: on a terminal, a line for each says how it stands.
+
+    A log has the lines of `Progress` alone.
+    """
+
+    def __init__(self, labels: Sequence[str], file: TextIO | None = None):
+        self._file = file or sys.stderr
+        width = max(map(len, labels), default=0)
+        self._lines: dict[str, tqdm] = {}
+        if self._file.isatty():
+            for label in labels:
+                line = tqdm(bar_format="{desc}", desc=label.ljust(width), file=self._file, dynamic_ncols=True)
+                self._lines[label] = line
+        self._width = width
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def show(self, label: str, text: str) -> None:
+        """Say how one of them stands."""
+        if label in self._lines:
+            self._lines[label].set_description_str(f"{label.ljust(self._width)}  {text}")
+
+    def __exit__(self, *exception: object) -> None:
+        for line in self._lines.values():
+            line.close()

@@ -17,7 +17,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # so that sharing a batch is tried on any machine
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # Most of the time of the tests goes into compiling tiny programs: a third of it does for code that is not
-# fast. XLA ends a process whose flags it does not know, so only the version that they were tried with has them.
+# fast. XLA ends a process whose flags it does not know, so only versions that they were tried with have them.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     quick += " --xla_cpu_use_fusion_emitters=false"

@@ -41,6 +41,7 @@ class Kind:
 
 REPORT = Kind("report", "report.html.jinja", "midigen-jax")
 INSPECTION = Kind("page of `midigen inspect`", "inspect.html.jinja", "midigen-jax inspect")
+STUDY = Kind("page of a study", "study.html.jinja", "midigen-jax ablate")
 
 
 def check_free(kind: Kind, out: Path) -> None:

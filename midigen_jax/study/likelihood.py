@@ -20,7 +20,7 @@ Head = Literal["both", "pitch", "duration"]
 
 _RESAMPLES = 10_000
 _MOST_COUNTS = 10_000_000  # that are held for them: with more than 1,000 pieces they become fewer
-_INTERVAL = (0.025, 0.975)
+INTERVAL = (0.025, 0.975)
 
 
 class PieceNats(NamedTuple):
@@ -103,8 +103,8 @@ def pick(
 
 def ratio(total_N: NDArray[np.float64], divisor_N: NDArray[np.float64]) -> tuple[float, float, float]:
     """The ratio of two sums over N pieces, and its 95 % interval from a bootstrap over pieces."""
-    counts_RN = _resamples(len(total_N))
-    low, high = np.quantile((counts_RN @ total_N) / (counts_RN @ divisor_N), _INTERVAL)
+    counts_RN = resamples(len(total_N))
+    low, high = np.quantile((counts_RN @ total_N) / (counts_RN @ divisor_N), INTERVAL)
     return float(total_N.sum() / divisor_N.sum()), float(low), float(high)
 
 
@@ -123,7 +123,7 @@ def _nats(pieces: Sequence[PieceNats], head: Head, end: bool) -> NDArray[np.floa
 
 
 @lru_cache(maxsize=4)
-def _resamples(count: int) -> NDArray[np.float64]:
+def resamples(count: int) -> NDArray[np.float64]:
     """(R, N): how often each of N pieces is in each resample; the same for the same N."""
     times = min(_RESAMPLES, max(1000, _MOST_COUNTS // count))
     rng = np.random.default_rng(0)

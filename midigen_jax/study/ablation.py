@@ -1,0 +1,264 @@
+"""A study from its first run to its rows: `run_study(study, out) -> rows`, which can be killed at any time.
+
+In: a `Study`. Out: in the folder
+
+    study.json      what is studied                  corpora/          one for each setting of `prepare`
+    groups.json     which runs share a program       runs/ARM/seed-N/  as `midigen train` makes them, and
+    results.jsonl   the rows                                           scores.json, failure.json
+    table.md .tex .csv                               samples/ARM.mid
+
+Started again it goes on where it was: run by run, and within a run from its newest checkpoint. The split that
+is compared on is read when all runs have ended, and of each run the checkpoint that was best on validation.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from midigen_jax import config as configs
+from midigen_jax import rows
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data.corpus import Corpus
+from midigen_jax.data.prepare import prepare
+from midigen_jax.errors import InputError
+from midigen_jax.files import check_folder, read_json, write_json
+from midigen_jax.music.read import read_piece
+from midigen_jax.music.sources import find_sources
+from midigen_jax.music.write import write_midi
+from midigen_jax.progress import Board
+from midigen_jax.sample.generate import Generated, generate
+from midigen_jax.study.benchmark import elapsed, flops
+from midigen_jax.study.evaluate import pieces_of
+from midigen_jax.study.groups import Group, plan_groups, with_steps
+from midigen_jax.study.likelihood import PieceNats, tally
+from midigen_jax.study.plan import BASE, Run, Study, slug
+from midigen_jax.study.subject import trained
+from midigen_jax.study.tables import write_tables
+from midigen_jax.study.turns import Loop
+from midigen_jax.study.verdict import Scores, rows_of
+from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train.loop import Training, fit_all
+from midigen_jax.train.scoring import Scorer
+
+_WRITTEN = 256  # events that a model writes while it is timed
+_TURNS = 5
+_LISTEN = 0  # the seed that samples are drawn with
+_FILES = ("study.json", "groups.json", "results.jsonl", "study.html", "corpora", "runs", "samples")
+_TABLES = ("table.md", "table.tex", "table.csv")
+
+OnSample = Callable[[Path, Generated], None]  # is told of each file of music that is written
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the same study goes on where it was."""
+
+
+def run_study(
+    study: Study, out: Path, keep: bool = False, command: str = "", on_sample: OnSample | None = None
+) -> list[rows.Row]:
+    """Train, score and compare the arms in the folder `out`; returns the rows.
+
+    Checkpoints are removed at the end unless they are to be kept. Raises InputError for a folder of another
+    study, and `Interrupted` after a Ctrl-C.
+    """
+    claim(study, out, command)
+    corpora = {config: _corpus(study, out, config) for config in _prepared(study)}
+    for arm in study.names:
+        _check_pieces(study, arm, corpora)
+    finished = {run for run in study.runs if _ended(folder_of(study, out, run))}
+    groups = plan_groups(study, out, finished, corpora)
+    for group in groups:
+        if any(run in study.runs and run not in finished for run in group.runs):
+            _train(study, out, group, corpora)
+    for group in groups:
+        _score(study, out, group, corpora)
+    _try_arms(study, out, on_sample)
+    found = rows_of(study, _scores(study, out), command=command)
+    rows.rewrite(out / "results.jsonl", found)
+    write_tables(found, out)
+    if not keep:
+        for run in study.runs:
+            shutil.rmtree(folder_of(study, out, run) / "checkpoints", ignore_errors=True)
+    return found
+
+
+def claim(study: Study, out: Path, command: str) -> None:
+    """Make `out` the folder of this study, or see that it is. Raises InputError for that of another one.
+
+    Arms and seeds may have been added since; one that was there is what it was.
+    """
+    facts = describe(study, command)
+    if (out / "study.json").is_file():
+        there = read_json(out / "study.json", "give another --out")
+        for key in ("name", "corpus", "budget", "split", "settings"):
+            if there.get(key) != facts[key]:
+                raise InputError(f"{out}: holds a study with another {key}; give another --out")
+        for arm, changes in facts["arms"].items():
+            if there["arms"].get(arm, changes) != changes:
+                raise InputError(f"{out}: arm {arm!r} has other settings there; give it another name")
+        facts["arms"] = there["arms"] | facts["arms"]
+        facts["folders"] = there["folders"] | facts["folders"]
+    else:
+        check_folder(out, ())
+    write_json(out / "study.json", facts)
+
+
+def describe(study: Study, command: str) -> dict[str, Any]:
+    """A study as JSON."""
+    facts = {
+        "name": study.name,
+        "question": study.question,
+        "corpus": list(study.corpus),
+        "base": BASE,
+        "arms": {arm: study.changes(arm) for arm in study.names},
+        "folders": {arm: slug(arm) for arm in study.names},
+        "seeds": list(study.seeds),
+        "budget": list(study.budget),
+        "unit": study.unit,
+        "split": study.split,
+        "settings": configs.to_json(study.base),
+        "command": command,
+    }
+    return dict(json.loads(json.dumps(facts)))
+
+
+def folder_of(study: Study, out: Path, run: Run) -> Path:
+    """The run's folder."""
+    return out / "runs" / slug(run.arm) / f"seed-{run.seed}"
+
+
+def _prepared(study: Study) -> list[PrepareConfig]:
+    """The settings that corpora are made with, each once."""
+    return list(dict.fromkeys(study.config(arm).prepare for arm in study.names))
+
+
+def _corpus(study: Study, out: Path, config: PrepareConfig) -> Corpus:
+    number = _prepared(study).index(config)
+    name = f"{config.tokenizer}-{number}"
+    return prepare(list(study.corpus), out / "corpora" / name, config)
+
+
+def _check_pieces(study: Study, arm: str, corpora: dict[PrepareConfig, Corpus]) -> None:
+    """Raises InputError where an arm is not scored on the pieces of the base."""
+    base, own = (
+        [piece.source for piece in corpora[study.config(name).prepare].split(study.split)]
+        for name in (BASE, arm)
+    )
+    if own != base:
+        raise InputError(
+            f"{study.name}, arm {arm!r}: its {study.split} split has {len(own)} pieces and not the "
+            f"{len(base)} of the base; leave out what changes which pieces can be read"
+        )
+
+
+def _ended(folder: Path) -> bool:
+    return (folder / "scores.json").is_file() or (folder / "failure.json").is_file()
+
+
+def _train(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, Corpus]) -> None:
+    """Train what is left of a group. A run that fails is written down, and the others go on."""
+    # What has been scored was trained with all of its group.
+    left = [run for run in group.runs if run in study.runs and not _ended(folder_of(study, out, run))]
+    trainings = {
+        run: Training(with_steps(study.config(*run), group), folder_of(study, out, run)) for run in left
+    }
+    corpus = corpora[study.config(*left[0]).prepare]
+    by_folder = {training.run: run for run, training in trainings.items()}
+    with Board([f"{run.arm}, seed {run.seed}" for run in trainings]) as board:
+
+        def watch(training: Training, step: int, note: str) -> None:
+            run = by_folder[training.run]
+            board.show(f"{run.arm}, seed {run.seed}", f"step {step}, {note}")
+
+        try:
+            done = fit_all(corpus, list(trainings.values()), group.together, watch)
+        except InputError as error:
+            for run in left:
+                _fail(folder_of(study, out, run), 0, str(error))
+            return
+    for run, fit in zip(trainings, done, strict=True):
+        if fit.failure is not None:
+            _fail(folder_of(study, out, run), fit.step, fit.failure)
+    if any(fit.is_cut for fit in done):
+        raise Interrupted
+
+
+def _fail(folder: Path, step: int, reason: str) -> None:
+    write_json(folder / "failure.json", {"step": step, "reason": reason.removeprefix(f"{folder}: ")})
+
+
+def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, Corpus]) -> None:
+    """Read the split with the best checkpoint of each run that has not been scored yet."""
+    scorer: Scorer | None = None
+    for run in group.runs:
+        folder = folder_of(study, out, run)
+        if run not in study.runs or _ended(folder):
+            continue
+        with open_run(folder) as checkpoints:
+            restored = checkpoints.restore("best")
+        corpus = corpora[study.config(*run).prepare]
+        pieces = pieces_of(corpus, study.split)
+        scorer = scorer or Scorer(restored.network, corpus, pieces)
+        nats = dict(scorer(restored.state.weights))
+        tallied = [tally(corpus, piece, nats[number]) for number, piece in enumerate(pieces)]
+        config, trained_rows = restored.experiment.config, rows.read(folder / "rows.jsonl")
+        each = flops(restored.network, config.batch.rows, config.batch.length)
+        scores = {
+            "step": restored.step,
+            "pieces": [piece._asdict() for piece in tallied],
+            "parameters": _last(trained_rows, "model.parameters"),
+            "train_flops": each * max(row.get("step", 0) for row in trained_rows),
+            "train_seconds": _last(trained_rows, "train.seconds"),
+        }
+        if "decode" in study.measure and run.seed == study.seeds[0]:
+            subject = trained(restored, folder.name, {})
+            loop = Loop(subject.network, subject.params, 1, _WRITTEN)
+            loop()
+            scores["decode_events_per_s"] = median(_WRITTEN / elapsed(loop) for _ in range(_TURNS))
+        write_json(folder / "scores.json", scores)
+
+
+def _last(found: Sequence[rows.Row], name: str) -> Any:
+    return next(row["value"] for row in reversed(found) if row["name"] == name)
+
+
+def _try_arms(study: Study, out: Path, on_sample: OnSample | None) -> None:
+    """A piece of each arm, with the same prompt and the same random key."""
+    if "sample" not in study.measure:
+        return
+    prompt = None
+    if study.prompt:
+        how = study.base.prepare
+        prompt = read_piece(find_sources([study.prompt])[0], how.quantizer, how.tracks, how.frame_ticks)
+    for arm in study.names:
+        place = out / "samples" / f"{slug(arm)}.mid"
+        folder = folder_of(study, out, Run(arm, study.seeds[0]))
+        if place.is_file() or not (folder / "scores.json").is_file() or not (folder / "checkpoints").is_dir():
+            continue
+        with open_run(folder) as checkpoints:
+            restored = checkpoints.restore("best")
+        config = replace(study.config(arm).sample, count=1, seed=_LISTEN)
+        music = generate(restored, config, prompt)
+        place.parent.mkdir(exist_ok=True)
+        write_midi(music.pieces[0], place, music.tempo, music.program, meter=music.meter)
+        if on_sample is not None:
+            on_sample(place, music)
+
+
+def _scores(study: Study, out: Path) -> dict[Run, Scores]:
+    """What is known of each run that has ended."""
+    found: dict[Run, Scores] = {}
+    for run in study.runs:
+        folder = folder_of(study, out, run)
+        if (folder / "failure.json").is_file():
+            failure = read_json(folder / "failure.json", "remove it, and the run is tried again")
+            found[run] = Scores([], {}, failure["step"], failure["reason"])
+        elif (folder / "scores.json").is_file():
+            there = read_json(folder / "scores.json", "remove it, and the run is scored again")
+            pieces = [PieceNats(**piece) for piece in there.pop("pieces")]
+            found[run] = Scores(pieces, there, there.pop("step"))
+    return found

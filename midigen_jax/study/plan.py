@@ -1,0 +1,242 @@
+"""A study as one value: arms beside a base, seeds, a budget, and what is measured.
+
+In: a TOML file. Out: `Study`, validated with the classes that hold any experiment; and its runs.
+
+    corpus = ["bach"]                   # what `midigen prepare` takes
+    seeds = [0, 1, 2]
+    question = "Does attention help?"
+    measure = ["nats_per_quarter", "decode", "sample"]
+    preset = "default"
+
+    [budget]
+    steps = 600                         # or epochs, or seconds: of each run
+
+    [base]                              # settings of all arms
+    "model.width" = 128
+
+    [arms."no attention"]               # and of one
+    "model.attention" = "none"
+
+    [grid]                              # an arm for each combination
+    "model.layers" = [1, 2]
+"""
+
+import itertools
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from midigen_jax import config as configs
+from midigen_jax.config import Config, flatten, nearest, override, preset
+from midigen_jax.errors import InputError
+from midigen_jax.music.piece import Split
+from midigen_jax.study.likelihood import Unit
+
+BASE = "base"
+MOST_RUNS = 1000  # that are done without being asked twice
+_UNITS = {f"nats_per_{unit}": unit for unit in get_args(Unit)}
+_MEASURES = (*_UNITS, "decode", "sample")
+_KEYS = ("name", "question", "corpus", "preset", "seeds", "measure", "split", "prompt")
+_TABLES = ("budget", "base", "arms", "grid")
+# What decides which pieces are in which split: arms on other pieces cannot be compared.
+_FIXED = ("prepare.seed", "prepare.valid_share", "prepare.test_share", "prepare.only_key")
+_GIVEN = {"train.seed": "seeds", "train.teachers": "another study"}
+
+
+class Arm(NamedTuple):
+    """A name, and the settings in which it differs from the base."""
+
+    name: str
+    changes: tuple[tuple[str, Any], ...]
+
+
+class Run(NamedTuple):
+    """One training of a study."""
+
+    arm: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms beside a base. Raises InputError for what cannot be a study.
+
+    `arms` do not name the base; `budget` is (steps, epochs or seconds, how many) of each run.
+    """
+
+    name: str
+    corpus: tuple[str, ...]
+    base: Config
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    budget: tuple[Literal["steps", "epochs", "seconds"], float] = ("steps", 600)
+    measure: tuple[str, ...] = ("nats_per_quarter", "decode", "sample")
+    split: Split = "test"
+    question: str = ""
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.corpus:
+            raise InputError(f'{self.name}: no corpus; give what to prepare, as in corpus = ["bach"]')
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"{self.name}: seeds = {list(self.seeds)}: give one or more, none of them twice")
+        for measure in self.measure:
+            if measure not in _MEASURES:
+                raise InputError(f"{self.name}: measure {measure!r}: {nearest(measure, _MEASURES)}")
+        if not any(measure in _UNITS for measure in self.measure):
+            raise InputError(f"{self.name}: measure nothing to compare; give one of {', '.join(_UNITS)}")
+        if self.split not in ("valid", "test"):
+            raise InputError(f"{self.name}: split = {self.split!r}: give valid or test")
+        if not (self.budget[1] > 0 and math.isfinite(self.budget[1])):
+            raise InputError(f"{self.name}: budget.{self.budget[0]} = {self.budget[1]}: give more than 0")
+        seen, folders = {self.config(BASE): BASE}, {slug(BASE)}
+        for arm in self.arms:
+            if slug(arm.name) in folders:
+                raise InputError(f"{self.name}: two arms are called {arm.name!r}; give each its own name")
+            folders.add(slug(arm.name))
+            same = seen.setdefault(self.config(arm.name), arm.name)
+            if same != arm.name:
+                raise InputError(f"{self.name}: arm {arm.name!r} is {same!r} again; change a setting in it")
+
+    @property
+    def unit(self) -> Unit:
+        """What nats are divided by in the comparison: the first unit that is measured."""
+        return next(_UNITS[measure] for measure in self.measure if measure in _UNITS)
+
+    @property
+    def units(self) -> list[Unit]:
+        """All units that are measured."""
+        return [_UNITS[measure] for measure in self.measure if measure in _UNITS]
+
+    @property
+    def names(self) -> list[str]:
+        """The base and the arms."""
+        return [BASE, *(arm.name for arm in self.arms)]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every arm with every seed."""
+        return [Run(arm, seed) for arm in self.names for seed in self.seeds]
+
+    def changes(self, arm: str) -> dict[str, Any]:
+        """The settings in which an arm differs from the base."""
+        return next((dict(other.changes) for other in self.arms if other.name == arm), {})
+
+    def config(self, arm: str, seed: int = 0) -> Config:
+        """The experiment of a run. With a budget of seconds its steps are yet to be found."""
+        changes = self.changes(arm)
+        for name in changes:
+            if name in _FIXED:
+                raise InputError(
+                    f"{self.name}, arm {arm!r}: {name} decides which pieces are compared; set it in [base]"
+                )
+            if name in _GIVEN:
+                raise InputError(
+                    f"{self.name}, arm {arm!r}: {name} is no setting of an arm; use {_GIVEN[name]}"
+                )
+        length = {"train.steps": 0, "train.epochs": 0} | {
+            "train.epochs" if self.budget[0] == "epochs" else "train.steps": math.ceil(self.budget[1])
+        }
+        own = configs.one_length(changes)
+        try:
+            return override(self.base, {**length, **own, "train.seed": seed})
+        except InputError as error:
+            raise InputError(f"{self.name}, arm {arm!r}: {error}") from None
+
+
+def slug(arm: str) -> str:
+    """An arm's name as that of a folder."""
+    return re.sub(r"[^\w.]+", "-", arm.lower()).strip("-.") or "arm"
+
+
+def read_study(path: Path, most: int = MOST_RUNS) -> Study:
+    """The study in a TOML file.
+
+    Raises InputError for a file that is none, for a setting that is none, with the nearest one, and for more
+    than `most` runs.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; give a .toml file, such as one of scripts/studies/") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: no TOML ({error})") from None
+    return make_study(data, path.stem, most)
+
+
+def make_study(data: Mapping[str, Any], name: str, most: int = MOST_RUNS) -> Study:
+    """A study from what a TOML file holds; `name` is its name where it says none. Raises as `read_study`."""
+    for key in data:
+        if key not in (*_KEYS, *_TABLES):
+            raise InputError(f"{name}: no setting {key!r} of a study: {nearest(key, (*_KEYS, *_TABLES))}")
+    tables = {key: data.get(key, {}) for key in _TABLES}
+    for key, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise InputError(f"{name}: {key} = {table!r}: give a table, [{key}]")
+    for arm, changes in tables["arms"].items():
+        if not isinstance(changes, Mapping):
+            raise InputError(f'{name}, arm {arm!r}: give a table of settings, [arms."{arm}"]')
+    named = data.get("preset", "default")
+    base = override(preset(_text(name, "preset", named)), flatten(tables["base"]))
+    fields: dict[str, Any] = {
+        key: tuple(_list(name, key, data[key])) for key in ("corpus", "seeds", "measure") if key in data
+    }
+    if not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in fields.get("seeds", ())):
+        raise InputError(f"{name}: seeds = {list(fields['seeds'])}: give whole numbers from 0 on")
+    fields |= {
+        key: _text(name, key, data[key]) for key in ("name", "question", "split", "prompt") if key in data
+    }
+    grid = {key: _list(name, f"grid.{key}", values) for key, values in flatten(tables["grid"]).items()}
+    points = math.prod(map(len, grid.values())) if grid else 0
+    runs = (1 + len(tables["arms"]) + points) * len(fields.get("seeds", (0, 1, 2)))
+    if runs > most:
+        raise InputError(f"{name}: {runs:,} runs; give --yes to train them all, or a smaller grid")
+    arms = [Arm(arm, _pairs(changes)) for arm, changes in tables["arms"].items()]
+    arms += _points(base, grid)
+    return Study(
+        **{"name": name, "corpus": (), **fields},
+        base=base,
+        arms=tuple(arms),
+        budget=_budget(name, tables["budget"]),
+    )
+
+
+def _points(base: Config, grid: Mapping[str, Sequence[Any]]) -> Iterable[Arm]:
+    """An arm for each combination of values but the base's own."""
+    for values in itertools.product(*grid.values()) if grid else ():
+        changes = dict(_pairs(dict(zip(grid, values, strict=True))))
+        if override(base, changes) != base:
+            words = (f"{key.rpartition('.')[2]} {configs.spell(value)}" for key, value in changes.items())
+            yield Arm(", ".join(words), tuple(changes.items()))
+
+
+def _budget(name: str, table: Mapping[str, Any]) -> tuple[Any, float]:
+    kinds = ("steps", "epochs", "seconds")
+    for kind in table:
+        if kind not in kinds:
+            raise InputError(f"{name}: no budget of {kind!r}: {nearest(kind, kinds)}")
+    if len(table) != 1 or not isinstance(next(iter(table.values())), int | float):
+        raise InputError(f"{name}: [budget] says how long each run takes; give steps, epochs or seconds")
+    ((kind, amount),) = table.items()
+    return kind, float(amount)
+
+
+def _pairs(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    flat = flatten(changes).items()
+    return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in flat)
+
+
+def _list(name: str, key: str, value: Any) -> Sequence[Any]:
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{name}: {key} = {value!r}: give a list, with one value or more")
+    return value
+
+
+def _text(name: str, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name}: {key} = {value!r}: give text")
+    return value

@@ -1,0 +1,98 @@
+"""What a study found: the scores of its runs as rows.
+
+In: nats of each run's pieces, and what it cost. Out: rows of each arm, of each seed, and of each arm beside
+the base.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midigen_jax import rows
+from midigen_jax.study.comparison import Nats, difference, holm, level
+from midigen_jax.study.likelihood import PieceNats, Unit
+from midigen_jax.study.plan import BASE, Run, Study
+
+_COSTS = {
+    "parameters": "parameters",
+    "train_flops": "flop",
+    "train_seconds": "s",
+    "decode_events_per_s": "events/s",
+}
+
+
+class Scores(NamedTuple):
+    """How one run ended."""
+
+    pieces: list[PieceNats]
+    costs: dict[str, float]
+    step: int  # of the checkpoint that was scored, or of the failure
+    failure: str | None = None
+
+
+def rows_of(study: Study, scores: Mapping[Run, Scores], **fields: Any) -> list[rows.Row]:
+    """The rows of a study; `fields` go into each. Of an arm whose runs all failed they say that alone."""
+
+    def row(name: str, arm: str, value: float, unit: str, **more: Any) -> rows.Row:
+        config = {"study": study.name, "arm": arm, "split": study.split}
+        return rows.make(f"ablate.{name}", value, unit, config=config, **more, **fields)
+
+    found = []
+    for arm in study.names:
+        whole = {run.seed: scores[run] for run in scores if run.arm == arm and scores[run].failure is None}
+        for unit in study.units if whole else ():
+            found += [row(f"nats_per_{unit}", arm, **cells) for cells in _levels(whole, unit)]
+            found += [
+                row(f"nats_per_{unit}.seed", arm, float(_total(one, unit)), f"nats/{unit}", seed=seed)
+                for seed, one in whole.items()
+            ]
+        for cost, of in _COSTS.items():
+            known = [one.costs[cost] for one in whole.values() if one.costs.get(cost) is not None]
+            if known:
+                found.append(row(cost, arm, float(f"{mean(known):.6g}"), of, runs=len(known)))
+        for run, one in scores.items():
+            if run.arm == arm and one.failure is not None:
+                found.append(row("failed", arm, one.step, "step", seed=run.seed, reason=one.failure))
+    return found + [row("difference", arm, **cells) for arm, cells in _differences(study, scores)]
+
+
+def _levels(whole: Mapping[int, Scores], unit: Unit) -> Iterator[dict[str, Any]]:
+    nats_SP, divisor_P = _arrays(list(whole.values()), unit)
+    if (divisor_P > 0).all():
+        found = level(nats_SP, divisor_P)
+        facts = {"pieces": len(divisor_P), "seeds": list(whole)}
+        yield {"value": found.value, "unit": f"nats/{unit}", "low": found.low, "high": found.high, **facts}
+
+
+def _differences(study: Study, scores: Mapping[Run, Scores]) -> list[tuple[str, dict[str, Any]]]:
+    """Of each arm that has a seed in common with the base."""
+    compared = {}
+    for arm in study.names[1:]:
+        seeds = [
+            seed
+            for seed in study.seeds
+            if all((run := Run(name, seed)) in scores and scores[run].failure is None for name in (BASE, arm))
+        ]
+        if seeds:
+            ours, theirs = ([scores[Run(name, seed)] for seed in seeds] for name in (arm, BASE))
+            (arm_SP, divisor_P), (base_SP, _) = _arrays(ours, study.unit), _arrays(theirs, study.unit)
+            compared[arm] = difference(arm_SP, base_SP, divisor_P), len(seeds)
+    corrected = holm([found.p for found, _ in compared.values()])
+    cells = []
+    for (arm, (found, count)), p in zip(compared.items(), corrected, strict=True):
+        facts = {"unit": f"nats/{study.unit}", "p_corrected": p, "runs": count}
+        cells.append((arm, found._asdict() | facts))
+    return cells
+
+
+def _arrays(seeds: Sequence[Scores], unit: Unit) -> tuple[Nats, Nats]:
+    """(S, P) nats without those of `<end>`, and (P,) units of the pieces."""
+    nats_SP = np.array([[piece.pitch + piece.duration for piece in one.pieces] for one in seeds])
+    return nats_SP, np.array([getattr(piece, unit) for piece in seeds[0].pieces], np.float64)
+
+
+def _total(one: Scores, unit: Unit) -> float:
+    nats_SP, divisor_P = _arrays([one], unit)
+    return float(nats_SP.sum() / divisor_P.sum()) if divisor_P.sum() else float("nan")

@@ -1,0 +1,214 @@
+"""Studies that run: killed, added to, failing in an arm; always the same rows in the end."""
+
+import csv
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from midigen_jax import rows
+from midigen_jax.data.corpus import load_corpus
+from midigen_jax.errors import InputError
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.write import write_midi
+from midigen_jax.study.ablation import run_study
+from midigen_jax.study.evaluate import evaluate
+from midigen_jax.study.likelihood import pick
+from midigen_jax.study.plan import BASE, make_study
+from midigen_jax.train.loop import fit
+from midigen_jax.train.pretrained import load_model
+
+BASE_SETTINGS = {
+    "model.width": 8,
+    "model.pitch_embedding": 4,
+    "model.duration_embedding": 4,
+    "model.layers": 1,
+    "batch.rows": 2,
+    "batch.length": 16,
+    "train.evaluate_every": 4,
+    "train.steps_per_call": 2,
+    "sample.events": 24,
+}
+FASTER = {"faster": {"train.learning_rate": 0.02}}
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("music")
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        pitch = 60 + np.cumsum(rng.integers(-2, 3, 24))
+        notes = make_notes(np.arange(24) * 6, np.full(24, 6), pitch, np.zeros(24))
+        write_midi(notes, folder / f"{number}.mid")
+    return folder
+
+
+def describe(music, arms=FASTER, seeds=(0, 1), **changes):
+    """What a file of the study would hold."""
+    given = {"corpus": [str(music)], "budget": {"steps": 12}, "base": BASE_SETTINGS}
+    given |= {"seeds": list(seeds), "arms": arms, "measure": ["nats_per_quarter"]}
+    return given | changes
+
+
+@pytest.fixture(scope="module")
+def whole(music, tmp_path_factory):
+    """A study that nothing interrupted, and its rows."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, run_study(make_study(describe(music), "tiny"), out, keep=True)
+
+
+def findings(found):
+    """Rows without what depends on the machine and the hour."""
+    clock = ("time", "commit", "command", "device", "versions")
+    plain = [{key: value for key, value in row.items() if key not in clock} for row in found]
+    return [row for row in plain if row["name"] not in ("ablate.train_seconds", "ablate.decode_events_per_s")]
+
+
+def test_rows_say_what_lone_runs_and_their_evaluation_say(music, whole, tmp_path):
+    out, found = whole
+    study = make_study(describe(music), "tiny")
+    (corpus,) = (load_corpus(path) for path in (out / "corpora").iterdir())
+    fit(corpus, study.config("faster", 1), tmp_path / "lone")
+    alone = pick(evaluate(load_model(str(tmp_path / "lone")), corpus, "test", "lone").parts["all"], "quarter")
+    of_seed = [row for row in found if row["name"] == "ablate.nats_per_quarter.seed"]
+    (ours,) = (row["value"] for row in of_seed if row["config"]["arm"] == "faster" and row["seed"] == 1)
+    assert ours == pytest.approx(alone.value, rel=1e-5)
+    means = {
+        arm: np.mean([row["value"] for row in of_seed if row["config"]["arm"] == arm])
+        for arm in (BASE, "faster")
+    }
+    for row in found:
+        if row["name"] == "ablate.nats_per_quarter":
+            assert row["value"] == pytest.approx(means[row["config"]["arm"]])
+            assert row["low"] <= row["value"] <= row["high"]
+    (apart,) = (row for row in found if row["name"] == "ablate.difference")
+    assert apart["value"] == pytest.approx(means["faster"] - means[BASE])
+    assert rows.read(out / "results.jsonl") == found
+
+
+def test_tables_have_a_line_for_each_arm(whole):
+    out, _ = whole
+    with (out / "table.csv").open() as file:
+        lines = list(csv.reader(file))
+    assert [line[0] for line in lines] == ["arm", BASE, "faster"]
+    assert lines[0][1] == "nats per quarter"
+    markdown = (out / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in markdown] == ["arm", "---", BASE, "faster"]
+    latex = (out / "table.tex").read_text()
+    assert latex.count(r"\\") == 3
+    assert latex.startswith(r"\begin{tabular}{lrrrrrrrr}")
+
+
+def test_what_is_finished_is_not_done_again_and_what_is_new_is_added(music, whole, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*.json*")}
+    arms = FASTER | {"slower": {"train.learning_rate": 1e-4}}
+    # One of the new arms cannot learn: it is written down, and the others go on.
+    arms |= {"wild": {"train.learning_rate": 100.0, "train.weight_decay": 1e6}}
+    found = run_study(make_study(describe(music, arms), "tiny"), out)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    old = [row for row in findings(found) if row["config"]["arm"] in (BASE, "faster")]
+    compared = ("ablate.difference",)  # corrected for more arms than before
+    assert [row for row in old if row["name"] not in compared] == [
+        row for row in findings(whole[1]) if row["name"] not in compared
+    ]
+    failed = [row for row in found if row["name"] == "ablate.failed"]
+    assert [(row["config"]["arm"], row["seed"]) for row in failed] == [("wild", 0), ("wild", 1)]
+    assert all(row["reason"].startswith("the training diverged") for row in failed)
+    apart = {row["config"]["arm"]: row for row in found if row["name"] == "ablate.difference"}
+    assert set(apart) == {"faster", "slower"}
+    assert "| wild | failed |" in (out / "table.md").read_text()
+    assert not list(out.glob("runs/*/*/checkpoints"))
+    assert findings(run_study(make_study(describe(music, arms), "tiny"), out)) == findings(found)
+
+
+def test_a_folder_of_another_study_is_refused(music, whole):
+    out, _ = whole
+    for changes, words in [
+        ({"name": "other"}, "another name"),
+        ({"budget": {"steps": 13}}, "another budget"),
+        ({"split": "valid"}, "another split"),
+        ({"base": BASE_SETTINGS | {"model.width": 16}}, "another settings"),
+        ({"arms": {"faster": {"train.learning_rate": 0.5}}}, "arm 'faster' has other settings there"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            run_study(make_study(describe(music) | changes, "tiny"), out)
+
+
+def test_arms_on_other_pieces_are_refused(music, tmp_path):
+    """Only files that can be read in both ways can be compared."""
+    given = describe(music, {"voices": {"prepare.voices": 1}})
+    short = [str(music / "0.mid"), *(str(music / f"{number}.mid") for number in range(1, 20))]
+    chords = tmp_path / "music"
+    chords.mkdir()
+    for path in short:
+        shutil.copy(path, chords)
+    # Two notes at once have no place in one voice.
+    both = make_notes(np.zeros(2), np.full(2, 48), np.array([60, 64]), np.zeros(2))
+    for number in range(20):
+        write_midi(both, chords / f"both-{number}.mid")
+    with pytest.raises(InputError, match="arm 'voices': its test split has"):
+        run_study(make_study(given | {"corpus": [str(chords)]}, "tiny"), tmp_path / "out")
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+from midigen_jax.study.ablation import run_study
+from midigen_jax.study.plan import make_study
+run_study(make_study(json.loads(sys.argv[1]), "tiny"), Path(sys.argv[2]), keep=True)
+"""
+
+
+def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(music, whole, tmp_path):
+    out, given = tmp_path / "out", json.dumps(describe(music))
+    environment = os.environ | {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    rng = np.random.default_rng(0)
+    killed = 0
+    for _ in itertools.count():
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, given, str(out)], env=environment, stderr=subprocess.PIPE
+        )
+        if killed < 3:
+            wait_for(lambda: len(list(out.glob("runs/*/*/rows.jsonl"))) > 0, process)
+            time.sleep(rng.uniform(0, 2))
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert findings(rows.read(out / "results.jsonl")) == findings(whole[1])
+    for path in whole[0].glob("runs/*/*/rows.jsonl"):
+        theirs = rows.read(out / path.relative_to(whole[0]))
+        names = [(row["name"], row["step"]) for row in theirs]
+        assert len(set(names)) == len(names)
+        assert names == [(row["name"], row["step"]) for row in rows.read(path)]
+
+
+def wait_for(condition, process):
+    while not condition() and process.poll() is None:
+        time.sleep(0.05)
+
+
+def test_an_arm_that_cannot_be_trained_is_written_down(music, tmp_path):
+    arms = {"told chords": {"prepare.tokenizer": "chord", "model.context.place": True}}
+    found = run_study(
+        make_study(describe(music, arms, seeds=[0], budget={"steps": 2}), "tiny"), tmp_path / "out"
+    )
+    (failed,) = (row for row in found if row["name"] == "ablate.failed")
+    assert failed["config"]["arm"] == "told chords"
+    assert "chords are symbols" in failed["reason"]
+    assert any(row["name"] == "ablate.nats_per_quarter" for row in found)
