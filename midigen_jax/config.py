@@ -123,6 +123,7 @@ class ModelConfig:
 
     pitch_embedding: int = _option(192, "width of the pitch (or chord) embedding")
     duration_embedding: int = _option(64, "width of the duration embedding")
+    duration_input: bool = _option(True, "do the layers see durations, or pitches alone?")
     width: int = _option(256, "units of each LSTM layer")
     layers: int = _option(2, "LSTM layers")
     attention: Literal["none", "pooled", "multihead"] = _option(
@@ -178,6 +179,9 @@ class BatchConfig:
     crops: Literal["jittered", "fixed"] = _option("jittered", "cut pieces anew each epoch, or always alike")
     stride: int = _option(0, "fixed crops: events from one crop's start to the next; 0: the length")
     before: int = _option(0, "events before a crop that its context and its grammar know of")
+    data_share: float = _option(
+        1.0, "share of the training pieces that are used; a smaller one is in a larger"
+    )
     transpose_share: float = _option(
         0.6, "share of rows transposed at random by -5..+6 (note tokens of pieces in their own keys)"
     )
@@ -190,6 +194,7 @@ class BatchConfig:
         _require(0 <= self.before <= _LONGEST, "batch.before", self.before, f"0 to {_LONGEST:,}")
         share = self.transpose_share
         _require(0 <= share <= 1, "batch.transpose_share", share, "between 0 and 1")
+        _require(0 < self.data_share <= 1, "batch.data_share", self.data_share, "above 0, up to 1")
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,25 @@ _CHORALES = _TOLD | {
 }
 
 
+# Chorales at quarter notes.
+_QUARTER = _TOLD | {
+    "model.context.meters": (192, 144),
+    "model.context.lags": (12, 24, 48, 96, 192),
+    "model.context.relative": (12, 24, 48, 96),
+    "model.dropout": 0.5,
+    "model.embedding_dropout": 0.3,
+    "model.recurrent_dropout": 0.35,
+    "batch.before": 64,
+    "batch.transpose_share": 0.9,
+    "train.steps": 1800,
+    "train.learning_rate": 4e-3,
+    "train.weight_decay": 0.05,
+    "train.average": 0.998,
+    "train.evaluate_every": 100,
+    "train.patience": 200,
+}
+
+
 class Recipe(NamedTuple):
     """A benchmark, the settings that were chosen on its validation split, and among how many."""
 
@@ -75,34 +94,24 @@ class Recipe(NamedTuple):
     settings: dict[str, object]
     tried: int
     data: str | None = None  # what is read where --data is not given
-    teachers: int = 0  # models that each model learns from
-    taught: Mapping[str, object] = MappingProxyType(
-        {}
-    )  # settings of models that have teachers, and not of these
+    teachers: int = 0  # models, of seeds 0, 1 …, that each model learns from
+    taught: Mapping[str, object] = MappingProxyType({})  # settings of pupils, and not of their teachers
 
 
 RECIPES = {
     "jsb_quarter": Recipe(
         "JSB_Chorales.mat of Boulanger-Lewandowski et al. 2012",
         "frame",
-        _TOLD
-        | {
-            "model.context.meters": (192, 144),
-            "model.context.lags": (12, 24, 48, 96, 192),
-            "model.context.relative": (12, 24, 48, 96),
-            "model.dropout": 0.5,
-            "model.embedding_dropout": 0.3,
-            "model.recurrent_dropout": 0.35,
-            "batch.before": 64,
-            "batch.transpose_share": 0.9,
-            "train.steps": 1800,
-            "train.learning_rate": 4e-3,
-            "train.weight_decay": 0.05,
-            "train.average": 0.998,
-            "train.evaluate_every": 100,
-            "train.patience": 200,
-        },
+        _QUARTER,
         tried=13,
+    ),
+    "jsb_quarter_taught": Recipe(
+        "JSB_Chorales.mat of Boulanger-Lewandowski et al. 2012",
+        "frame",
+        _QUARTER,
+        tried=14,
+        teachers=3,
+        taught=MappingProxyType({"train.steps": 1000}),
     ),
     "nottingham": Recipe(
         "Nottingham.mat of Boulanger-Lewandowski et al. 2012",
@@ -204,14 +213,17 @@ def run(
     source = data or recipe.data
     if source is None:
         raise InputError(f"{name}: give --data, {recipe.source}")
-    config = override(Config(), recipe.settings | ({} if steps is None else {"train.steps": steps}))
+    fewer: dict[str, object] = {} if steps is None else {"train.steps": steps}
+    config = override(Config(), recipe.settings | fewer)
     corpus = prepare([source], out / "corpus", config.prepare)
     models = list(evaluation.evaluate_baselines(corpus, split))
+    teachers = [out / f"teacher-{number}" for number in range(recipe.teachers)]
+    for number, teacher in enumerate(teachers):
+        _train(corpus, override(config, {"train.seed": number}), teacher)
+    taught: dict[str, object] = {}
+    if teachers:
+        taught = {**recipe.taught, **fewer, "train.teachers": tuple(map(str, teachers))}
     for place, seed in enumerate(dict.fromkeys(seeds)):
-        teachers = [out / f"seed-{seed}-teacher-{number}" for number in range(recipe.teachers)]
-        for number, teacher in enumerate(teachers):
-            _train(corpus, override(config, {"train.seed": 1000 * (seed + 1) + number}), teacher)
-        taught = {**recipe.taught, "train.teachers": tuple(map(str, teachers))} if teachers else {}
         _train(corpus, override(config, taught | {"train.seed": seed}), out / f"seed-{seed}")
         restored = load_model(str(out / f"seed-{seed}"))
         models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))

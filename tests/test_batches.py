@@ -116,3 +116,15 @@ def test_transposition_moves_what_sounds_and_only_within_the_range():
     high = jnp.array([attack + 127, attack + 3])
     assert transpose(high, jnp.int32(1)).tolist() == high.tolist()
     assert transpose(high, jnp.int32(-3)).tolist() == [attack + 124, attack]
+
+
+def test_a_share_of_the_pieces_is_part_of_a_larger_share(tmp_path):
+    lengths = list(range(10, 30))
+    seen = {}
+    for share in (0.1, 0.5, 1.0):
+        config = BatchConfig(rows=2, length=64, data_share=share)
+        (tmp_path / str(share)).mkdir()
+        table = crops_of(tmp_path / str(share), lengths, config)
+        seen[share] = set(np.asarray(table.steps_C).tolist())  # pieces differ in length
+    assert [len(pieces) for pieces in seen.values()] == [2, 10, 20]
+    assert seen[0.1] < seen[0.5] < seen[1.0]

@@ -1,6 +1,7 @@
 """What the network is told: features against a plain reading of the past, crops that know what was before."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -22,7 +23,7 @@ from midigen_jax.model.context import (
     references,
 )
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
-from midigen_jax.model.network import Drops, Network, Rates, init_params, score
+from midigen_jax.model.network import Drops, Network, Rates, init_params, predict, score
 from midigen_jax.music.slices import from_entries
 from midigen_jax.music.tokens import START, NoteTokenizer
 
@@ -223,6 +224,23 @@ def test_units_and_recurrent_weights_are_dropped_by_the_step_and_its_rows_alone(
     other_row = run(Drops(keys[jnp.array([0, 2])], jax.random.key(7), rates))[1].pitch_BT
     np.testing.assert_array_equal(other_row[0], first[0])
     assert np.abs(other_row[1] - first[1]).max() > 1e-3
+
+
+def test_durations_can_be_hidden_from_the_layers():
+    """Then pitches are all that a prediction knows of."""
+    config = ModelConfig(pitch_embedding=4, duration_embedding=2, width=8)
+    pitch, mask = jnp.full((1, 4), NoteTokenizer.ATTACKED + 60), jnp.ones((1, 3), bool)
+    apart = []
+    for shown in (True, False):
+        network = Network(replace(config, duration_input=shown), NoteGrammar(5))
+        params = init_params(network, jax.random.key(0))
+        logits = [
+            predict(network, params, network.initial_carry(1), pitch, jnp.array([durations]), mask)[1]
+            for durations in ([1, 2, 3, 4], [4, 4, 1, 1])
+        ]
+        apart.append(float(jnp.abs(logits[0].duration_BTR - logits[1].duration_BTR).max()))
+    assert apart[0] > 1e-4
+    assert apart[1] == 0
 
 
 def test_chords_have_no_context():

@@ -1,5 +1,7 @@
 """Studies as values: what a file says, and what cannot be a study."""
 
+from pathlib import Path
+
 import pytest
 
 from midigen_jax.config import Config, override
@@ -136,3 +138,14 @@ def test_a_file_that_is_no_toml_is_told(tmp_path, text):
         read_study(path)
     with pytest.raises(InputError, match=r"nowhere\.toml: not there"):
         read_study(tmp_path / "nowhere.toml")
+
+
+STUDIES = sorted((Path(__file__).resolve().parent.parent / "scripts" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_of_the_repository_are_studies(path):
+    found = read_study(path)
+    assert found.question
+    assert len(found.seeds) >= 3
+    assert f"midigen ablate scripts/studies/{path.name} --out" in path.read_text()

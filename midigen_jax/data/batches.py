@@ -5,6 +5,8 @@ jitted training step. There is no iterator to save: a resumed run asks for the s
 sees exactly the batches that it would have seen. Also here: whole pieces, padded, for evaluation.
 """
 
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -54,10 +56,17 @@ class Crops(NamedTuple):
 
 
 def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
-    """The crops that one epoch over `split` visits. Raises InputError when the split has no music."""
+    """The crops that one epoch over `split`, or a share of it, visits.
+
+    Raises InputError when the split has no music.
+    """
     pieces = corpus.split(split)
     if not pieces:
         raise InputError(f"{corpus.path}: no piece in the {split} split; prepare a larger corpus")
+    if config.data_share < 1:
+        # By a hash of their names: a smaller share is part of a larger one, whatever the order of the corpus.
+        pieces.sort(key=lambda piece: hashlib.sha256(piece.source.encode()).digest())
+        pieces = pieces[: math.ceil(config.data_share * len(pieces))]
     return crops_of([corpus.tokens[piece.start : piece.stop] for piece in pieces], config)
 
 

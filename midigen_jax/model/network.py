@@ -191,6 +191,7 @@ class Network(nn.Module):
         `tables` save the first layer its product; they cannot hold what dropout would do to embeddings.
         """
         config = self.config
+        shown_BT = duration_BT if config.duration_input else jnp.zeros_like(duration_BT)
         known, reference_BTN = carry.context, jnp.zeros((*pitch_BT.shape, 0), jnp.int32)
         told: list[Array] = []
         if config.context.used:
@@ -200,12 +201,12 @@ class Network(nn.Module):
         first, *others = zip(self.layers, carry.layers, strict=True)
         layer, memory = first
         if tables is not None:
-            projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[duration_BT]
+            projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[shown_BT]
             memory, hidden_BTD = layer.from_projected(
                 memory, projected_BTG, told, mask_BT, _of_layer(drops, 0)
             )
         else:
-            embedded = [self.embed_pitch(pitch_BT), self.embed_duration(duration_BT), *told]
+            embedded = [self.embed_pitch(pitch_BT), self.embed_duration(shown_BT), *told]
             embedded_BTI = jnp.concatenate(embedded, axis=-1)
             if drops is not None:
                 embedded_BTI = _drop(embedded_BTI, drops.rates.embeddings, drops.row_B, 0)
@@ -217,15 +218,22 @@ class Network(nn.Module):
             hidden_BTD = hidden_BTD + below_BTD if config.residual else hidden_BTD
             layers.append(memory)
         hidden_BTD = _drop_units(hidden_BTD, drops, config.layers)
-        attention, hidden_BTD = self._attend(carry.attention, hidden_BTD, pitch_BT, duration_BT, mask_BT)
+        attention, hidden_BTD = self._attend(
+            carry.attention, hidden_BTD, (pitch_BT, shown_BT), duration_BT, mask_BT
+        )
         rules, after = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
         trunk = Trunk(hidden_BTD, after.allowed_BTP, after.kind_BT, reference_BTN)
         return Carry(tuple(layers), attention, rules, known), trunk
 
     def _attend(
-        self, carry: Any, hidden_BTD: Array, pitch_BT: Array, duration_BT: Array, mask_BT: Array
+        self,
+        carry: Any,
+        hidden_BTD: Array,
+        shown: tuple[Array, Array],
+        duration_BT: Array,
+        mask_BT: Array,
     ) -> tuple[Any, Array]:
-        """The states with attention's context added to them, or in their place."""
+        """The states with attention's context added to them, or in their place; `shown` are ids of events."""
         config = self.config
         if config.attention == "none":
             return carry, hidden_BTD
@@ -237,7 +245,8 @@ class Network(nn.Module):
             # A duration id is a number of ticks, and 0 on all events but the last of a slice.
             event_BTD = None
             if config.attention_values == "events":
-                event_BTD = self.value_pitch(pitch_BT) + self.value_duration(duration_BT)
+                pitch_BT, shown_BT = shown
+                event_BTD = self.value_pitch(pitch_BT) + self.value_duration(shown_BT)
             carry, context_BTD = self.attention(carry, hidden_BTD, duration_BT, mask_BT, event_BTD)
         return carry, hidden_BTD + context_BTD if config.attention_residual else context_BTD
 
