@@ -103,7 +103,10 @@ def of_split(there: Sequence[Row]) -> str:
         lines.append((f"`{of_model['all']['config']['model']}`", *figures_of(of_model, columns)))
     tried = {row["tried"] for row in there if "tried" in row}
     about = [f"{there[0]['unit']}, {there[0]['pieces']} pieces"]
-    about += [f"{many} configurations were tried" for many in sorted(tried)]
+    about += [
+        "1 configuration was tried" if many == 1 else f"{many} configurations were tried"
+        for many in sorted(tried)
+    ]
     commands = sorted({f"`{row['command']}` (commit {row.get('commit')}, {row['device']})" for row in there})
     return f"{'; '.join(about)}.\n\n{table(lines)}\n" + "".join(f"- {command}\n" for command in commands)
 

@@ -78,3 +78,11 @@ def test_music_is_written_with_it_and_made_again(shipped, tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", "pretrained:tiny"]) == 2
     assert "comes without a corpus; give CORPUS besides" in capsys.readouterr().err
+
+
+def test_the_package_has_a_model_of_chorales_that_is_small():
+    restored = load_model("pretrained:chorales")
+    assert restored.experiment.tokenizer == VoiceTokenizer(4, 96)
+    assert restored.metrics["valid.nats_per_event"] < 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.weights))
+    assert (pretrained._FOLDER / "chorales.npz").stat().st_size < 8e6
