@@ -97,20 +97,21 @@ def test_tables_have_a_line_for_each_arm(whole):
     out, _ = whole
     with (out / "table.csv").open() as file:
         lines = list(csv.reader(file))
-    assert [line[0] for line in lines] == ["arm", BASE, "faster"]
-    assert lines[0][1] == "nats per quarter"
+    assert [line[:2] for line in lines] == [["arm", "seeds"], [BASE, "2"], ["faster", "2"]]
+    assert lines[0][2] == "nats per quarter"
     markdown = (out / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in markdown] == ["arm", "---", BASE, "faster"]
     latex = (out / "table.tex").read_text()
     assert latex.count(r"\\") == 3
-    assert latex.startswith(r"\begin{tabular}{lrrrrrrrr}")
+    assert latex.startswith(r"\begin{tabular}{lrrrrrrrrr}")
 
 
 def test_what_is_finished_is_not_done_again_and_what_is_new_is_added(music, whole, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(whole[0], out)
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*.json*")}
-    arms = FASTER | {"slower": {"train.learning_rate": 1e-4}}
+    # One that prepares music otherwise comes first, and there is a seed more.
+    arms = {"short": {"prepare.max_duration": 48}} | FASTER | {"slower": {"train.learning_rate": 1e-4}}
     # One of the new arms cannot learn: it is written down, and the others go on.
     arms |= {"wild": {"train.learning_rate": 100.0, "train.weight_decay": 1e6}}
     found = run_study(make_study(describe(music, arms), "tiny"), out)
@@ -124,8 +125,8 @@ def test_what_is_finished_is_not_done_again_and_what_is_new_is_added(music, whol
     assert [(row["config"]["arm"], row["seed"]) for row in failed] == [("wild", 0), ("wild", 1)]
     assert all(row["reason"].startswith("the training diverged") for row in failed)
     apart = {row["config"]["arm"]: row for row in found if row["name"] == "ablate.difference"}
-    assert set(apart) == {"faster", "slower"}
-    assert "| wild | failed |" in (out / "table.md").read_text()
+    assert set(apart) == {"short", "faster", "slower"}
+    assert "| wild | 0 | failed |" in (out / "table.md").read_text()
     assert not list(out.glob("runs/*/*/checkpoints"))
     assert findings(run_study(make_study(describe(music, arms), "tiny"), out)) == findings(found)
 
@@ -136,8 +137,10 @@ def test_a_folder_of_another_study_is_refused(music, whole):
         ({"name": "other"}, "another name"),
         ({"budget": {"steps": 13}}, "another budget"),
         ({"split": "valid"}, "another split"),
-        ({"base": BASE_SETTINGS | {"model.width": 16}}, "another settings"),
+        ({"base": BASE_SETTINGS | {"model.width": 16}}, "another base"),
+        ({"measure": ["nats_per_quarter", "decode"]}, "another measure"),
         ({"arms": {"faster": {"train.learning_rate": 0.5}}}, "arm 'faster' has other settings there"),
+        ({"arms": {"Faster!": {"train.learning_rate": 0.5}}}, "arm 'Faster!' has the folder of 'faster'"),
     ]:
         with pytest.raises(InputError, match=words):
             run_study(make_study(describe(music) | changes, "tiny"), out)
@@ -181,9 +184,10 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, given, str(out)], env=environment, stderr=subprocess.PIPE
         )
-        if killed < 3:
-            wait_for(lambda: len(list(out.glob("runs/*/*/rows.jsonl"))) > 0, process)
-            time.sleep(rng.uniform(0, 2))
+        if killed < 5:
+            begun = done(out)
+            wait_for(lambda begun=begun: done(out) > begun, process)
+            time.sleep(rng.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
             killed += 1
         _, errors = process.communicate()
@@ -196,6 +200,12 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(
         names = [(row["name"], row["step"]) for row in theirs]
         assert len(set(names)) == len(names)
         assert names == [(row["name"], row["step"]) for row in rows.read(path)]
+
+
+def done(out):
+    """Grows with every validation, and with every run that is scored."""
+    rows_there = (path.read_text().count('valid.nats_per_event"') for path in out.glob("runs/*/*/rows.jsonl"))
+    return sum(rows_there) + 100 * len(list(out.glob("runs/*/*/scores.json")))
 
 
 def wait_for(condition, process):
@@ -212,3 +222,29 @@ def test_an_arm_that_cannot_be_trained_is_written_down(music, tmp_path):
     assert failed["config"]["arm"] == "told chords"
     assert "chords are symbols" in failed["reason"]
     assert any(row["name"] == "ablate.nats_per_quarter" for row in found)
+
+
+def test_an_arm_that_cannot_even_be_tried_is_written_down(music, tmp_path):
+    """A budget of seconds is measured with each program before anything is trained."""
+    arms = {"told chords": {"prepare.tokenizer": "chord", "model.context.place": True}}
+    given = describe(music, arms, seeds=[0], budget={"seconds": 0.2})
+    found = run_study(make_study(given, "tiny"), tmp_path / "out")
+    (failed,) = (row for row in found if row["name"] == "ablate.failed")
+    assert failed["config"]["arm"] == "told chords"
+    assert any(row["name"] == "ablate.nats_per_quarter" for row in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt": "nowhere.mid"}, "nowhere.mid"),
+        ({"measure": ["nats_per_frame"]}, "the music has no frames; use nats_per_quarter"),
+        ({"corpus": ["nowhere"]}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_studied_is_told_before_anything_is_trained(music, tmp_path, changes, words):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=words):
+        run_study(make_study(describe(music) | changes, "tiny"), out)
+    # And a study that is mended may have the folder.
+    assert not (out / "study.json").exists()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from midigen_jax.study.comparison import difference, holm, level
+from midigen_jax.study.comparison import difference, holm, level, stretch
 
 SEEDS, PIECES = 4, 30
 
@@ -22,8 +22,9 @@ def test_a_level_is_the_mean_over_seeds_of_nats_over_units():
     nats = np.array([[10.0, 20.0], [30.0, 60.0]])
     found = level(nats, np.array([5.0, 10.0]))
     assert found.value == pytest.approx((30 / 15 + 90 / 15) / 2)
-    # The extremes are one seed twice: both pieces have the same nats a unit.
-    assert (found.low, found.high) == pytest.approx((2, 6))
+    # The extremes are one seed twice, 2 from the mean; both pieces have the same nats a unit.
+    assert (found.low, found.high) == pytest.approx((4 - 2 * stretch(2), 4 + 2 * stretch(2)))
+    assert stretch(2) == pytest.approx(2**0.5 * 12.706 / 1.96)
 
 
 def test_what_pieces_have_in_common_falls_out_of_a_difference():
@@ -44,18 +45,24 @@ def test_an_arm_that_is_the_base_is_no_better():
     assert found == (0, 0, 0, 0.5, 1)
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    """Of two arms that are alike but for chance; few seeds make the interval a little too narrow."""
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+@pytest.mark.parametrize("of_pieces", [0.0, 0.1])
+def test_an_interval_covers_the_truth_as_often_as_it_says(seeds, of_pieces):
+    """Of two arms that are alike but for chance, with few seeds too."""
     covered, wrong = 0, 0
-    for number in range(200):
+    for number in range(300):
         rng = np.random.default_rng(number)
         hard = rng.normal(0, 1, 40)
-        arm, base = (hard + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.1, (8, 40)) for _ in range(2))
+        arm, base = (
+            hard + rng.normal(0, 0.05, (seeds, 1)) + rng.normal(0, 1, (seeds, 40)) * of_pieces
+            for _ in range(2)
+        )
         found = difference(arm, base, np.ones(40))
         covered += found.low <= 0 <= found.high
         wrong += found.p < 0.05
-    assert 0.88 <= covered / 200 <= 0.99
-    assert wrong / 200 <= 0.12
+    # Three standard errors of 300 trials are 0.04; it errs to the careful side.
+    assert covered / 300 >= 0.91
+    assert wrong / 300 <= 0.09
 
 
 @given(arrays(float, (3, 5), elements=st.floats(1, 100)), st.floats(0.1, 10))

@@ -103,6 +103,13 @@ def test_budgets_are_steps_epochs_or_seconds_and_arms_may_have_their_own():
         ({"arms": {"wide": 3}}, "arm 'wide': give a table of settings"),
         ({"measure": ["nats_per_quater"]}, "measure 'nats_per_quater': did you mean nats_per_quarter?"),
         ({"measure": ["decode"]}, "measure nothing to compare"),
+        ({"measure": [True]}, "measure = True: give text"),
+        ({"measure": ["nats_per_event", "nats_per_event"]}, "name nothing twice"),
+        (
+            {"measure": ["nats_per_slice"], "arms": {"c": {"prepare.tokenizer": "chord"}}},
+            "cuts music in slices",
+        ),
+        ({"corpus": [1]}, "corpus = 1: give text"),
         ({"seeds": [1, 1]}, "give one or more, none of them twice"),
         ({"seeds": ["a"]}, "give whole numbers from 0 on"),
         ({"seeds": []}, "give a list"),
@@ -111,6 +118,13 @@ def test_budgets_are_steps_epochs_or_seconds_and_arms_may_have_their_own():
         ({"budget": {}}, r"give steps, epochs or seconds"),
         ({"budget": {"step": 5}}, "no budget of 'step': did you mean steps?"),
         ({"budget": {"steps": -5}}, "give more than 0"),
+        ({"budget": {"steps": True}}, "give steps, epochs or seconds"),
+        ({"budget": {"epochs": 2.5}}, "give steps, epochs or seconds"),
+        ({"base": {"train.steps": 9}}, "[base] has train.steps; the length of runs is their [budget]"),
+        (
+            {"budget": {"seconds": 9}, "arms": {"long": {"train.steps": 9}}},
+            "train.steps and a budget of seconds",
+        ),
         ({"preset": "artcle"}, "no preset 'artcle': did you mean article?"),
     ],
 )

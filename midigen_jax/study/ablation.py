@@ -11,8 +11,10 @@ Started again it goes on where it was: run by run, and within a run from its new
 is compared on is read when all runs have ended, and of each run the checkpoint that was best on validation.
 """
 
+import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import Any
 
 from midigen_jax import config as configs
 from midigen_jax import rows
-from midigen_jax.config import PrepareConfig
+from midigen_jax.config import Config, PrepareConfig
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, read_json, write_json
+from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
@@ -33,7 +36,7 @@ from midigen_jax.progress import Board
 from midigen_jax.sample.generate import Generated, generate
 from midigen_jax.study.benchmark import elapsed, flops
 from midigen_jax.study.evaluate import pieces_of
-from midigen_jax.study.groups import Group, plan_groups, with_steps
+from midigen_jax.study.groups import FAILURES, Group, plan_groups, why, with_steps
 from midigen_jax.study.likelihood import PieceNats, tally
 from midigen_jax.study.plan import BASE, Run, Study, slug
 from midigen_jax.study.subject import trained
@@ -65,46 +68,62 @@ def run_study(
     Checkpoints are removed at the end unless they are to be kept. Raises InputError for a folder of another
     study, and `Interrupted` after a Ctrl-C.
     """
-    claim(study, out, command)
+    facts = _facts(study, out, command)
+    prompt = _prompt(study)
     corpora = {config: _corpus(study, out, config) for config in _prepared(study)}
     for arm in study.names:
         _check_pieces(study, arm, corpora)
-    finished = {run for run in study.runs if _ended(folder_of(study, out, run))}
-    groups = plan_groups(study, out, finished, corpora)
-    for group in groups:
-        if any(run in study.runs and run not in finished for run in group.runs):
-            _train(study, out, group, corpora)
+    write_json(out / "study.json", facts)
+
+    def fail(runs: Sequence[Run], reason: str) -> None:
+        for run in runs:
+            _fail(folder_of(out, run), 0, reason)
+
+    finished = {run for run in study.runs if _ended(folder_of(out, run))}
+    groups = plan_groups(study, out, finished, corpora, fail)
+    label = "{}, seed {}".format
+    with Board([label(*run) for run in study.runs]) as board:
+        for group in groups:
+            left = [run for run in group.runs if run in study.runs and not _ended(folder_of(out, run))]
+            if left:
+                print(f"{len(left)} runs: {group.why}", file=sys.stderr, flush=True)
+                _train(study, out, group, left, corpora, lambda run, text: board.show(label(*run), text))
     for group in groups:
         _score(study, out, group, corpora)
-    _try_arms(study, out, on_sample)
     found = rows_of(study, _scores(study, out), command=command)
     rows.rewrite(out / "results.jsonl", found)
     write_tables(found, out)
+    if "sample" in study.measure:
+        _try_arms(study, out, prompt, on_sample)
     if not keep:
         for run in study.runs:
-            shutil.rmtree(folder_of(study, out, run) / "checkpoints", ignore_errors=True)
+            shutil.rmtree(folder_of(out, run) / "checkpoints", ignore_errors=True)
     return found
 
 
-def claim(study: Study, out: Path, command: str) -> None:
-    """Make `out` the folder of this study, or see that it is. Raises InputError for that of another one.
+def _facts(study: Study, out: Path, command: str) -> dict[str, Any]:
+    """What `study.json` is to say. Raises InputError for the folder of another study.
 
     Arms and seeds may have been added since; one that was there is what it was.
     """
     facts = describe(study, command)
-    if (out / "study.json").is_file():
-        there = read_json(out / "study.json", "give another --out")
-        for key in ("name", "corpus", "budget", "split", "settings"):
-            if there.get(key) != facts[key]:
-                raise InputError(f"{out}: holds a study with another {key}; give another --out")
-        for arm, changes in facts["arms"].items():
-            if there["arms"].get(arm, changes) != changes:
-                raise InputError(f"{out}: arm {arm!r} has other settings there; give it another name")
-        facts["arms"] = there["arms"] | facts["arms"]
-        facts["folders"] = there["folders"] | facts["folders"]
-    else:
-        check_folder(out, ())
-    write_json(out / "study.json", facts)
+    if not (out / "study.json").is_file():
+        check_folder(out, ("corpora",))  # what a study that was refused may have left
+        return facts
+    there = read_json(out / "study.json", "give another --out")
+    for key in ("name", "corpus", "budget", "split", "measure", "prompt"):
+        if there.get(key) != facts[key]:
+            raise InputError(f"{out}: holds a study with another {key}; give another --out")
+    if configs.from_json(Config, there["settings"]) != study.base:
+        raise InputError(f"{out}: holds a study with another base; give another --out")
+    known = there["known"]
+    for arm, changes in facts["known"].items():
+        if known.get(arm, changes) != changes:
+            raise InputError(f"{out}: arm {arm!r} has other settings there; give it another name")
+        other = next((name for name in known if slug(name) == slug(arm) and name != arm), None)
+        if other is not None:
+            raise InputError(f"{out}: arm {arm!r} has the folder of {other!r}; give it another name")
+    return facts | {"known": known | facts["known"]}
 
 
 def describe(study: Study, command: str) -> dict[str, Any]:
@@ -115,10 +134,13 @@ def describe(study: Study, command: str) -> dict[str, Any]:
         "corpus": list(study.corpus),
         "base": BASE,
         "arms": {arm: study.changes(arm) for arm in study.names},
+        "known": {arm: study.changes(arm) for arm in study.names},  # and those that were there before
         "folders": {arm: slug(arm) for arm in study.names},
         "seeds": list(study.seeds),
         "budget": list(study.budget),
         "unit": study.unit,
+        "measure": list(study.measure),
+        "prompt": study.prompt,
         "split": study.split,
         "settings": configs.to_json(study.base),
         "command": command,
@@ -126,7 +148,7 @@ def describe(study: Study, command: str) -> dict[str, Any]:
     return dict(json.loads(json.dumps(facts)))
 
 
-def folder_of(study: Study, out: Path, run: Run) -> Path:
+def folder_of(out: Path, run: Run) -> Path:
     """The run's folder."""
     return out / "runs" / slug(run.arm) / f"seed-{run.seed}"
 
@@ -137,13 +159,18 @@ def _prepared(study: Study) -> list[PrepareConfig]:
 
 
 def _corpus(study: Study, out: Path, config: PrepareConfig) -> Corpus:
-    number = _prepared(study).index(config)
-    name = f"{config.tokenizer}-{number}"
+    text = json.dumps(configs.to_json(config), sort_keys=True)
+    name = f"{config.tokenizer}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return prepare(list(study.corpus), out / "corpora" / name, config)
 
 
 def _check_pieces(study: Study, arm: str, corpora: dict[PrepareConfig, Corpus]) -> None:
-    """Raises InputError where an arm is not scored on the pieces of the base."""
+    """Raises InputError where an arm is not scored on the pieces of the base, or not in the study's units."""
+    there = corpora[study.config(arm).prepare].split(study.split)
+    if "frame" in study.units and not all(piece.frame for piece in there):
+        raise InputError(
+            f"{study.name}: measure nats_per_frame: the music has no frames; use nats_per_quarter"
+        )
     base, own = (
         [piece.source for piece in corpora[study.config(name).prepare].split(study.split)]
         for name in (BASE, arm)
@@ -159,31 +186,34 @@ def _ended(folder: Path) -> bool:
     return (folder / "scores.json").is_file() or (folder / "failure.json").is_file()
 
 
-def _train(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, Corpus]) -> None:
+def _train(
+    study: Study,
+    out: Path,
+    group: Group,
+    left: Sequence[Run],
+    corpora: dict[PrepareConfig, Corpus],
+    show: Callable[[Run, str], None],
+) -> None:
     """Train what is left of a group. A run that fails is written down, and the others go on."""
-    # What has been scored was trained with all of its group.
-    left = [run for run in group.runs if run in study.runs and not _ended(folder_of(study, out, run))]
-    trainings = {
-        run: Training(with_steps(study.config(*run), group), folder_of(study, out, run)) for run in left
-    }
-    corpus = corpora[study.config(*left[0]).prepare]
-    by_folder = {training.run: run for run, training in trainings.items()}
-    with Board([f"{run.arm}, seed {run.seed}" for run in trainings]) as board:
+    trainings = [Training(with_steps(study.config(*run), group), folder_of(out, run)) for run in left]
+    by_folder = {training.run: run for run, training in zip(left, trainings, strict=True)}
 
-        def watch(training: Training, step: int, note: str) -> None:
-            run = by_folder[training.run]
-            board.show(f"{run.arm}, seed {run.seed}", f"step {step}, {note}")
+    def watch(training: Training, step: int, note: str) -> None:
+        show(by_folder[training.run], f"step {step}, {note}")
 
-        try:
-            done = fit_all(corpus, list(trainings.values()), group.together, watch)
-        except InputError as error:
-            for run in left:
-                _fail(folder_of(study, out, run), 0, str(error))
-            return
-    for run, fit in zip(trainings, done, strict=True):
+    try:
+        done = fit_all(corpora[study.config(*left[0]).prepare], trainings, group.together, watch)
+    except FAILURES as error:
+        reason = why(error)
+        for run in left:
+            _fail(folder_of(out, run), 0, reason)
+            show(run, "failed")
+        return
+    for run, fit in zip(left, done, strict=True):
         if fit.failure is not None:
-            _fail(folder_of(study, out, run), fit.step, fit.failure)
-    if any(fit.is_cut for fit in done):
+            _fail(folder_of(out, run), fit.step, fit.failure)
+            show(run, "failed")
+    if any(fit.interrupted for fit in done):
         raise Interrupted
 
 
@@ -194,8 +224,9 @@ def _fail(folder: Path, step: int, reason: str) -> None:
 def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, Corpus]) -> None:
     """Read the split with the best checkpoint of each run that has not been scored yet."""
     scorer: Scorer | None = None
+    timed = {run.arm for run in study.runs if (folder_of(out, run) / "scores.json").is_file()}
     for run in group.runs:
-        folder = folder_of(study, out, run)
+        folder = folder_of(out, run)
         if run not in study.runs or _ended(folder):
             continue
         with open_run(folder) as checkpoints:
@@ -214,7 +245,8 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
             "train_flops": each * max(row.get("step", 0) for row in trained_rows),
             "train_seconds": _last(trained_rows, "train.seconds"),
         }
-        if "decode" in study.measure and run.seed == study.seeds[0]:
+        if "decode" in study.measure and run.arm not in timed:
+            timed.add(run.arm)
             subject = trained(restored, folder.name, {})
             loop = Loop(subject.network, subject.params, 1, _WRITTEN)
             loop()
@@ -226,34 +258,44 @@ def _last(found: Sequence[rows.Row], name: str) -> Any:
     return next(row["value"] for row in reversed(found) if row["name"] == name)
 
 
-def _try_arms(study: Study, out: Path, on_sample: OnSample | None) -> None:
-    """A piece of each arm, with the same prompt and the same random key."""
-    if "sample" not in study.measure:
-        return
-    prompt = None
-    if study.prompt:
-        how = study.base.prepare
-        prompt = read_piece(find_sources([study.prompt])[0], how.quantizer, how.tracks, how.frame_ticks)
+def _prompt(study: Study) -> Piece | None:
+    """The music that samples go on from. Raises InputError for a file that has none, or several pieces."""
+    if not study.prompt:
+        return None
+    sources = find_sources([study.prompt])
+    if len(sources) != 1:
+        raise InputError(f"{study.name}: prompt {study.prompt}: {len(sources)} pieces; give a file with one")
+    how = study.base.prepare
+    return read_piece(sources[0], how.quantizer, how.tracks, how.frame_ticks)
+
+
+def _try_arms(study: Study, out: Path, prompt: Piece | None, on_sample: OnSample | None) -> None:
+    """A piece of each arm, with the same prompt and the same random key; of those that cannot, a line."""
     for arm in study.names:
         place = out / "samples" / f"{slug(arm)}.mid"
-        folder = folder_of(study, out, Run(arm, study.seeds[0]))
-        if place.is_file() or not (folder / "scores.json").is_file() or not (folder / "checkpoints").is_dir():
+        runs = [folder_of(out, Run(arm, seed)) for seed in study.seeds]
+        able = [run for run in runs if (run / "scores.json").is_file() and (run / "checkpoints").is_dir()]
+        if place.is_file() or not able:
             continue
-        with open_run(folder) as checkpoints:
+        with open_run(able[0]) as checkpoints:
             restored = checkpoints.restore("best")
-        config = replace(study.config(arm).sample, count=1, seed=_LISTEN)
-        music = generate(restored, config, prompt)
+        try:
+            music = generate(restored, replace(study.config(arm).sample, count=1, seed=_LISTEN), prompt)
+        except InputError as error:
+            print(f"{study.name}, arm {arm!r}: no sample: {error}", file=sys.stderr)
+            continue
         place.parent.mkdir(exist_ok=True)
-        write_midi(music.pieces[0], place, music.tempo, music.program, meter=music.meter)
+        # The file that says that there is a sample comes last.
         if on_sample is not None:
             on_sample(place, music)
+        write_midi(music.pieces[0], place, music.tempo, music.program, meter=music.meter)
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:
     """What is known of each run that has ended."""
     found: dict[Run, Scores] = {}
     for run in study.runs:
-        folder = folder_of(study, out, run)
+        folder = folder_of(out, run)
         if (folder / "failure.json").is_file():
             failure = read_json(folder / "failure.json", "remove it, and the run is tried again")
             found[run] = Scores([], {}, failure["step"], failure["reason"])

@@ -2,11 +2,14 @@
 
 In: nats of S seeds on P pieces, what they are divided by. Out: figures with intervals from a hierarchical
 bootstrap: seeds are drawn with replacement and so are pieces, the same ones for both arms and for all seeds,
-since every model reads the same pieces. Few seeds make a coarse draw: three of them say little of a fourth.
+since every model reads the same pieces.
 
-Sources: bootstrap of crossed factors after Owen 2007, "The pigeonhole bootstrap"; probability of improvement
-after Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice"; correction
-for many arms after Holm 1979.
+Few seeds drawn from themselves vary too little: by (S - 1) / S of what they should, and with the tails of a
+normal distribution where they have those of Student's. So what the draw of seeds adds is stretched by both.
+One seed says nothing of another: its intervals are of pieces alone.
+
+Sources: bootstrap of crossed factors after Owen 2007, "The pigeonhole bootstrap"; correction for many arms
+after Holm 1979.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,10 @@ from numpy.typing import NDArray
 from midigen_jax.study.likelihood import INTERVAL, resamples
 
 Nats = NDArray[np.float64]
+
+
+# The quantile .975 of Student's distribution with 1, 2 … degrees of freedom, over that of the normal one.
+_TAILS = tuple(t / 1.960 for t in (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228))
 
 
 class Level(NamedTuple):
@@ -34,7 +41,7 @@ class Difference(NamedTuple):
     value: float
     low: float
     high: float
-    better: float  # share of resamples in which it is
+    better: float  # share of resamples in which it is: how sure one may be that it is better at all
     p: float  # two-sided, of no difference
 
 
@@ -81,6 +88,16 @@ def _resampled(nats_SP: Nats, divisor_P: Nats) -> Nats:
     of_seed_RS = count_RP @ nats_SP.T
     rng = np.random.default_rng(1)
     drawn_RS = rng.integers(len(nats_SP), size=of_seed_RS.shape)
-    mean_R = np.take_along_axis(of_seed_RS, drawn_RS, axis=1).mean(axis=1)
-    ratios: Nats = mean_R / (count_RP @ divisor_P)
+    mean_R = of_seed_RS.mean(axis=1)
+    drawn_R = np.take_along_axis(of_seed_RS, drawn_RS, axis=1).mean(axis=1)
+    ratios: Nats = (mean_R + stretch(len(nats_SP)) * (drawn_R - mean_R)) / (count_RP @ divisor_P)
     return ratios
+
+
+def stretch(seeds: int) -> float:
+    """What the deviations of a bootstrap of so many seeds are multiplied by."""
+    if seeds == 1:
+        return 1.0  # there are none
+    freedom = seeds - 1
+    tail = _TAILS[freedom - 1] if freedom <= len(_TAILS) else 1 + 1.25 / freedom
+    return float(np.sqrt(seeds / freedom) * tail)

@@ -1,12 +1,12 @@
 """Which runs of a study share a program, and how: planned once, written down, and kept.
 
 In: a study, its corpora. Out: groups of runs in `groups.json`. A group that was begun goes on with the
-members that it had, so that what a kill interrupted ends as it would have; runs that are new make groups of
-their own.
+members that it had, but for those that failed, so that what a kill interrupted ends as it would have; runs
+that are new make groups of their own.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from midigen_jax.config import Config, PrepareConfig, override, spell
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import Corpus
+from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.model.grammar import ChordGrammar, Grammar, NoteGrammar, VoiceGrammar
 from midigen_jax.model.network import Network
@@ -30,6 +31,9 @@ _TRIAL_STEPS = 3  # that are timed where a budget is in seconds
 _MEMORY_SHARE = 0.8  # of what is free, that replicas may fill
 _USUAL_SHARE = 0.5  # of the peak, at which models train: what an estimate counts with
 _USUAL_CHORDS = 1000  # of a vocabulary that is not learned yet
+
+
+FAILURES = (InputError, jax.errors.JaxRuntimeError)  # what an arm may fail of, without the others
 
 
 class Group(NamedTuple):
@@ -57,16 +61,33 @@ def read_groups(folder: Path) -> list[Group]:
 
 
 def plan_groups(
-    study: Study, folder: Path, finished: Iterable[Run], corpora: Mapping[PrepareConfig, Corpus]
+    study: Study,
+    folder: Path,
+    finished: Iterable[Run],
+    corpora: Mapping[PrepareConfig, Corpus],
+    fail: Callable[[Sequence[Run], str], None],
 ) -> list[Group]:
-    """Groups that hold all runs but those that are finished; they are written down before they are begun."""
+    """Groups that hold all runs but those that are finished; they are written down before they are begun.
+
+    `fail` is told of runs that cannot be tried, and why.
+    """
     groups = read_groups(folder)
+    steps_of = {
+        shape_of(study.config(*group.runs[0])): group.steps
+        for group in groups
+        if group.runs[0].arm in study.names
+    }
     known = {run for group in groups for run in group.runs} | set(finished)
     for runs in by_shape(study, [run for run in study.runs if run not in known]):
         config = study.config(*runs[0])
-        trial = _trial(config, corpora[config.prepare]) if _needs_trial(study) else None
-        steps = 0
-        if study.budget[0] == "seconds" and trial is not None:
+        try:
+            trial = _trial(config, corpora[config.prepare]) if _needs_trial(study) else None
+        except FAILURES as error:
+            fail(runs, why(error))
+            continue
+        # Seeds that are added train for as long as those that are there.
+        steps = steps_of.get(shape_of(config), 0)
+        if study.budget[0] == "seconds" and trial is not None and not steps:
             steps = max(1, int(study.budget[1] / trial.seconds))
         groups.append(Group(tuple(runs), steps, *choose_together(len(runs), trial)))
     plain = [{**group._asdict(), "runs": [list(run) for run in group.runs]} for group in groups]
@@ -93,6 +114,15 @@ def choose_together(runs: int, trial: Trial | None) -> tuple[int, str]:
     together = min(most, fits)
     why = f"a replica takes {trial.bytes / 1e6:,.0f} MB of {limit / 1e6:,.0f} MB: {fits} fit on a device"
     return together, f"{together} at once on each of {devices} devices: {why}"
+
+
+def why(error: Exception) -> str:
+    """The reason of a failure in one line. Raises the error again if it is one of ours."""
+    if isinstance(error, InputError):
+        return str(error)
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory: lower batch.rows, batch.length or model.width"
+    raise error
 
 
 def _needs_trial(study: Study) -> bool:

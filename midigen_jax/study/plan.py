@@ -43,7 +43,8 @@ _MEASURES = (*_UNITS, "decode", "sample")
 _KEYS = ("name", "question", "corpus", "preset", "seeds", "measure", "split", "prompt")
 _TABLES = ("budget", "base", "arms", "grid")
 # What decides which pieces are in which split: arms on other pieces cannot be compared.
-_FIXED = ("prepare.seed", "prepare.valid_share", "prepare.test_share", "prepare.only_key")
+_FIXED = ("prepare.seed", "prepare.valid_share", "prepare.test_share", "prepare.only_key", "prepare.tracks")
+_LENGTHS = ("train.steps", "train.epochs")
 _GIVEN = {"train.seed": "seeds", "train.teachers": "another study"}
 
 
@@ -84,6 +85,8 @@ class Study:
             raise InputError(f'{self.name}: no corpus; give what to prepare, as in corpus = ["bach"]')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"{self.name}: seeds = {list(self.seeds)}: give one or more, none of them twice")
+        if len(set(self.measure)) < len(self.measure):
+            raise InputError(f"{self.name}: measure = {list(self.measure)}: name nothing twice")
         for measure in self.measure:
             if measure not in _MEASURES:
                 raise InputError(f"{self.name}: measure {measure!r}: {nearest(measure, _MEASURES)}")
@@ -98,6 +101,11 @@ class Study:
             if slug(arm.name) in folders:
                 raise InputError(f"{self.name}: two arms are called {arm.name!r}; give each its own name")
             folders.add(slug(arm.name))
+            if self.unit in ("event", "slice") and self.config(arm.name).prepare != self.base.prepare:
+                raise InputError(
+                    f"{self.name}, arm {arm.name!r}: cuts music in {self.unit}s of its own; compare by "
+                    "nats_per_quarter or nats_per_frame, which comes first in measure"
+                )
             same = seen.setdefault(self.config(arm.name), arm.name)
             if same != arm.name:
                 raise InputError(f"{self.name}: arm {arm.name!r} is {same!r} again; change a setting in it")
@@ -137,6 +145,10 @@ class Study:
             if name in _GIVEN:
                 raise InputError(
                     f"{self.name}, arm {arm!r}: {name} is no setting of an arm; use {_GIVEN[name]}"
+                )
+            if name in _LENGTHS and self.budget[0] == "seconds":
+                raise InputError(
+                    f"{self.name}, arm {arm!r}: {name} and a budget of seconds; give one of them"
                 )
         length = {"train.steps": 0, "train.epochs": 0} | {
             "train.epochs" if self.budget[0] == "epochs" else "train.steps": math.ceil(self.budget[1])
@@ -181,11 +193,19 @@ def make_study(data: Mapping[str, Any], name: str, most: int = MOST_RUNS) -> Stu
         if not isinstance(changes, Mapping):
             raise InputError(f'{name}, arm {arm!r}: give a table of settings, [arms."{arm}"]')
     named = data.get("preset", "default")
-    base = override(preset(_text(name, "preset", named)), flatten(tables["base"]))
+    own = flatten(tables["base"])
+    for setting in _LENGTHS:
+        if setting in own:
+            raise InputError(f"{name}: [base] has {setting}; the length of runs is their [budget]")
+    base = override(preset(_text(name, "preset", named)), own)
     fields: dict[str, Any] = {
-        key: tuple(_list(name, key, data[key])) for key in ("corpus", "seeds", "measure") if key in data
+        key: tuple(_text(name, key, item) for item in _list(name, key, data[key]))
+        for key in ("corpus", "measure")
+        if key in data
     }
-    if not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in fields.get("seeds", ())):
+    if "seeds" in data:
+        fields["seeds"] = tuple(_list(name, "seeds", data["seeds"]))
+    if not all(type(seed) is int and 0 <= seed < 2**32 for seed in fields.get("seeds", ())):
         raise InputError(f"{name}: seeds = {list(fields['seeds'])}: give whole numbers from 0 on")
     fields |= {
         key: _text(name, key, data[key]) for key in ("name", "question", "split", "prompt") if key in data
@@ -219,10 +239,11 @@ def _budget(name: str, table: Mapping[str, Any]) -> tuple[Any, float]:
     for kind in table:
         if kind not in kinds:
             raise InputError(f"{name}: no budget of {kind!r}: {nearest(kind, kinds)}")
-    if len(table) != 1 or not isinstance(next(iter(table.values())), int | float):
+    amount = next(iter(table.values()), None)
+    fits = isinstance(amount, int | float) if "seconds" in table else isinstance(amount, int)
+    if len(table) != 1 or isinstance(amount, bool) or not fits or amount is None:
         raise InputError(f"{name}: [budget] says how long each run takes; give steps, epochs or seconds")
-    ((kind, amount),) = table.items()
-    return kind, float(amount)
+    return next(iter(table)), float(amount)
 
 
 def _pairs(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

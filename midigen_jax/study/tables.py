@@ -12,6 +12,7 @@ from midigen_jax.rows import Row
 
 _HEAD = (
     "arm",
+    "seeds",
     "nats per {unit}",
     "difference from base",
     "P(better)",
@@ -21,14 +22,18 @@ _HEAD = (
     "s a run",
     "events/s",
 )
-_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
 
 
 def write_tables(found: Sequence[Row], out: Path) -> None:
     """`table.md`, `table.tex` and `table.csv` in the folder `out`."""
     lines = table(found)
     width = len(lines[0])
-    markdown = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], ("---",) * width, *lines[1:]))
+    ruled = (lines[0], ("---",) * width, *lines[1:])
+    markdown = "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in ruled)
     head, *body = (" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in lines)
     begin, end = f"\\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\end{tabular}"
     latex = [begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end]
@@ -38,6 +43,11 @@ def write_tables(found: Sequence[Row], out: Path) -> None:
         partial.write_text("\n".join(latex) + "\n", encoding="utf-8")
     with replacing(out / "table.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(lines)
+
+
+def _escaped(cell: str) -> str:
+    """A cell of a Markdown table."""
+    return cell.replace("|", r"\|")
 
 
 def table(found: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -57,6 +67,7 @@ def table(found: Sequence[Row]) -> list[tuple[str, ...]]:
         lines.append(
             (
                 arm,
+                str(len(level["seeds"])) if level else "0",
                 _interval(level, "{:.3f}") if level else "failed" if failed else "",
                 _interval(apart, "{:+.3f}") if apart else "",
                 f"{apart['better']:.2f}" if apart else "",

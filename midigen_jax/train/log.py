@@ -31,6 +31,14 @@ class Call(NamedTuple):
     metrics_K: Metrics  # on the host
 
 
+class DivergedError(InputError):
+    """A figure of the training is no number any more."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class Log:
     """The rows of a run: training means every few steps, every validation, and what the progress shows."""
 
@@ -46,7 +54,7 @@ class Log:
     def begin(self, step: int, params: Any) -> None:
         """Start at `step`: rows that a cut run wrote beyond it would be written again, so they go."""
         before = rows.read(self._path) if self._path.is_file() else []
-        kept = [row for row in before if row.get("step", 0) <= step]
+        kept = [row for row in before if row.get("step", 0) <= step] if step else []
         if kept != before:
             rows.rewrite(self._path, kept)
         if step == 0:
@@ -61,7 +69,7 @@ class Log:
         return " ".join(filter(None, (self._train, self._valid)))
 
     def train(self, call: Call, seconds: float) -> None:
-        """Take in a call, a step of which took so many seconds. Raises InputError where it diverged."""
+        """Take in a call, a step of which took so many seconds. Raises `DivergedError` where it did."""
         for index, step in enumerate(range(call.last - call.steps + 1, call.last + 1)):
             newest = Metrics(*(values[index] for values in call.metrics_K))
             self._metrics.append(newest)
@@ -99,9 +107,10 @@ class Log:
     def _write(self, step: int, values: list[tuple[str, float, str]], **fields: Any) -> None:
         for name, value, _ in values:
             if not math.isfinite(value):
-                raise InputError(
+                raise DivergedError(
                     f"{self._path.parent}: the training diverged: {name} is {value} at step {step}; lower "
-                    "--train.learning_rate or set --train.clip, and give another --out"
+                    "--train.learning_rate or set --train.clip, and give another --out",
+                    step,
                 )
         fields |= {"run": self._path.parent.name, "step": step, "epoch": round(self._epochs.at(step), 3)}
         fields["seed"] = self._config["train"]["seed"]

@@ -69,8 +69,9 @@ def fit_all(
 ) -> list[Fit]:
     """`fit` each of some trainings of one shape (`replicas.shape_of`) in one program.
 
-    One that diverges ends, and the others go on. A group that was cut goes on bit for bit with the members
-    that it had: those that have ended cost nothing. `together` is that of `make_train_steps`.
+    One that diverges, or whose checkpoints are damaged, ends, and the others go on. A group that was cut goes
+    on bit for bit with the members that it had: those that have ended cost nothing. `together` is that of
+    `make_train_steps`.
     """
     prepared = configs.flatten({"prepare": configs.to_json(corpus.config)})
     trainings = [Training(configs.override(one.config, prepared), one.run) for one in trainings]
@@ -130,7 +131,8 @@ def fit_all(
                 progress.advance(sum(counts), note=moved[0].note)
             if sent is not None:
                 _settle(sent, members, since, config)
-        return [member.end(take(state_N, number)) for number, member in enumerate(members)]
+        ended = [member.end(take(state_N, number)) for number, member in enumerate(members)]
+        return [one._replace(interrupted=stop.requested) for one in ended]
 
 
 def _settle(call: _Sent, members: Sequence[Member], since: float, config: Config) -> tuple[float, int]:

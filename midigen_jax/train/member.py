@@ -5,6 +5,8 @@ In: a training, the course that the group has in common. Out: rows, checkpoints,
 
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
 from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment
-from midigen_jax.train.log import Call, Log
+from midigen_jax.train.log import Call, DivergedError, Log
 from midigen_jax.train.scoring import Scorer
 from midigen_jax.train.state import Metrics, TrainState, init_state
 
@@ -37,6 +39,7 @@ class Fit(NamedTuple):
     kept: tuple[int, ...]  # steps whose checkpoints are kept, among those that were reached
     is_cut: bool  # whether a Ctrl-C ended it, so that the same command goes on
     failure: str | None = None  # why it could not go on
+    interrupted: bool = False  # whether there was a Ctrl-C, even one that came too late to cut anything
 
 
 class Course:
@@ -87,10 +90,13 @@ class Member:
 
     def begin(self, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
         """Its state: that of its newest checkpoint, or a fresh one."""
+        state = init_state(network, optimizer, self.training.config.train.seed)
         if self._checkpoints.steps():
-            state = self._checkpoints.restore().state
-        else:
-            state = init_state(network, optimizer, self.training.config.train.seed)
+            try:
+                state = self._checkpoints.restore().state
+            except InputError as error:  # all of its checkpoints are damaged
+                self.failure = str(error)
+                return state
         self.step = int(state.step)
         self._log.begin(self.step, state.params)
         self._over = self._course.is_over(self.step, self._checkpoints.best())
@@ -121,34 +127,40 @@ class Member:
 
     def take(self, last: int, steps: int, metrics_K: Metrics, seconds: float) -> None:
         """Log a call of `steps` steps up to `last`, each of which took so many seconds."""
-        try:
-            self._log.train(Call(last, steps, metrics_K), seconds)
-        except InputError as error:
-            self.failure = str(error)
+        if self.failure is None:
+            with self._ends_diverged():
+                self._log.train(Call(last, steps, metrics_K), seconds)
 
     def validate(self, state: TrainState, scorer: Scorer) -> None:
         """Measure the state, and save it."""
         began = time.perf_counter()
         scores = validate(scorer, state.weights)
         self._waits = False
-        try:
+        with self._ends_diverged():
             self._log.valid(self.step, scores, time.perf_counter() - began)
-        except InputError as error:
-            self.failure = str(error)
-            return
-        self._checkpoints.save(state, self._experiment, scores)
-        self._over = self._course.is_over(self.step, self._checkpoints.best())
+            self._checkpoints.save(state, self._experiment, scores)
+            self._over = self._course.is_over(self.step, self._checkpoints.best())
 
     def end(self, state: TrainState) -> Fit:
         """Write what is not written yet."""
         steps, kept = self._course.steps, set(self._course.kept)
         if self.failure is None:
-            self._log.flush(self.step)
+            with self._ends_diverged():
+                self._log.flush(self.step)
+        if self.failure is None:
             self._checkpoints.save(state, self._experiment, {})
             if self._over and self.step < steps:
                 kept.add(self._checkpoints.best() or self.step)
         reached = tuple(sorted(step for step in kept if step <= self.step))
         return Fit(self.step, steps, reached, not self._over and self.failure is None, self.failure)
+
+    @contextmanager
+    def _ends_diverged(self) -> Iterator[None]:
+        """What diverges ends here; it is remembered why and where."""
+        try:
+            yield
+        except DivergedError as error:
+            self.failure, self.step = str(error), error.step
 
 
 def validate(scorer: Scorer, params: dict) -> dict[str, float]:
