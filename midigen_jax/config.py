@@ -123,7 +123,6 @@ class ModelConfig:
 
     pitch_embedding: int = _option(192, "width of the pitch (or chord) embedding")
     duration_embedding: int = _option(64, "width of the duration embedding")
-    duration_input: bool = _option(True, "do the layers see durations, or pitches alone?")
     width: int = _option(256, "units of each LSTM layer")
     layers: int = _option(2, "LSTM layers")
     attention: Literal["none", "pooled", "multihead"] = _option(
@@ -143,6 +142,7 @@ class ModelConfig:
     recurrent_dropout: float = _option(0.0, "share of recurrent weights dropped in a step (DropConnect)")
     compute_dtype: Literal["float32", "bfloat16"] = _option("float32", "operands of matrix products")
     backend: Literal["auto", "scan", "cudnn"] = _option("auto", "runs the layers; auto: cudnn if it can")
+    duration_input: bool = _option(True, "do the layers see durations, or pitches alone?")
 
     @property
     def dropped_embeddings(self) -> float:

@@ -8,6 +8,7 @@ import sys
 from html.parser import HTMLParser
 
 import hypothesis
+import numpy as np
 import pytest
 
 # Read when JAX is imported, and inherited by the processes that tests start.
@@ -19,7 +20,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # Most of the time of the tests goes into compiling tiny programs: a third of it does for code that is not
 # fast. XLA ends a process whose flags it does not know, so only versions that they were tried with have them.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    quick = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
     quick += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
@@ -80,6 +81,24 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="session")
+def write_melodies():
+    """Writes MIDI files of melodies that wander about, half a quarter a note."""
+    # Not at the top: a process reads the settings above before anything imports JAX.
+    from midigen_jax.music.notes import make_notes
+    from midigen_jax.music.write import write_midi
+
+    def write(folder, count=4, notes=20, **how):
+        rng = np.random.default_rng(0)
+        for number in range(count):
+            pitch = 60 + np.cumsum(rng.integers(-2, 3, notes))
+            melody = make_notes(np.arange(notes) * 6, np.full(notes, 6), pitch, np.zeros(notes))
+            write_midi(melody, folder / f"{number}.mid", **how)
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

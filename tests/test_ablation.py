@@ -40,14 +40,8 @@ FASTER = {"faster": {"train.learning_rate": 0.02}}
 
 
 @pytest.fixture(scope="module")
-def music(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("music")
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        pitch = 60 + np.cumsum(rng.integers(-2, 3, 24))
-        notes = make_notes(np.arange(24) * 6, np.full(24, 6), pitch, np.zeros(24))
-        write_midi(notes, folder / f"{number}.mid")
-    return folder
+def music(tmp_path_factory, write_melodies):
+    return write_melodies(tmp_path_factory.mktemp("music"), count=20, notes=24)
 
 
 def describe(music, arms=FASTER, seeds=(0, 1), **changes):

@@ -11,9 +11,7 @@ from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Logits, Network, init_params, nats_of, predict
-from midigen_jax.music.notes import make_notes
 from midigen_jax.music.tokens import NoteTokenizer
-from midigen_jax.music.write import write_midi
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.distill import cross_entropies, mean_prediction
 from midigen_jax.train.loop import fit
@@ -103,14 +101,10 @@ TINY = override(
 
 
 @pytest.fixture(scope="module")
-def corpora(tmp_path_factory):
+def corpora(tmp_path_factory, write_melodies):
     """Two small corpora whose longest durations differ."""
     folder = tmp_path_factory.mktemp("corpora")
-    rng = np.random.default_rng(0)
-    for number in range(4):
-        pitch = 60 + np.cumsum(rng.integers(-2, 3, 20))
-        notes = make_notes(np.arange(20) * 6, np.full(20, 6), pitch, np.zeros(20))
-        write_midi(notes, folder / "music" / f"{number}.mid")
+    write_melodies(folder / "music")
     configs = [TINY.prepare, override(TINY, {"prepare.max_duration": 3}).prepare]
     return [
         prepare([str(folder / "music")], folder / f"out-{number}", config, workers=1)

@@ -15,9 +15,7 @@ from midigen_jax.data.batches import crops_of
 from midigen_jax.data.prepare import prepare
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network
-from midigen_jax.music.notes import make_notes
 from midigen_jax.music.tokens import NoteTokenizer
-from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.devices import REPLICA, data_mesh
@@ -139,14 +137,9 @@ RUNS = override(TINY, {"batch.length": 16, "train.steps": 6, "train.evaluate_eve
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory, write_melodies):
     folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    for number in range(4):
-        pitch = 60 + np.cumsum(rng.integers(-2, 3, 20))
-        notes = make_notes(np.arange(20) * 6, np.full(20, 6), pitch, np.zeros(20))
-        write_midi(notes, folder / "music" / f"{number}.mid")
-    return prepare([str(folder / "music")], folder / "out", RUNS.prepare, workers=1)
+    return prepare([str(write_melodies(folder / "music"))], folder / "out", RUNS.prepare, workers=1)
 
 
 def group(folder, changes=VALUES[:3]):

@@ -14,8 +14,6 @@ from midigen_jax import rows
 from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import make_notes
-from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.train import member
 from midigen_jax.train.checkpoint import METRIC, open_run
@@ -39,14 +37,10 @@ TINY = override(
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory, write_melodies):
     folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    for number in range(4):
-        pitch = 60 + np.cumsum(rng.integers(-2, 3, 20))
-        notes = make_notes(np.arange(20) * 6, np.full(20, 6), pitch, np.zeros(20))
-        write_midi(notes, folder / "music" / f"{number}.mid", tempo=100, meter=(3, 4))
-    return prepare([str(folder / "music")], folder / "out", TINY.prepare, workers=1)
+    music = write_melodies(folder / "music", tempo=100, meter=(3, 4))
+    return prepare([str(music)], folder / "out", TINY.prepare, workers=1)
 
 
 @pytest.fixture(scope="module")
