@@ -105,14 +105,6 @@ RECIPES = {
         _QUARTER,
         tried=13,
     ),
-    "jsb_quarter_taught": Recipe(
-        "JSB_Chorales.mat of Boulanger-Lewandowski et al. 2012",
-        "frame",
-        _QUARTER,
-        tried=14,
-        teachers=3,
-        taught=MappingProxyType({"train.steps": 1000}),
-    ),
     "nottingham": Recipe(
         "Nottingham.mat of Boulanger-Lewandowski et al. 2012",
         "frame",
