@@ -31,6 +31,7 @@ from midigen_jax.listen.rates import draw_rates
 from midigen_jax.listen.report import write_report
 from midigen_jax.listen.study import write_study
 from midigen_jax.listen.tables import many
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import Source, find_sources
@@ -318,11 +319,20 @@ def ablate(study: str, out: str | None, dry_run: bool, yes: bool, keep: bool) ->
 
 
 def _listen_to(place: Path, music: Generated) -> None:
-    """Sound and picture of a piece beside its file."""
-    (notes,) = music.pieces
-    draw(notes, place.with_suffix(".png"), tempo=music.tempo, meter=music.meter)
-    if len(notes):
-        write_audio(place.with_suffix(".mp3"), synthesize(notes, music.tempo, music.program))
+    """Sound and picture of the one piece beside its file."""
+    _write_beside(place, music, music.pieces[0])
+
+
+def _write_beside(place: Path, music: Generated, notes: Notes) -> None:
+    """Picture and sound of a piece beside its file, as far as they are missing. One without a note is silent.
+
+    Each file is written at once, so one that is there is whole.
+    """
+    picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
+    if not picture.is_file():
+        draw(notes, picture, tempo=music.tempo, meter=music.meter)
+    if len(notes) and not audio.is_file():
+        write_audio(audio, synthesize(notes, music.tempo, music.program))
 
 
 def demo(out: str, config: Config) -> int:
@@ -447,14 +457,10 @@ def _write_music(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
             place = folder / f"{piece + 1}.mid"
             origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {piece + 1}"
             text = (origin, replace(recipe, piece=piece).text())
-            # Each file is written at once, so one that is there is whole: a cut command writes the others.
-            picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
+            # One that is there is whole: a cut command writes the others.
             if not place.is_file():
                 write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
-            if not picture.is_file():
-                draw(notes, picture, tempo=music.tempo, meter=music.meter)
-            if len(notes) and not audio.is_file():
-                write_audio(audio, synthesize(notes, music.tempo, music.program))
+            _write_beside(place, music, notes)
             progress.advance()
 
 

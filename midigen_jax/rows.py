@@ -110,6 +110,11 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
+def last(rows: Sequence[Row], name: str) -> Any:
+    """The value of the last row of that name; None where there is none."""
+    return next((row["value"] for row in reversed(rows) if row.get("name") == name), None)
+
+
 def rewrite(path: Path, rows: Iterable[Row]) -> None:
     """Replace the file at `path` by `rows`, so that a reader sees the old file or the new one."""
     with replacing(path) as partial:

@@ -8,6 +8,7 @@ blocked; compiling is apart, and comes once for all replicas and once for each l
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -18,11 +19,7 @@ import numpy as np
 
 from midigen_jax import rows
 from midigen_jax.config import Config, override
-from midigen_jax.data.batches import Crops, crops_of
-from midigen_jax.model.grammar import grammar
-from midigen_jax.model.network import Network
-from midigen_jax.music.tokens import NoteTokenizer
-from midigen_jax.study.benchmark import elapsed
+from midigen_jax.study.benchmark import elapsed, subject_of
 from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack
@@ -54,12 +51,11 @@ def measure(changes: dict[str, object], seeds: int, together: int, rounds: int) 
     """The rows of one model."""
     base = override(Config(), {**changes, "train.steps_per_call": STEPS})
     configs = [override(base, {**arm, "train.seed": seed}) for arm in ARMS for seed in range(seeds)]
-    crops = _crops(base)
     began = time.perf_counter()
-    replicas = _program(configs, crops, together)
+    replicas = _program(configs, together)
     replica_compile = time.perf_counter() - began
     began = time.perf_counter()
-    lone = _program(configs[:1], crops, 1)
+    lone = _program(configs[:1], 1)
     lone_compile = time.perf_counter() - began
     spent: dict[str, list[float]] = {"replicas": [], "lone": []}
     for number in range(rounds):
@@ -72,7 +68,7 @@ def measure(changes: dict[str, object], seeds: int, together: int, rounds: int) 
     cost = [ours / theirs for ours, theirs in zip(spent["replicas"], spent["lone"], strict=True)]
     whole = [TRAINING / STEPS * np.median(spent[name]) for name in ("replicas", "lone")]
     with_compile = (whole[0] + replica_compile) / (whole[1] + len(configs) * lone_compile)
-    command = f"python scripts/bench_ablate.py {' '.join(sys.argv[1:])}".strip()
+    command = shlex.join(["python", "scripts/bench_ablate.py", *sys.argv[1:]])
     config: dict[str, Any] = {"replicas": len(configs), "width": base.model.width, "together": together}
     config |= {"batch": base.batch.rows, "length": base.batch.length, "devices": jax.device_count()}
     compiles = {"replicas_s": round(replica_compile, 2), "lone_s": round(lone_compile, 2)}
@@ -90,10 +86,10 @@ def measure(changes: dict[str, object], seeds: int, together: int, rounds: int) 
     ]
 
 
-def _program(configs: list[Config], crops: Crops, together: int) -> Callable[[], None]:
+def _program(configs: list[Config], together: int) -> Callable[[], None]:
     """A compiled call of STEPS steps of each config, as replicas."""
     config = shape_of(configs[0])
-    network = Network(config.model, grammar(NoteTokenizer(config.prepare.max_duration)))
+    network, crops = subject_of(config)
     mesh = data_mesh(config.batch.rows, len(configs))
     optimizer = make_optimizer(config.train, TRAINING)
     own = stack([(init_state(network, optimizer, one.train.seed), hyperparameters(one)) for one in configs])
@@ -109,14 +105,6 @@ def _program(configs: list[Config], crops: Crops, together: int) -> Callable[[],
         jax.block_until_ready(metrics_NK)
 
     return call
-
-
-def _crops(config: Config) -> Crops:
-    """Random note tokens."""
-    notes = NoteTokenizer(config.prepare.max_duration)
-    shape = 4 * config.batch.rows, config.batch.length + 1, 2
-    tokens = np.random.default_rng(0).integers((2, 0), (notes.pitch_size, notes.duration_size), shape)
-    return crops_of(list(tokens), config.batch)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _MEDIA = {
     ".mid": "audio/midi",
     ".png": "image/png",
 }
+SOUNDS = (".mp3", ".ogg", ".wav")
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,9 @@ def data_uri(path: Path) -> str:
     if not path.is_file():
         return ""
     return f"data:{_MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+def sound_uri(folder: Path, stem: str) -> str:
+    """The sound of that name in `folder`, likewise, in the first format that there is."""
+    found = (data_uri(folder / f"{stem}{suffix}") for suffix in SOUNDS)
+    return next(filter(None, found), "")

@@ -20,14 +20,12 @@ from midigen_jax.config import Config, flatten, from_json, spell, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
 from midigen_jax.listen import audio, curves, pianoroll
-from midigen_jax.listen.page import REPORT, check_free, data_uri, write_page
+from midigen_jax.listen.page import REPORT, SOUNDS, check_free, data_uri, sound_uri, write_page
 from midigen_jax.listen.svg import svg
 from midigen_jax.listen.tables import corpus_table, settings_table
 from midigen_jax.rows import Row
 
 _REMEDY = "train again, or put back the file that was there"
-
-_SOUNDS = (".mp3", ".ogg", ".wav")
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def _read_checkpoints(folder: Path, rows: Sequence[Row]) -> Iterator[Checkpoint]
     epochs = {row["step"]: row["epoch"] for row in rows if "step" in row and "epoch" in row}
     best = curves.best_step(rows)
     for step, path in sorted(steps.items()):
-        stems = {file.stem for file in path.iterdir() if file.suffix in (*_SOUNDS, ".mid")}
+        stems = {file.stem for file in path.iterdir() if file.suffix in (*SOUNDS, ".mid")}
         samples = tuple(
             _read_sample(path, stem) for stem in sorted(stems, key=lambda stem: (len(stem), stem))
         )
@@ -95,9 +93,8 @@ def _read_checkpoints(folder: Path, rows: Sequence[Row]) -> Iterator[Checkpoint]
 
 
 def _read_sample(folder: Path, stem: str) -> Sample:
-    sound = (data_uri(folder / f"{stem}{suffix}") for suffix in _SOUNDS)
     picture, midi = data_uri(folder / f"{stem}.png"), data_uri(folder / f"{stem}.mid")
-    return Sample(stem, next(filter(None, sound), ""), picture, midi)
+    return Sample(stem, sound_uri(folder, stem), picture, midi)
 
 
 def _heads(rows: Sequence[Row]) -> list[str]:
@@ -105,10 +102,6 @@ def _heads(rows: Sequence[Row]) -> list[str]:
     names = {row.get("name") for row in rows}
     splits = ("train", "valid")
     return [head for head in curves.HEADS if names & {f"{split}.nats_per_event.{head}" for split in splits}]
-
-
-def _last(rows: Sequence[Row], name: str) -> Any:
-    return next((row["value"] for row in reversed(rows) if row.get("name") == name), None)
 
 
 def _headline(rows: Sequence[Row]) -> dict[str, Any] | None:
@@ -122,9 +115,9 @@ def _headline(rows: Sequence[Row]) -> dict[str, Any] | None:
 def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """What was measured, as (label, value)."""
     table = []
-    if (parameters := _last(rows, "model.parameters")) is not None:
+    if (parameters := row_files.last(rows, "model.parameters")) is not None:
         table.append(("parameters", f"{parameters:,.0f}"))
-    if (seconds := _last(rows, "train.seconds")) is not None:
+    if (seconds := row_files.last(rows, "train.seconds")) is not None:
         table.append(("training time", f"{seconds // 60:.0f} min {seconds % 60:.0f} s"))
     if speeds := curves.series(rows, "train.events_per_s")[1]:
         table.append(("events a second", f"{median(speeds):,.0f}"))

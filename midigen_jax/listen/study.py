@@ -17,7 +17,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
 from midigen_jax.listen import audio, pianoroll, study_charts
 from midigen_jax.listen.curves import series
-from midigen_jax.listen.page import STUDY, check_free, data_uri, write_page
+from midigen_jax.listen.page import STUDY, check_free, data_uri, sound_uri, write_page
 from midigen_jax.listen.study_charts import Band, Interval, short
 from midigen_jax.listen.svg import svg
 from midigen_jax.listen.tables import many, words
@@ -30,7 +30,6 @@ _NAMED = 4  # arms that a sentence lists
 _NOTHING = "–"
 _MINUS = "\N{MINUS SIGN}"
 _COSTS = {"train_flops": "training FLOPs", "train_seconds": "training seconds"}
-_SOUNDS = (".mp3", ".ogg", ".wav")
 
 
 class Arm(NamedTuple):
@@ -282,8 +281,7 @@ class Sample(NamedTuple):
 
 def _read_samples(folder: Path, arms: Sequence[Arm]) -> Iterator[Sample]:
     for arm in arms:
-        sounds = (data_uri(folder / f"{arm.folder}{suffix}") for suffix in _SOUNDS)
         picture, midi = (data_uri(folder / f"{arm.folder}{suffix}") for suffix in (".png", ".mid"))
-        sample = Sample(arm.name, arm.folder, next(filter(None, sounds), ""), picture, midi)
+        sample = Sample(arm.name, arm.folder, sound_uri(folder, arm.folder), picture, midi)
         if any(sample[2:]):
             yield sample

@@ -50,8 +50,6 @@ from midigen_jax.train.scoring import Scorer
 _WRITTEN = 256  # events that a model writes while it is timed
 _TURNS = 5
 _LISTEN = 0  # the seed that samples are drawn with
-_FILES = ("study.json", "groups.json", "results.jsonl", "study.html", "corpora", "runs", "samples")
-_TABLES = ("table.md", "table.tex", "table.csv")
 
 OnSample = Callable[[Path, Generated], None]  # is told of each file of music that is written
 
@@ -80,11 +78,15 @@ def run_study(
             _fail(folder_of(out, run), 0, reason)
 
     finished = {run for run in study.runs if _ended(folder_of(out, run))}
-    groups = plan_groups(study, out, finished, corpora, fail)
+    asked = set(study.runs)  # of a group's runs some may be of arms that are in the file no more
+    groups = [
+        group._replace(runs=tuple(run for run in group.runs if run in asked))
+        for group in plan_groups(study, out, finished, corpora, fail)
+    ]
     label = "{}, seed {}".format
     with Board([label(*run) for run in study.runs]) as board:
         for group in groups:
-            left = [run for run in group.runs if run in study.runs and not _ended(folder_of(out, run))]
+            left = [run for run in group.runs if not _ended(folder_of(out, run))]
             if left:
                 print(f"{len(left)} runs: {group.why}", file=sys.stderr, flush=True)
                 _train(study, out, group, left, corpora, lambda run, text: board.show(label(*run), text))
@@ -227,7 +229,7 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
     timed = {run.arm for run in study.runs if (folder_of(out, run) / "scores.json").is_file()}
     for run in group.runs:
         folder = folder_of(out, run)
-        if run not in study.runs or _ended(folder):
+        if _ended(folder):
             continue
         with open_run(folder) as checkpoints:
             restored = checkpoints.restore("best")
@@ -241,9 +243,9 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
         scores = {
             "step": restored.step,
             "pieces": [piece._asdict() for piece in tallied],
-            "parameters": _last(trained_rows, "model.parameters"),
+            "parameters": rows.last(trained_rows, "model.parameters"),
             "train_flops": each * max(row.get("step", 0) for row in trained_rows),
-            "train_seconds": _last(trained_rows, "train.seconds"),
+            "train_seconds": rows.last(trained_rows, "train.seconds"),
         }
         if "decode" in study.measure and run.arm not in timed:
             timed.add(run.arm)
@@ -252,10 +254,6 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
             loop()
             scores["decode_events_per_s"] = median(_WRITTEN / elapsed(loop) for _ in range(_TURNS))
         write_json(folder / "scores.json", scores)
-
-
-def _last(found: Sequence[rows.Row], name: str) -> Any:
-    return next(row["value"] for row in reversed(found) if row["name"] == name)
 
 
 def _prompt(study: Study) -> Piece | None:

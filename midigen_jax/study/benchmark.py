@@ -49,7 +49,7 @@ def bench_train(
 
     `profile` is a folder that takes a trace of one call, for Perfetto (ui.perfetto.dev) or XProf.
     """
-    network, crops = _subject(config, corpus)
+    network, crops = subject_of(config, corpus)
     mesh = data_mesh(config.batch.rows)
     steps = make_train_steps(network, config, _STEPS, False, mesh)
     state, hyper, crops = start_alone(network, config, crops, mesh)
@@ -160,8 +160,8 @@ def _padded(size: int, tile: int) -> int:
     return -(-size // tile) * tile
 
 
-def _subject(config: Config, corpus: Corpus | None) -> tuple[Network, Crops]:
-    """The network and the crops to train on."""
+def subject_of(config: Config, corpus: Corpus | None = None) -> tuple[Network, Crops]:
+    """The network and the crops to train on; without a corpus, random `note` tokens."""
     if corpus is not None:
         rules = grammar(corpus.tokenizer)
         return Network(config.model, rules), make_crops(corpus, "train", config.batch)

@@ -5,7 +5,6 @@ members that it had, but for those that failed, so that what a kill interrupted 
 that are new make groups of their own.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -112,8 +111,8 @@ def choose_together(runs: int, trial: Trial | None) -> tuple[int, str]:
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     fits = max(1, int(_MEMORY_SHARE * limit / trial.bytes)) if limit else most
     together = min(most, fits)
-    why = f"a replica takes {trial.bytes / 1e6:,.0f} MB of {limit / 1e6:,.0f} MB: {fits} fit on a device"
-    return together, f"{together} at once on each of {devices} devices: {why}"
+    memory = f"a replica takes {trial.bytes / 1e6:,.0f} MB of {limit / 1e6:,.0f} MB: {fits} fit on a device"
+    return together, f"{together} at once on each of {devices} devices: {memory}"
 
 
 def why(error: Exception) -> str:
@@ -139,9 +138,9 @@ def _trial(config: Config, corpus: Corpus) -> Trial:
     memory = program.memory_analysis()
     size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     state_N, _ = jax.block_until_ready(program(state_N, hyper_N, crops, np.ones(1, np.int32)))
-    began = time.perf_counter()
-    jax.block_until_ready(program(state_N, hyper_N, crops, np.full(1, _TRIAL_STEPS, np.int32)))
-    return Trial((time.perf_counter() - began) / _TRIAL_STEPS, size)
+    count_N = np.full(1, _TRIAL_STEPS, np.int32)
+    seconds = elapsed(lambda: jax.block_until_ready(program(state_N, hyper_N, crops, count_N)))
+    return Trial(seconds / _TRIAL_STEPS, size)
 
 
 def estimate(study: Study, groups: Sequence[Sequence[Run]]) -> list[float | None]:

@@ -27,6 +27,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -101,19 +102,20 @@ class Study:
             if slug(arm.name) in folders:
                 raise InputError(f"{self.name}: two arms are called {arm.name!r}; give each its own name")
             folders.add(slug(arm.name))
-            if self.unit in ("event", "slice") and self.config(arm.name).prepare != self.base.prepare:
+            config = self.config(arm.name)
+            if self.unit in ("event", "slice") and config.prepare != self.base.prepare:
                 raise InputError(
                     f"{self.name}, arm {arm.name!r}: cuts music in {self.unit}s of its own; compare by "
                     "nats_per_quarter or nats_per_frame, which comes first in measure"
                 )
-            same = seen.setdefault(self.config(arm.name), arm.name)
+            same = seen.setdefault(config, arm.name)
             if same != arm.name:
                 raise InputError(f"{self.name}: arm {arm.name!r} is {same!r} again; change a setting in it")
 
     @property
     def unit(self) -> Unit:
         """What nats are divided by in the comparison: the first unit that is measured."""
-        return next(_UNITS[measure] for measure in self.measure if measure in _UNITS)
+        return self.units[0]
 
     @property
     def units(self) -> list[Unit]:
@@ -132,7 +134,11 @@ class Study:
 
     def changes(self, arm: str) -> dict[str, Any]:
         """The settings in which an arm differs from the base."""
-        return next((dict(other.changes) for other in self.arms if other.name == arm), {})
+        return dict(self._changes.get(arm, ()))
+
+    @cached_property
+    def _changes(self) -> dict[str, tuple[tuple[str, Any], ...]]:
+        return dict(self.arms)
 
     def config(self, arm: str, seed: int = 0) -> Config:
         """The experiment of a run. With a budget of seconds its steps are yet to be found."""

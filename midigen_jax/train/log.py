@@ -60,8 +60,7 @@ class Log:
         if step == 0:
             count = sum(leaf.size for leaf in jax.tree.leaves(params))
             self._write(0, [("model.parameters", count, "parameters")], config=self._config)
-        seconds = [row["value"] for row in kept if row["name"] == "train.seconds"]
-        self._spent = seconds[-1] if seconds else 0.0
+        self._spent = rows.last(kept, "train.seconds") or 0.0
 
     @property
     def note(self) -> str:

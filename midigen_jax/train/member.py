@@ -90,13 +90,14 @@ class Member:
 
     def begin(self, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
         """Its state: that of its newest checkpoint, or a fresh one."""
-        state = init_state(network, optimizer, self.training.config.train.seed)
         if self._checkpoints.steps():
             try:
                 state = self._checkpoints.restore().state
             except InputError as error:  # all of its checkpoints are damaged
                 self.failure = str(error)
-                return state
+                return init_state(network, optimizer, self.training.config.train.seed)
+        else:
+            state = init_state(network, optimizer, self.training.config.train.seed)
         self.step = int(state.step)
         self._log.begin(self.step, state.params)
         self._over = self._course.is_over(self.step, self._checkpoints.best())

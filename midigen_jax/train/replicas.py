@@ -30,9 +30,8 @@ class Hyperparameters(NamedTuple):
     duration_weight: Any
 
 
-# Where a 0 saves work, programs are made with it or without it.
-_SAVING = ("model.dropout", "model.embedding_dropout", "model.recurrent_dropout", "batch.transpose_share")
-_TRACED = ("train.seed", "train.learning_rate", "train.weight_decay", "train.duration_weight", *_SAVING)
+# Whatever they are, the program is the same.
+_FREE = ("train.seed", "train.learning_rate", "train.weight_decay", "train.duration_weight")
 
 
 def hyperparameters(config: Config) -> Hyperparameters:
@@ -57,15 +56,15 @@ def hyperparameters(config: Config) -> Hyperparameters:
 
 def shape_of(config: Config) -> Config:
     """The config without what replicas may differ in: those of one shape can share a program."""
-    there = {
+    # Where a 0 saves work, programs are made with it or without it.
+    saving = {
         "model.dropout": config.model.dropout,
         "model.embedding_dropout": config.model.dropped_embeddings,
         "model.recurrent_dropout": config.model.recurrent_dropout,
         "batch.transpose_share": config.batch.transpose_share,
     }
-    saving = {name: 0.5 if value else 0.0 for name, value in there.items()}
-    others: dict[str, object] = {name: 1 for name in _TRACED if name not in _SAVING}
-    alike = override(config, {**others, **saving})
+    either = {name: 0.5 if value else 0.0 for name, value in saving.items()}
+    alike = override(config, {**dict.fromkeys(_FREE, 1), **either})
     return Config(alike.prepare, alike.model, alike.batch, alike.train, SampleConfig())
 
 
