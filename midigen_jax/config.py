@@ -219,6 +219,9 @@ class TrainConfig:
     keep_at: tuple[float, ...] = _option((0.05, 1.0), "shares of the training whose checkpoints are kept")
     steps_per_call: int = _option(64, "most steps in one call of the device; a call takes about a second")
     seed: int = _option(0, "seed of initial weights, batches and dropout")
+    calibrate: bool = _option(
+        False, "divide logits by the temperatures, one a head, that suit validation best"
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs"):

@@ -97,7 +97,7 @@ def _events(restored: Restored, corpus: Corpus, split: str, window: int | None) 
     pieces = [piece for piece in corpus.pieces if piece.split == split]
     scorer = Scorer(restored.network, corpus, pieces, window=window)
     found = []
-    for number, nats_E2 in scorer(restored.state.weights):
+    for number, nats_E2 in scorer(restored.weights):
         pitch_E = corpus.tokens[pieces[number].start + 1 : pieces[number].stop, 0]
         found.append(np.stack([pitch_E, nats_E2.sum(axis=1)], axis=1))
     return np.concatenate(found)

@@ -45,6 +45,7 @@ _TOLD: dict[str, object] = {
     "batch.rows": 16,
     "batch.length": 256,
     "train.keep_at": (1.0,),
+    "train.calibrate": True,
     "sample.count": 4,
 }
 
@@ -93,14 +94,14 @@ RECIPES = {
             "model.recurrent_dropout": 0.35,
             "batch.before": 64,
             "batch.transpose_share": 0.9,
-            "train.steps": 1800,
+            "train.steps": 1400,
             "train.learning_rate": 4e-3,
             "train.weight_decay": 0.05,
             "train.average": 0.998,
             "train.evaluate_every": 100,
             "train.patience": 200,
         },
-        tried=13,
+        tried=14,
     ),
     "nottingham": Recipe(
         "Nottingham.mat of Boulanger-Lewandowski et al. 2012",

@@ -89,6 +89,13 @@ class Logits(NamedTuple):
     duration_BTR: Array
 
 
+class Temperatures(NamedTuple):
+    """What logits are divided by: those of pitches, and those of durations."""
+
+    pitch: float = 1.0
+    duration: float = 1.0
+
+
 class Nats(NamedTuple):
     """Negative log-likelihood of each next event, in nats: its pitch, and its duration given the pitch."""
 
@@ -331,6 +338,17 @@ def nats_of(logits: Logits, pitch_BS: Array, duration_BS: Array, mask_BT: Array)
     pitch = cross_entropy(logits.pitch_BTP, pitch_BS[:, 1:])
     duration = cross_entropy(logits.duration_BTR, duration_BS[:, 1:])
     return Nats(jnp.where(mask_BT, pitch, 0), jnp.where(mask_BT, duration, 0))
+
+
+def tempered(params: dict, temperatures: Temperatures) -> dict:
+    """The parameters whose logits are those of `params`, divided by temperatures."""
+    pitch, duration = temperatures
+    heads = {"pitch_head": pitch, "interval_head": pitch, "duration_head": duration}
+    return params | {
+        name: jax.tree.map(lambda leaf, by=by: leaf / by, params[name])
+        for name, by in heads.items()
+        if name in params
+    }
 
 
 def _of_layer(drops: Drops | None, layer: int) -> DropConnect | None:

@@ -188,7 +188,7 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
     )
     rules = _constraints(restored, config, shift, bar)
-    params = restored.state.weights
+    params = restored.weights
     return _Task(network, params, tokens, shift, onset, given, how, rules, ticks, tempo, meter, program)
 
 

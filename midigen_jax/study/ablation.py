@@ -236,7 +236,7 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
         corpus = corpora[study.config(*run).prepare]
         pieces = pieces_of(corpus, study.split)
         scorer = scorer or Scorer(restored.network, corpus, pieces)
-        nats = dict(scorer(restored.state.weights))
+        nats = dict(scorer(restored.weights))
         tallied = [tally(corpus, piece, nats[number]) for number, piece in enumerate(pieces)]
         config, trained_rows = restored.experiment.config, rows.read(folder / "rows.jsonl")
         each = flops(restored.network, config.batch.rows, config.batch.length)

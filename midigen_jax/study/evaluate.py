@@ -50,7 +50,7 @@ def evaluate(restored: Restored, corpus: Corpus, split: Split, name: str) -> Eva
     scorer = Scorer(restored.network, corpus, pieces)
     found: dict[int, PieceNats] = {}
     with Progress(name, len(pieces), "pieces") as progress:
-        for number, nats_E2 in scorer(restored.state.weights):
+        for number, nats_E2 in scorer(restored.weights):
             found[number] = tally(corpus, pieces[number], nats_E2)
             progress.advance()
     return _evaluated(name, [found[number] for number in range(len(pieces))])

@@ -62,7 +62,7 @@ def untold(subject: Subject) -> Subject:
 def trained(restored: Restored, name: str, settings: Mapping[str, object]) -> Subject:
     """The network and the weights of a checkpoint, under other `settings`; `name` is the run's."""
     config = override(Config(model=restored.network.config), settings).model
-    params = without_end(restored.state.weights)
+    params = without_end(restored.weights)
     network = Network(config, restored.network.grammar)
     return Subject(network, params, tokenizer=restored.experiment.tokenizer, origin=name)
 

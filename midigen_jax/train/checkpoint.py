@@ -22,7 +22,7 @@ from midigen_jax import config as configs
 from midigen_jax.config import Config
 from midigen_jax.errors import InputError
 from midigen_jax.model.grammar import grammar
-from midigen_jax.model.network import Network
+from midigen_jax.model.network import Network, Temperatures, tempered
 from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import TrainState, init_state
@@ -33,6 +33,7 @@ logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMes
 
 FORMAT = 2
 METRIC = "valid.nats_per_event"
+TEMPERATURE = "valid.temperature"
 
 
 class Experiment(NamedTuple):
@@ -53,6 +54,12 @@ class Restored(NamedTuple):
     experiment: Experiment
     metrics: dict[str, float]
     digest: str  # tells this checkpoint from those of other experiments
+
+    @property
+    def weights(self) -> dict:
+        """The parameters to evaluate and to sample with, at the temperatures that suit validation best."""
+        found = (self.metrics.get(f"{TEMPERATURE}.{head}", 1.0) for head in Temperatures._fields)
+        return tempered(self.state.weights, Temperatures(*found))
 
 
 class Checkpoints:

@@ -16,7 +16,7 @@ from midigen_jax import rows
 from midigen_jax.config import Config
 from midigen_jax.data.batches import Epochs
 from midigen_jax.errors import InputError
-from midigen_jax.train.checkpoint import METRIC
+from midigen_jax.train.checkpoint import METRIC, TEMPERATURE
 from midigen_jax.train.optimizer import learning_rate
 from midigen_jax.train.state import Metrics
 
@@ -99,7 +99,8 @@ class Log:
         """Write a validation that took so many seconds, and how long the training has taken, all told."""
         self.flush(step)
         self._spent += seconds
-        scores = [(name, value, "nats") for name, value in metrics.items()]
+        units = {name: "1" if name.startswith(TEMPERATURE) else "nats" for name in metrics}
+        scores = [(name, value, units[name]) for name, value in metrics.items()]
         self._write(step, [*scores, ("train.seconds", self._spent, "s")])
         self._valid = f"valid {metrics[METRIC]:.3f}"
 

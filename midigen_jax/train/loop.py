@@ -157,7 +157,7 @@ def _teachers(config: Config, corpus: Corpus) -> tuple[list[Network], list[dict]
         if teacher.experiment.tokenizer != corpus.tokenizer:
             raise InputError(f"train.teachers: {run} has another vocabulary than {corpus.path}; leave it out")
         networks.append(teacher.network)
-        weights.append(teacher.state.weights)
+        weights.append(teacher.weights)
     return networks, weights
 
 

@@ -17,10 +17,10 @@ from midigen_jax.config import Config
 from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
-from midigen_jax.model.network import Network
-from midigen_jax.train.checkpoint import METRIC, Checkpoints, Experiment
+from midigen_jax.model.network import Network, Temperatures
+from midigen_jax.train.checkpoint import METRIC, TEMPERATURE, Checkpoints, Experiment
 from midigen_jax.train.log import Call, DivergedError, Log
-from midigen_jax.train.scoring import Scorer
+from midigen_jax.train.scoring import TEMPERATURES, Scorer
 from midigen_jax.train.state import Metrics, TrainState, init_state
 
 
@@ -135,7 +135,7 @@ class Member:
     def validate(self, state: TrainState, scorer: Scorer) -> None:
         """Measure the state, and save it."""
         began = time.perf_counter()
-        scores = validate(scorer, state.weights)
+        scores = validate(scorer, state.weights, self.training.config.train.calibrate)
         self._waits = False
         with self._ends_diverged():
             self._log.valid(self.step, scores, time.perf_counter() - began)
@@ -164,8 +164,17 @@ class Member:
             self.failure, self.step = str(error), error.step
 
 
-def validate(scorer: Scorer, params: dict) -> dict[str, float]:
-    """Exact nats per event of the scorer's pieces, over all of them, `<end>` among the events."""
-    nats_E2 = np.concatenate([nats for _, nats in scorer(params)])
-    pitch, duration = nats_E2.mean(axis=0, dtype=np.float64).tolist()
-    return {METRIC: pitch + duration, f"{METRIC}.pitch": pitch, f"{METRIC}.duration": duration}
+def validate(scorer: Scorer, params: dict, calibrate: bool = False) -> dict[str, float]:
+    """Exact nats per event of the scorer's pieces, over all of them, `<end>` among the events.
+
+    To `calibrate` is to divide the logits of each head by the temperature that suits these pieces best.
+    """
+    temperatures = TEMPERATURES if calibrate else (1.0,)
+    nats_KE2 = np.concatenate([nats for _, nats in scorer.at(temperatures, params)], axis=1)
+    nats_K2 = nats_KE2.mean(axis=1, dtype=np.float64)
+    pitch, duration = nats_K2.min(axis=0).tolist()
+    scores = {METRIC: pitch + duration, f"{METRIC}.pitch": pitch, f"{METRIC}.duration": duration}
+    if calibrate:
+        best = Temperatures(*(temperatures[place] for place in nats_K2.argmin(axis=0)))
+        scores |= {f"{TEMPERATURE}.{head}": value for head, value in best._asdict().items()}
+    return scores

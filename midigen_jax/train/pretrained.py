@@ -56,7 +56,10 @@ def name_of(run: str) -> str:
 
 
 def write_model(restored: Restored, path: Path) -> None:
-    """The weights of a checkpoint (their moving average, where one is kept) and its facts, as one file."""
+    """The weights of a checkpoint (their moving average, where one is kept) and its facts, as one file.
+
+    Temperatures are among the facts, and not in the weights.
+    """
     facts = to_facts(restored.experiment, restored.metrics) | {"step": restored.step}
     arrays = {
         name: np.asarray(weight, np.float16)

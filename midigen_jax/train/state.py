@@ -29,7 +29,6 @@ from midigen_jax.model.network import (
     init_params,
     nats_of,
     predict,
-    score,
 )
 from midigen_jax.train.devices import DATA, REPLICA, everywhere
 from midigen_jax.train.distill import cross_entropies, mean_prediction
@@ -72,7 +71,7 @@ class TrainSteps(Protocol):
     ) -> tuple[TrainState, Metrics]: ...
 
 
-EvalStep = Callable[[dict, Carry, Batch], tuple[Carry, Nats]]
+EvalStep = Callable[[dict, Carry, Batch, ArrayLike], tuple[Carry, Nats]]
 
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -229,18 +228,24 @@ def loss_weight(mask_BT: Array, config: TrainConfig) -> Array:
 
 
 def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
-    """A jitted `(params, carry, batch) -> (carry, nats)`; the carry that goes in is donated.
+    """A jitted `(params, carry, batch, temperature_K) -> (carry, nats)`; the carry that goes in is donated.
 
-    Called chunk after chunk it reads pieces of any length in one shape. The number of rows is a multiple of
-    that of the devices.
+    The nats (K, B, T) are those of logits that were divided by each of K temperatures. Called chunk after
+    chunk it reads pieces of any length in one shape. The number of rows is a multiple of that of the devices.
     """
 
-    def step(params: dict, carry: Carry, now: Batch) -> tuple[Carry, Nats]:
-        return score(network, params, carry, *now)
+    def step(params: dict, carry: Carry, now: Batch, temperature_K: Array) -> tuple[Carry, Nats]:
+        carry, logits = predict(network, params, carry, *now)
 
-    everywhere, rows = PartitionSpec(), PartitionSpec(DATA)
+        def at(temperature: Array) -> Nats:
+            return nats_of(Logits(*(logits_BTV / temperature for logits_BTV in logits)), *now)
+
+        return carry, lax.map(at, temperature_K)
+
+    whole, rows = PartitionSpec(), PartitionSpec(DATA)
+    of_each = PartitionSpec(None, DATA)
     shared = jax.shard_map(
-        step, mesh=mesh, in_specs=(everywhere, rows, rows), out_specs=rows, check_vma=False
+        step, mesh=mesh, in_specs=(whole, rows, rows, whole), out_specs=(rows, of_each), check_vma=False
     )
     return jax.jit(shared, donate_argnums=1)
 
