@@ -11,6 +11,7 @@ from midigen_jax import rows
 from midigen_jax.errors import InputError
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.pianoroll import draw
+from midigen_jax.listen.scaling import expected
 from midigen_jax.listen.study import write_study
 from midigen_jax.listen.study_charts import Interval, band, draw_costs, draw_differences, draw_learning, looks
 from midigen_jax.listen.svg import svg
@@ -205,6 +206,27 @@ def test_every_picture_and_every_sample_is_there(html, parse):
     assert [link["download"] for link in page.all("a")] == ["arm-0.mid", "arm-2.mid"]
     identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identities) == len(set(identities))
+
+
+def test_a_study_of_scale_shows_its_law(tmp_path, parse):
+    law = {"floor": 0.5, "size": 0.1, "alpha": 0.3, "data": 0.2, "beta": 0.7}
+    scaling = rows.make(
+        "ablate.scaling",
+        0.012,
+        "1",
+        config={"study": "pooling", "split": "test", "parameters": 1e6, "events": 5e4},
+        law=law,
+        low=law,
+        high={name: 2 * value for name, value in law.items()},
+    )
+    assert expected(scaling, 1e6, 5e4) == pytest.approx(0.8)
+    assert expected(scaling, 1e5, 5e3) == pytest.approx(0.5 + 0.1 * 10**0.3 + 0.2 * 10**0.7)
+    amounts = [result(arm, "train_events", 1000.0 * 2**number, "") for number, arm in enumerate(ARMS)]
+    page, text = page_of(make_study(tmp_path / "pooling", more=[*amounts, scaling]), parse)
+    assert "1.2 % of their nats" in text
+    assert "nats per frame to gain beyond 50,000 training events" in text
+    assert "0.2 (0.2 to 0.4)" in text
+    assert len(page.all("svg")) == 4
 
 
 def test_the_page_needs_nothing_else(html, parse):

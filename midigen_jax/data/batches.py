@@ -60,6 +60,15 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
 
     Raises InputError when the split has no music.
     """
+    pieces = pieces_taken(corpus, split, config)
+    return crops_of([corpus.tokens[piece.start : piece.stop] for piece in pieces], config)
+
+
+def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[CorpusPiece]:
+    """The pieces of a split that are trained on: all of them, or the share that the config says.
+
+    Raises InputError when the split has no music.
+    """
     pieces = corpus.split(split)
     if not pieces:
         raise InputError(f"{corpus.path}: no piece in the {split} split; prepare a larger corpus")
@@ -67,7 +76,7 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
         # By a hash of their names: a smaller share is part of a larger one, whatever the order of the corpus.
         pieces.sort(key=lambda piece: hashlib.sha256(piece.source.encode()).digest())
         pieces = pieces[: math.ceil(config.data_share * len(pieces))]
-    return crops_of([corpus.tokens[piece.start : piece.stop] for piece in pieces], config)
+    return pieces
 
 
 def crops_of(pieces: Sequence[Tokens], config: BatchConfig) -> Crops:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from midigen_jax import rows as row_files
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
-from midigen_jax.listen import audio, pianoroll, study_charts
+from midigen_jax.listen import audio, pianoroll, scaling, study_charts
 from midigen_jax.listen.curves import series
 from midigen_jax.listen.page import STUDY, check_free, data_uri, sound_uri, write_page
 from midigen_jax.listen.study_charts import Band, Interval, short
@@ -69,6 +69,8 @@ class Study(NamedTuple):
 
     facts: Mapping[str, Any]
     arms: Sequence[Arm]
+    law: Row | None = None
+    """how nats fall with size and data, where that was fitted"""
 
     @property
     def quality(self) -> str:
@@ -116,6 +118,8 @@ def write_study(folder: Path, out: Path) -> None:
         samples=list(_read_samples(folder / "samples", study.arms)),
         commands=[("Go on with this study, or make it again", facts["command"])],
         settings={},
+        law=[] if study.law is None else scaling.constants(study.law, facts["unit"]),
+        law_error="" if study.law is None else words(study.law["value"], share=True),
         roll={"left": pianoroll.LEFT, "right": pianoroll.RIGHT, "tail": audio.TAIL_SECONDS},
     )
 
@@ -126,12 +130,14 @@ def _read(folder: Path) -> Study:
         raise InputError(f"{folder / 'study.json'}: says nothing of {', '.join(missing)}; {_REMEDY}")
     path = folder / "results.jsonl"
     rows: dict[str, list[Row]] = {name: [] for name in facts["arms"]}
+    law = None
     for row in row_files.read(path) if path.is_file() else []:
         config = row.get("config", {})
+        law = row if row.get("name") == "ablate.scaling" else law
         if config.get("arm") in rows and config.get("split", facts["split"]) == facts["split"]:
             rows[config["arm"]].append(row)
     arms = [_read_arm(facts, name, found) for name, found in rows.items()]
-    return Study(facts, arms)
+    return Study(facts, arms, law)
 
 
 def _read_arm(facts: Mapping[str, Any], name: str, rows: Sequence[Row]) -> Arm:
@@ -252,6 +258,15 @@ def _draw(folder: Path, study: Study) -> Iterator[tuple[str, Any]]:
         for cost in _COSTS
     }
     cost = max(_COSTS, key=lambda cost: len(known[cost]))  # of equals the first, which no machine changes
+    if study.law is not None:
+        points = [
+            (size, events, level)
+            for arm in study.arms
+            if (size := arm.number("parameters")) is not None
+            and (events := arm.number("train_events")) is not None
+            and (level := arm.interval(study.quality))
+        ]
+        yield "scaling", scaling.draw_law(study.law, points, unit)
     if known[cost]:
         yield "costs", study_charts.draw_costs(known[cost], _COSTS[cost], unit, look)
 

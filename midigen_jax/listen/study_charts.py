@@ -14,11 +14,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from midigen_jax.listen.svg import BLUE, INK, ORANGE, dress, new_figure
 
 # The first two have a light and a dark side; the others can be told from either background, and apart.
-_COLOURS = (BLUE, ORANGE, "#2f9668", "#c8506e", "#8563d6", "#1f8fa6", "#cc55c0", "#8a8334")
+COLOURS = (BLUE, ORANGE, "#2f9668", "#c8506e", "#8563d6", "#1f8fa6", "#cc55c0", "#8a8334")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.2))  # lengths of ink and of gaps; none: solid
-_WIDE = 10.0  # inches: the picture has the page's width to itself
+WIDE = 10.0  # inches: the picture has the page's width to itself
 _LONGEST_NAME = 44
-_TEXT = 8.5  # points
+TEXT = 8.5  # points
 _LINE = 12.0  # points from one label to the next
 
 
@@ -52,8 +52,8 @@ def looks(arms: Sequence[str], base: str) -> dict[str, Look]:
     others = [arm for arm in arms if arm != base]
     found = {}
     for number, arm in enumerate(others):
-        turn, colour = divmod(number, len(_COLOURS))
-        found[arm] = Look(_COLOURS[colour], _DASHES[turn % len(_DASHES)], 1.6)
+        turn, colour = divmod(number, len(COLOURS))
+        found[arm] = Look(COLOURS[colour], _DASHES[turn % len(_DASHES)], 1.6)
     return {base: Look(INK, (), 2.6), **found}
 
 
@@ -69,7 +69,7 @@ def band(runs: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Band:
 def draw_differences(differences: Mapping[str, Interval], clear: set[str], base: str, unit: str) -> Figure:
     """A point and its interval for each arm, the first on top: filled where it is clear of zero."""
     figure = new_figure()
-    figure.set_size_inches(_WIDE, 1.0 + 0.3 * len(differences))
+    figure.set_size_inches(WIDE, 1.0 + 0.3 * len(differences))
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=1, dashes=(4, 3))
     for place, (arm, (value, low, high)) in enumerate(differences.items()):
@@ -90,7 +90,7 @@ def draw_learning(bands: Mapping[str, Band], look: Mapping[str, Look]) -> Figure
     What is higher than all arms are after a fifth of the steps is cut off.
     """
     figure = new_figure()
-    figure.set_size_inches(_WIDE, 4.2)
+    figure.set_size_inches(WIDE, 4.2)
     axes = figure.subplots()
     for arm, (steps, mean, least, greatest) in bands.items():
         colour, dashes, width = look[arm]
@@ -118,7 +118,7 @@ def draw_costs(
 ) -> Figure:
     """Nats per unit, with intervals, over the `cost` of a run; each point has its name beside it."""
     figure = new_figure()
-    figure.set_size_inches(_WIDE, 4.2)
+    figure.set_size_inches(WIDE, 4.2)
     axes = figure.subplots()
     for arm, (spent, (value, low, high)) in points.items():
         colour = look[arm].colour
@@ -157,7 +157,7 @@ def _legend(figure: Figure, arms: Sequence[str], look: Mapping[str, Look]) -> No
         *(lines, names),
         loc="outside right upper",
         frameon=False,
-        fontsize=_TEXT,
+        fontsize=TEXT,
         labelcolor=INK,
         ncols=-(-len(arms) // 19),
     )
@@ -178,7 +178,7 @@ def _name_points(
         taken += [(x - 5, y - 5, x + 5, y + 5), (x - 2, low, x + 2, high)]
     for arm, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
         name = _label(arm)
-        to_left, shift = _free_place(taken, x, y, 0.56 * _TEXT * len(name), edge)
+        to_left, shift = _free_place(taken, x, y, 0.56 * TEXT * len(name), edge)
         spent, interval = points[arm]
         line = {"arrowstyle": "-", "color": look[arm].colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
         line["relpos"] = (1 if to_left else 0, 0.5)  # from the side of the name that looks to the point
@@ -188,7 +188,7 @@ def _name_points(
             textcoords="offset points",
             ha="right" if to_left else "left",
             va="center",
-            fontsize=_TEXT,
+            fontsize=TEXT,
             color=INK,
             arrowprops=line if shift else None,
         ).set_in_layout(False)

@@ -24,6 +24,7 @@ from typing import Any
 from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config, PrepareConfig
+from midigen_jax.data.batches import pieces_taken
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
@@ -239,6 +240,7 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
         nats = dict(scorer(restored.weights))
         tallied = [tally(corpus, piece, nats[number]) for number, piece in enumerate(pieces)]
         config, trained_rows = restored.experiment.config, rows.read(folder / "rows.jsonl")
+        taken = pieces_taken(corpus, "train", config.batch)
         each = flops(restored.network, config.batch.rows, config.batch.length)
         scores = {
             "step": restored.step,
@@ -246,6 +248,7 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
             "parameters": rows.last(trained_rows, "model.parameters"),
             "train_flops": each * max(row.get("step", 0) for row in trained_rows),
             "train_seconds": rows.last(trained_rows, "train.seconds"),
+            "train_events": sum(piece.stop - piece.start - 1 for piece in taken),
         }
         if "decode" in study.measure and run.arm not in timed:
             timed.add(run.arm)

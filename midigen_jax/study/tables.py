@@ -52,6 +52,7 @@ def _escaped(cell: str) -> str:
 
 def table(found: Sequence[Row]) -> list[tuple[str, ...]]:
     """The lines, head first: arms in the order of their rows, the base before the others."""
+    found = [row for row in found if "arm" in row["config"]]
     arms = list(dict.fromkeys(row["config"]["arm"] for row in found))
     by_name = {(row["config"]["arm"], row["name"].removeprefix("ablate.")): row for row in found}
     units = [name for _, name in by_name if name.startswith("nats_per_") and not name.endswith(".seed")]

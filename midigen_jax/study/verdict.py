@@ -14,11 +14,13 @@ from midigen_jax import rows
 from midigen_jax.study.comparison import Nats, difference, holm, level
 from midigen_jax.study.likelihood import PieceNats, Unit
 from midigen_jax.study.plan import BASE, Run, Study
+from midigen_jax.study.scaling import Fitted, Runs, fit_law
 
 _COSTS = {
     "parameters": "parameters",
     "train_flops": "flop",
     "train_seconds": "s",
+    "train_events": "events",
     "decode_events_per_s": "events/s",
 }
 
@@ -55,7 +57,24 @@ def rows_of(study: Study, scores: Mapping[Run, Scores], **fields: Any) -> list[r
         for run, one in scores.items():
             if run.arm == arm and one.failure is not None:
                 found.append(row("failed", arm, one.step, "step", seed=run.seed, reason=one.failure))
-    return found + [row("difference", arm, **cells) for arm, cells in _differences(study, scores)]
+    found += [row("difference", arm, **cells) for arm, cells in _differences(study, scores)]
+    fitted = _law(study, scores)
+    if fitted is not None:
+        config: dict[str, Any] = {"study": study.name, "split": study.split}
+        config |= {"parameters": fitted.parameters, "events": fitted.events}
+        laws = {"law": fitted.law, "low": fitted.low, "high": fitted.high}
+        facts = {name: law._asdict() for name, law in laws.items()}
+        found.append(rows.make("ablate.scaling", fitted.error, "1", config=config, **facts, **fields))
+    return found
+
+
+def _law(study: Study, scores: Mapping[Run, Scores]) -> Fitted | None:
+    """How nats fall with size and data, where arms differ in both."""
+    whole = [one for one in scores.values() if one.failure is None]
+    if any({"parameters", "train_events"} - one.costs.keys() for one in whole):
+        return None  # of an older version
+    columns = [(one.costs["parameters"], one.costs["train_events"], _total(one, study.unit)) for one in whole]
+    return fit_law(Runs(*np.array(columns, np.float64).reshape(-1, 3).T))
 
 
 def _levels(whole: Mapping[int, Scores], unit: Unit) -> Iterator[dict[str, Any]]:
