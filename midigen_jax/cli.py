@@ -116,9 +116,20 @@ def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset(given.preset), one_length(settings))
     _start(given.cpu_devices)
+    if given.coordinator is None:
+        for name in ("processes", "process"):
+            if getattr(given, name) is not None:
+                raise InputError(f"train: --{name}: give --coordinator besides, or leave it out")
+        from midigen_jax import commands
+
+        return commands.train(given.corpus, given.out, config)
+    from midigen_jax.train.processes import Place, ends_with_others, join
+
+    join(Place(given.coordinator, given.processes, given.process))
     from midigen_jax import commands
 
-    return commands.train(given.corpus, given.out, config)
+    with ends_with_others():
+        return commands.train(given.corpus, given.out, config)
 
 
 def _generate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -290,6 +301,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     )
     one.add_argument("corpus", metavar="CORPUS", help="a folder that `midigen prepare` made")
     one.add_argument("--out", metavar="RUN", help="the folder of the run")
+    _add_processes(one)
     _add_preset(one)
     _add_experiment(one, base)
 
@@ -443,6 +455,17 @@ def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", default="default", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: default)"
     )
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("processes: many that are one training; all get the same command")
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 is, the same for all; or auto, on TPU VMs, Slurm, Open MPI and Kubernetes",
+    )
+    group.add_argument("--processes", type=_count, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
 
 def _add_cpu_devices(parser: argparse.ArgumentParser) -> None:

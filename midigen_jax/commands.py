@@ -51,6 +51,7 @@ from midigen_jax.study.plan import MOST_RUNS, read_study
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import is_pretrained, load_model, name_of
+from midigen_jax.train.processes import is_first
 
 INTERRUPTED = 130
 
@@ -86,6 +87,8 @@ def train(corpus: str, out: str, config: Config) -> int:
     if config.prepare != PrepareConfig():
         _compare(config.prepare, music.config)
     done = fit(music, config, run)
+    if not is_first():
+        return INTERRUPTED if done.is_cut else 0
     if done.is_cut:
         _say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
         return INTERRUPTED

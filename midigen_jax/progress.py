@@ -14,17 +14,27 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """A context manager around work of known length.
 
-    On a terminal it draws a tqdm bar; in a log it prints a line every ten seconds and one at the end.
+    On a terminal it draws a tqdm bar; in a log it prints a line every ten seconds and one at the end. One
+    that is not `shown` says nothing.
     """
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0, file: TextIO | None = None):
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        file: TextIO | None = None,
+        shown: bool = True,
+    ):
         self._file = file or sys.stderr
         self._label, self._total, self._unit = label, total, unit
         self._first = self._done = done
         self._note = ""
+        self._shown = shown
         self._start = self._printed = time.monotonic()
         self._bar = None
-        if self._file.isatty():
+        if shown and self._file.isatty():
             self._bar = tqdm(
                 total=total, initial=done, desc=label, unit=f" {unit}", file=self._file, dynamic_ncols=True
             )
@@ -52,6 +62,8 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
+        if not self._shown:
+            return
         self._printed = time.monotonic()
         elapsed = max(self._printed - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed

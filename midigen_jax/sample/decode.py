@@ -128,7 +128,7 @@ def rows_mesh(rows: int) -> Mesh | None:
 
     On 2 cores sharing 64 rows brought nothing, sharing 256 an eighth, and 1,024 a quarter.
     """
-    mesh = data_mesh(rows)
+    mesh = data_mesh(rows, own=True)
     return mesh if mesh.size > 1 and rows // mesh.size >= _SHARE else None
 
 

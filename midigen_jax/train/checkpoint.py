@@ -71,7 +71,12 @@ class Checkpoints:
             checkpoint_managers.BestN(get_metric_fn=_metric, reverse=True, n=1),
             checkpoint_managers.CustomSteps(list(keep)),
         ]
+        # A process that reads does not wait for others; those that train write together.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(own, {own}, f"reader-{own}")
+        processes = alone if read_only and jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
         options = ocp.CheckpointManagerOptions(
+            multiprocessing_options=processes,
             best_fn=_metric,
             best_mode="min",
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
@@ -107,7 +112,10 @@ class Checkpoints:
         `metrics` of this step's validation decide which checkpoint is the best; they are empty where there
         was none.
         """
-        state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)  # the same on every device
+        # The same on every device, and in every process; of several Orbax lets the first one write.
+        state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+        if jax.process_count() > 1:
+            state = jax.device_get(state)
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -206,7 +214,7 @@ def _shape(network: Network, config: Config) -> TrainState:
     """The state's tree of shapes, for one device, without computing any of it."""
     optimizer = make_optimizer(config.train, 1)
     shapes = jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
 
 

@@ -46,21 +46,28 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def data_mesh(rows: int, replicas: int = 1) -> Mesh:
+def data_mesh(rows: int, replicas: int = 1, own: bool = False) -> Mesh:
     """Devices for replicas, and for each of them as many as share `rows` evenly.
 
-    Replicas need not wait for each other, so as many devices as there are replicas go to them.
+    Replicas need not wait for each other, so as many devices as there are replicas go to them. They are the
+    devices of all processes, or this one's `own`.
     """
-    there = jax.device_count()
+    known = jax.local_devices() if own else jax.devices()
+    there = len(known)
     apart = max(number for number in range(1, there + 1) if there % number == 0 and number <= replicas)
     shared = max(number for number in range(1, there // apart + 1) if rows % number == 0)
-    devices = jax.devices()[: apart * shared]
+    devices = known[: apart * shared]
     return jax.make_mesh((apart, shared), (REPLICA, DATA), (AxisType.Auto,) * 2, devices=devices)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
     """A copy on every device of the mesh."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def by_row(mesh: Mesh) -> NamedSharding:
+    """Rows, the first axis of arrays, shared out evenly."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 def _cores() -> int:

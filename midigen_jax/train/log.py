@@ -18,6 +18,7 @@ from midigen_jax.data.batches import Epochs
 from midigen_jax.errors import InputError
 from midigen_jax.train.checkpoint import METRIC, TEMPERATURE
 from midigen_jax.train.optimizer import learning_rate
+from midigen_jax.train.processes import is_first
 from midigen_jax.train.state import Metrics
 
 _ROWS_EVERY = 10  # steps that one row of the training curve averages over
@@ -53,6 +54,8 @@ class Log:
 
     def begin(self, step: int, params: Any) -> None:
         """Start at `step`: rows that a cut run wrote beyond it would be written again, so they go."""
+        if not is_first():
+            return
         before = rows.read(self._path) if self._path.is_file() else []
         kept = [row for row in before if row.get("step", 0) <= step] if step else []
         if kept != before:
@@ -112,6 +115,8 @@ class Log:
                     "--train.learning_rate or set --train.clip, and give another --out",
                     step,
                 )
+        if not is_first():
+            return
         fields |= {"run": self._path.parent.name, "step": step, "epoch": round(self._epochs.at(step), 3)}
         fields["seed"] = self._config["train"]["seed"]
         rows.append(

@@ -11,6 +11,7 @@ checkpoint.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from midigen_jax.train.folder import claim_run
 from midigen_jax.train.member import Course, Fit, Member, Training
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.pretrained import load_model
+from midigen_jax.train.processes import agreed, first_alone, is_first, spread
 from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack, take
 from midigen_jax.train.scoring import Scorer
 from midigen_jax.train.state import Metrics, init_state, make_train_steps
@@ -86,12 +88,17 @@ def fit_all(
     train_steps = make_train_steps(
         network, config, course.steps, _transposable(config), mesh, networks, together
     )
-    scorer = Scorer(network, corpus, corpus.split("valid"))
+    if jax.process_count() > 1 and mesh.size < jax.device_count():
+        raise InputError(
+            f"batch.rows = {config.batch.rows}: all {jax.device_count()} devices of {jax.process_count()} "
+            "processes must share them evenly; give a multiple of their number"
+        )
+    scorer = Scorer(network, corpus, corpus.split("valid"), mesh if jax.process_count() > 1 else None)
     # What cannot be trained fails before it takes a folder.
     optimizer = make_optimizer(config.train, course.steps)
     jax.eval_shape(lambda: init_state(network, optimizer, 0))
     for training in trainings:
-        claim_run(corpus, *training)
+        first_alone(partial(claim_run, corpus, *training))
 
     with ExitStack() as opened, StopRequest() as stop:
         members = [opened.enter_context(Member(training, corpus, course)) for training in trainings]
@@ -101,15 +108,17 @@ def fit_all(
         whole = [*range(len(members)), *[0] * (shown - len(members))]
         hyper = [hyperparameters(training.config) for training in trainings]
         state_N, hyper_N = (stack([trees[place] for place in whole]) for trees in (states, hyper))
-        state_N, hyper_N = jax.device_put((state_N, hyper_N), by_replica(mesh))
-        crops, weights = jax.device_put((crops, weights), everywhere(mesh))
+        state_N, hyper_N = spread((state_N, hyper_N), by_replica(mesh))
+        crops, weights = spread((crops, weights), everywhere(mesh))
         del states
 
         began = sum(member.step for member in members)
-        with Progress("training", course.steps * len(members), "steps", done=began) as progress:
+        steps = course.steps * len(members)
+        with Progress("training", steps, "steps", done=began, shown=is_first()) as progress:
             since, pace = time.perf_counter(), 1
             sent: _Sent | None = None
-            while any(member.goes_on for member in members) and not stop.requested:
+            while any(member.goes_on for member in members) and not agreed(stop.requested, np.any):
+                pace = agreed(pace)
                 counts = [member.advance(pace) for member in members]
                 count_N = np.zeros(shown, np.int32)
                 count_N[: len(counts)] = counts

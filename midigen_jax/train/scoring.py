@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from midigen_jax.data.batches import in_chunks, whole_pieces
 from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.model.network import Network
-from midigen_jax.train.devices import data_mesh, everywhere
+from midigen_jax.model.network import Carry, Network
+from midigen_jax.train.devices import by_row, data_mesh, everywhere
+from midigen_jax.train.processes import spread
 from midigen_jax.train.state import make_eval_step
 
 # What logits may be divided by, so that they say as much as they know (Guo et al. 2017).
@@ -40,7 +41,7 @@ class Scorer:
         """
         mesh = data_mesh(_ROWS) if mesh is None else mesh
         rows = -(-_ROWS // mesh.size) * mesh.size
-        self._network, self._place = network, everywhere(mesh)
+        self._network, self._everywhere, self._by_row = network, everywhere(mesh), by_row(mesh)
         self._length, self._carried = window or _LENGTH, window is None
         self._batches = whole_pieces(corpus, pieces, rows, self._length)
         self._step = make_eval_step(network, mesh)
@@ -52,17 +53,19 @@ class Scorer:
 
     def at(self, temperatures: Sequence[float], params: dict) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """The same (K, E, 2) of logits that were divided by each of K temperatures."""
-        temperature_K = np.array(temperatures, np.float32)
-        params = jax.device_put(params, self._place)
+        temperature_K, params = spread((np.array(temperatures, np.float32), params), self._everywhere)
         for numbers, batch in self._batches:
-            carry = self._network.initial_carry(len(numbers))
+            carry = self._carry(len(numbers))
             chunks = []
             for chunk in in_chunks(batch, self._length):
-                carry = carry if self._carried else self._network.initial_carry(len(numbers))
-                carry, nats = self._step(params, carry, chunk, temperature_K)
+                carry = carry if self._carried else self._carry(len(numbers))
+                carry, nats = self._step(params, carry, spread(chunk, self._by_row), temperature_K)
                 chunks.append(jax.device_get(nats))
             nats_KBT2 = np.concatenate([np.stack(chunk, axis=-1) for chunk in chunks], axis=2)
             lengths = batch.mask_BT.sum(axis=1)
             for row, number in enumerate(numbers.tolist()):
                 if number >= 0:
                     yield number, nats_KBT2[:, row, : int(lengths[row])]
+
+    def _carry(self, rows: int) -> Carry:
+        return spread(self._network.initial_carry(rows), self._by_row)

@@ -30,7 +30,7 @@ from midigen_jax.model.network import (
     nats_of,
     predict,
 )
-from midigen_jax.train.devices import DATA, REPLICA, everywhere
+from midigen_jax.train.devices import DATA, REPLICA, by_row, everywhere
 from midigen_jax.train.distill import cross_entropies, mean_prediction
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.replicas import Hyperparameters, by_replica, hyperparameters, stack
@@ -247,7 +247,8 @@ def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
     shared = jax.shard_map(
         step, mesh=mesh, in_specs=(whole, rows, rows, whole), out_specs=(rows, of_each), check_vma=False
     )
-    return jax.jit(shared, donate_argnums=1)
+    # Every process is to have the nats of all rows.
+    return jax.jit(shared, donate_argnums=1, out_shardings=(by_row(mesh), everywhere(mesh)))
 
 
 _STREAMS = ("init", "batch", "dropout", "weights")

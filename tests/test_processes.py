@@ -1,0 +1,170 @@
+"""Several processes are one training: the same steps, one voice, and all of them end when one does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from midigen_jax import rows
+from midigen_jax.cli import main
+from midigen_jax.train.processes import LOST
+
+SETTINGS = {
+    "model.width": 8,
+    "model.pitch_embedding": 4,
+    "model.duration_embedding": 4,
+    "model.layers": 1,
+    "batch.rows": 4,
+    "batch.length": 16,
+    "train.steps": 12,
+    "train.warmup": 2,
+    "train.evaluate_every": 4,
+    "train.steps_per_call": 2,
+    "sample.count": 1,
+    "sample.events": 16,
+}
+
+
+def words(corpus, run, **changes):
+    given = SETTINGS | changes
+    return ["train", str(corpus), "--out", str(run), *(f"--{name}={value}" for name, value in given.items())]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, write_melodies):
+    folder = tmp_path_factory.mktemp("corpus")
+    assert (
+        main(["prepare", str(write_melodies(folder / "music", count=20)), "--out", str(folder / "out")]) == 0
+    )
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """What one process measures, with two devices."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(words(corpus, run)) == 0
+    return measured(run)
+
+
+def measured(run):
+    return [
+        (row["step"], row["name"], row["value"])
+        for row in rows.read(run / "rows.jsonl")
+        if "nats" in row["name"]
+    ]
+
+
+def start(folder, given, count, devices=1):
+    """`count` processes that are one training, each with so many devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    command = [
+        sys.executable,
+        "-m",
+        "midigen_jax.cli",
+        *given,
+        "--coordinator",
+        address,
+        "--processes",
+        str(count),
+    ]
+    processes = []
+    for number in range(count):
+        with (folder / f"{number}.log").open("w") as log:
+            process = subprocess.Popen(
+                [*command, "--process", str(number)], stderr=log, stdout=subprocess.DEVNULL, env=environment
+            )
+        processes.append(process)
+    return processes
+
+
+def end(processes, seconds=240):
+    """Their exit codes."""
+    try:
+        return [process.wait(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def wait_for(path, processes, step):
+    """Until a training has written rows of this step."""
+    until = time.monotonic() + 240
+    while not (path.is_file() and any(row["step"] >= step for row in rows.read(path))):
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path):
+    run = tmp_path / "run"
+    assert end(start(tmp_path / "logs", words(corpus, run), 2)) == [0, 0]
+    assert measured(run) == whole
+    assert (run / "samples" / "step-000012" / "1.mid").is_file()
+    logs = [(tmp_path / "logs" / f"{number}.log").read_text() for number in range(2)]
+    assert "training: 12/12 steps" in logs[0]
+    assert "training:" not in logs[1]
+
+
+@pytest.mark.slow
+def test_four_processes_and_two_that_go_on_are_it_too(corpus, whole, tmp_path):
+    """A training that one SIGTERM has stopped, in all four, goes on in two processes of two devices."""
+    run = tmp_path / "run"
+    given = words(corpus, run, **{"train.steps": 4000, "train.evaluate_every": 1000})
+    processes = start(tmp_path / "logs", given, 4)
+    wait_for(run / "rows.jsonl", processes, 20)
+    processes[2].send_signal(signal.SIGTERM)
+    assert end(processes) == [130] * 4
+    stopped = max(int(path.name) for path in (run / "checkpoints").iterdir())
+    assert 0 < stopped < 4000
+    processes = start(tmp_path / "again", given, 2, devices=2)
+    wait_for(run / "rows.jsonl", processes, stopped + 20)
+    processes[1].send_signal(signal.SIGTERM)
+    assert end(processes) == [130] * 2
+    assert max(int(path.name) for path in (run / "checkpoints").iterdir()) > stopped
+    steps = [step for step, name, _ in measured(run) if name == "train.nats_per_event.pitch"]
+    assert steps == sorted(set(steps))
+
+
+def test_where_one_process_is_killed_the_other_ends_and_says_so(corpus, tmp_path):
+    run = tmp_path / "run"
+    given = words(corpus, run, **{"train.steps": 100_000, "train.evaluate_every": 50})
+    processes = start(tmp_path / "logs", given, 2)
+    wait_for(run / "rows.jsonl", processes, 100)
+    processes[1].kill()
+    killed = time.monotonic()
+    assert end(processes, seconds=120) == [LOST, -signal.SIGKILL]
+    assert time.monotonic() - killed < 60
+    said = (tmp_path / "logs" / "0.log").read_text()
+    assert "another process of this training has ended" in said
+    assert "start all of them again" in said
+    reached = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdecimal())
+    processes = start(tmp_path / "again", given, 2)
+    wait_for(run / "rows.jsonl", processes, reached + 60)
+    processes[0].send_signal(signal.SIGTERM)
+    assert end(processes) == [130, 130]
+
+
+def test_what_the_processes_cannot_share_is_told_by_all(corpus, tmp_path):
+    processes = start(tmp_path / "logs", words(corpus, tmp_path / "run", **{"batch.rows": 5}), 2)
+    assert end(processes) == [2, 2]
+    for number in range(2):
+        said = (tmp_path / "logs" / f"{number}.log").read_text()
+        assert "batch.rows = 5: all 2 devices of 2 processes must share them evenly" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_without_an_address_are_told(corpus, tmp_path, capsys):
+    given = words(corpus, tmp_path / "run")
+    assert main([*given, "--coordinator", "127.0.0.1:1"]) == 2
+    assert "give --processes N and --process I besides, or auto" in capsys.readouterr().err
+    assert main([*given, "--processes", "2"]) == 2
+    assert "--processes: give --coordinator besides, or leave it out" in capsys.readouterr().err
