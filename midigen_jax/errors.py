@@ -11,6 +11,10 @@ class InputError(Exception):
     """
 
 
+class DiskError(InputError):
+    """The disk takes no more: no fault of what was being done, which goes on once that is mended."""
+
+
 def one_line(error: Exception) -> str:
     """What an exception of somebody else's says, as part of a line: its name, if it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__

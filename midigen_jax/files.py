@@ -3,6 +3,7 @@
 What is written takes its place at once, so a reader sees the old file or the new one.
 """
 
+import errno
 import json
 import os
 from collections.abc import Collection, Iterator
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from midigen_jax.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
@@ -60,6 +68,27 @@ def check_folder(folder: Path, mine: Collection[str] = ()) -> None:
     others = [name for name in names if name not in mine and not name.startswith(".")]
     if others:
         raise InputError(f"{folder}: holds something else ({others[0]}); give an --out that is empty or new")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While entered, the folder, which is there, is this process's.
+
+    Raises InputError where another process has it. The lock goes with the process, however that ends; where
+    the system or its disk knows no locks, there is none.
+    """
+    with (folder / ".lock").open("a+") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{folder}: another process is at work there; wait for it, or give another --out"
+                ) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+        yield
 
 
 def make_folder(folder: Path) -> None:

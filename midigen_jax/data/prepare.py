@@ -33,7 +33,7 @@ from midigen_jax.data.reading import Facts, digest_or_nothing, nothing_read, rea
 from midigen_jax.data.spool import Entry, Spool
 from midigen_jax.data.summary import rows_of, summarise, unknown_share
 from midigen_jax.errors import InputError
-from midigen_jax.files import check_folder
+from midigen_jax.files import check_folder, locked, make_folder
 from midigen_jax.music import key as keys
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import Slices
@@ -63,7 +63,8 @@ def prepare(
         # An earlier run may have been stopped between its last two lines.
         shutil.rmtree(partial, ignore_errors=True)
         return finished
-    with Spool(partial, _hash([Facts._fields, configs.to_json(config)])) as spool:
+    make_folder(partial)
+    with locked(partial), Spool(partial, _hash([Facts._fields, configs.to_json(config)])) as spool:
         done = _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
         try:
             summary = _assemble(arguments, sources, spool, config)

@@ -27,8 +27,8 @@ from midigen_jax.config import Config, PrepareConfig
 from midigen_jax.data.batches import pieces_taken
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
-from midigen_jax.errors import InputError
-from midigen_jax.files import check_folder, read_json, write_json
+from midigen_jax.errors import DiskError, InputError
+from midigen_jax.files import check_folder, locked, make_folder, read_json, write_json
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
@@ -68,6 +68,15 @@ def run_study(
     study, and `Interrupted` after a Ctrl-C.
     """
     facts = _facts(study, out, command)
+    make_folder(out)
+    with locked(out):
+        return _run(study, out, facts, keep, command, on_sample)
+
+
+def _run(
+    study: Study, out: Path, facts: dict[str, Any], keep: bool, command: str, on_sample: OnSample | None
+) -> list[rows.Row]:
+    """`run_study` in a folder that nobody else works in."""
     prompt = _prompt(study)
     corpora = {config: _corpus(study, out, config) for config in _prepared(study)}
     for arm in study.names:
@@ -206,6 +215,8 @@ def _train(
 
     try:
         done = fit_all(corpora[study.config(*left[0]).prepare], trainings, group.together, watch)
+    except DiskError:
+        raise  # no arm's fault
     except FAILURES as error:
         reason = why(error)
         for run in left:

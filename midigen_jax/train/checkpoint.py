@@ -9,8 +9,10 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from midigen_jax import config as configs
 from midigen_jax.config import Config
-from midigen_jax.errors import InputError
+from midigen_jax.errors import DiskError, InputError
 from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network, Temperatures, tempered
 from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
@@ -32,6 +34,8 @@ _EXPECTED = ("is read only", "Attempted to create temporary directory")
 logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _EXPECTED))
 
 FORMAT = 2
+_ROOM = 1_000_000  # bytes beside the arrays of a checkpoint
+_REFUSED = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "No space left", "Read-only", "DATA_LOSS")
 METRIC = "valid.nats_per_event"
 TEMPERATURE = "valid.temperature"
 
@@ -91,7 +95,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        with self._told():
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -110,7 +115,7 @@ class Checkpoints:
         """Write the state in the background; a step that has a checkpoint keeps it.
 
         `metrics` of this step's validation decide which checkpoint is the best; they are empty where there
-        was none.
+        was none. Raises DiskError where the disk has no room for it, or takes nothing.
         """
         # The same on every device, and in every process; of several Orbax lets the first one write.
         state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
@@ -119,9 +124,40 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        self._make_room(state)
         facts = to_facts(experiment, metrics)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(facts))
-        self._manager.save(step, args=args, metrics=dict(metrics))
+        with self._told():
+            self._manager.save(step, args=args, metrics=dict(metrics))
+
+    def _make_room(self, state: TrainState) -> None:
+        """Raises DiskError where the disk has no room: Orbax would notice in the middle of a file."""
+        needed = 1.2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise DiskError(
+                f"{self.path}: {free / 1e6:.0f} MB are free where a checkpoint takes {needed / 1e6:.0f}; "
+                f"make room, and the same command goes on from {self._newest()}"
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What a disk refuses in the background comes up at the next save, or at the end, in many forms."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            words = str(error)
+            if not isinstance(error, OSError) and not any(sign in words for sign in _REFUSED):
+                raise
+            raise DiskError(
+                f"{self.path}: a checkpoint could not be written ({_first_line(error)}); when that is mended "
+                f"the same command goes on from {self._newest()}"
+            ) from None
+
+    def _newest(self) -> str:
+        """The newest checkpoint that is whole, in words."""
+        whole = [int(place.name) for place in self.path.iterdir() if place.name.isdecimal()]
+        return f"step {max(whole)}" if whole else "its start"
 
     def restore(self, which: str = "latest") -> Restored:
         """The checkpoint `latest`, `best` (by validation) or of a step number.

@@ -4,6 +4,8 @@ config.json   the experiment            rows.jsonl     what was measured
 corpus.json   what it was trained on    checkpoints/   see `checkpoint`
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from midigen_jax import config as configs
@@ -11,23 +13,33 @@ from midigen_jax import rows
 from midigen_jax.config import Config
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
-from midigen_jax.files import check_folder, make_folder, read_json, write_json
+from midigen_jax.files import check_folder, locked, make_folder, read_json, write_json
 
 
-def claim_run(corpus: Corpus, config: Config, run: Path) -> None:
-    """Make `run` the folder of this experiment, or see that it already is. Raises InputError if not."""
+@contextmanager
+def claimed(corpus: Corpus, config: Config, run: Path) -> Iterator[None]:
+    """While entered, `run` is the folder of this experiment, and this process's. Raises InputError if not."""
+    _check(corpus, config, run)
+    make_folder(run)
+    with locked(run):
+        if not _check(corpus, config, run):
+            (run / "rows.jsonl").unlink(missing_ok=True)
+            facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
+            write_json(run / "corpus.json", corpus.manifest["summary"] | facts)
+            # The config comes last: a folder with a config.json is a whole run folder.
+            write_json(run / "config.json", configs.to_json(config))
+        yield
+
+
+def _check(corpus: Corpus, config: Config, run: Path) -> bool:
+    """Whether `run` holds steps of this experiment. Raises InputError where it holds anything else."""
     place = run / "rows.jsonl"
     if place.is_file() and any(row.get("step", 0) for row in rows.read(place)):
         _check_run(corpus, config, run)
-        return
+        return True
     # A folder in which no step was ever made holds nothing that could be lost.
     check_folder(run, _left_by_us(run))
-    make_folder(run)
-    place.unlink(missing_ok=True)
-    facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
-    write_json(run / "corpus.json", corpus.manifest["summary"] | facts)
-    # The config comes last: a folder with a config.json is a whole run folder.
-    write_json(run / "config.json", configs.to_json(config))
+    return False
 
 
 def _left_by_us(run: Path) -> tuple[str, ...]:

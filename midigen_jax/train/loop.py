@@ -27,7 +27,7 @@ from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import REPLICA, data_mesh, everywhere
-from midigen_jax.train.folder import claim_run
+from midigen_jax.train.folder import claimed
 from midigen_jax.train.member import Course, Fit, Member, Training
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.pretrained import load_model
@@ -97,10 +97,9 @@ def fit_all(
     # What cannot be trained fails before it takes a folder.
     optimizer = make_optimizer(config.train, course.steps)
     jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    for training in trainings:
-        first_alone(partial(claim_run, corpus, *training))
-
     with ExitStack() as opened, StopRequest() as stop:
+        for training in trainings:
+            first_alone(partial(opened.enter_context, claimed(corpus, *training)))
         members = [opened.enter_context(Member(training, corpus, course)) for training in trainings]
         states = [member.begin(network, optimizer) for member in members]
         # Where replicas do not share out evenly, copies of the first are there for show: they do no step.

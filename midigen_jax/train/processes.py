@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from midigen_jax.errors import InputError
+from midigen_jax.errors import InputError, one_line
 
 AUTO = "auto"  # the coordinator that the environment names: TPU VMs, Slurm, Open MPI, Kubernetes
 LOST = 3  # the exit code of a process whose training has lost another one
@@ -48,7 +48,7 @@ def join(place: Place) -> None:
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"--coordinator {place.coordinator}: the processes did not find each other "
-            f"({_first_line(error)}); start all of them with the same address, within a minute"
+            f"({one_line(error)}); start all of them with the same address, within a minute"
         ) from None
 
 
@@ -62,7 +62,7 @@ def ends_with_others() -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         print(
-            f"midigen: another process of this training has ended ({_first_line(error)}); start all of them "
+            f"midigen: another process of this training has ended ({one_line(error)}); start all of them "
             "again, with the same command: they go on from the newest checkpoint",
             file=sys.stderr,
             flush=True,
@@ -94,7 +94,7 @@ def agreed(value: int, how: Callable[[np.ndarray], Any] = lambda values_P: value
     return int(how(np.ravel(multihost_utils.process_allgather(np.int32(value)))))
 
 
-def first_alone(work: Callable[[], None]) -> None:
+def first_alone(work: Callable[[], object]) -> None:
     """Let process 0 do something that all depend on. Where it raises InputError, all processes do."""
     refused: InputError | None = None
     if is_first():
@@ -106,7 +106,3 @@ def first_alone(work: Callable[[], None]) -> None:
         raise refused or InputError(
             "process 0 has refused, and says why; mend it and start all processes again"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

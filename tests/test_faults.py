@@ -1,0 +1,169 @@
+"""What a machine does to a training: it is told in one line, and nothing that was there is lost."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from midigen_jax import rows
+from midigen_jax.cli import main
+from midigen_jax.errors import DiskError, InputError
+from midigen_jax.files import locked
+from midigen_jax.study.ablation import run_study
+from midigen_jax.study.plan import make_study
+
+SETTINGS = {
+    "model.width": 8,
+    "model.pitch_embedding": 4,
+    "model.duration_embedding": 4,
+    "model.layers": 1,
+    "batch.rows": 2,
+    "batch.length": 16,
+    "train.steps": 12,
+    "train.evaluate_every": 4,
+    "train.steps_per_call": 2,
+    "sample.count": 1,
+    "sample.events": 16,
+}
+
+
+def words(corpus, run, **changes):
+    given = SETTINGS | changes
+    return ["train", str(corpus), "--out", str(run), *(f"--{name}={value}" for name, value in given.items())]
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory, write_melodies):
+    return write_melodies(tmp_path_factory.mktemp("music"), count=20)
+
+
+@pytest.fixture(scope="module")
+def corpus(music, tmp_path_factory):
+    out = tmp_path_factory.mktemp("corpus") / "out"
+    assert main(["prepare", str(music), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A function that has another process take a folder."""
+    processes = []
+
+    def take(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        script = (
+            "import pathlib, sys, time\nfrom midigen_jax.files import locked\n"
+            "with locked(pathlib.Path(sys.argv[1])):\n    print('taken', flush=True)\n    time.sleep(300)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE)
+        processes.append(process)
+        assert process.stdout.readline() == b"taken\n"
+        return process
+
+    yield take
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_folder_that_another_process_works_in_is_refused(corpus, music, tmp_path, capsys, elsewhere):
+    run = tmp_path / "run"
+    holder = elsewhere(run)
+    assert main(words(corpus, run)) == 2
+    assert f"{run}: another process is at work there; wait for it" in capsys.readouterr().err
+    elsewhere(tmp_path / "other.partial")
+    assert main(["prepare", str(music), "--out", str(tmp_path / "other")]) == 2
+    assert "another process is at work there" in capsys.readouterr().err
+    elsewhere(tmp_path / "study")
+    study = make_study({"corpus": [str(music)], "budget": {"steps": 1}}, "tiny")
+    with pytest.raises(InputError, match="study: another process is at work there"):
+        run_study(study, tmp_path / "study")
+    # A lock goes with its process, however that ends.
+    holder.kill()
+    holder.wait()
+    assert main(words(corpus, run)) == 0
+
+
+def test_a_lock_is_given_back_and_can_be_taken_again(tmp_path):
+    for _ in range(2):
+        with locked(tmp_path), pytest.raises(InputError), locked(tmp_path):
+            pass
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a disk of so many bytes, or makes it another size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def resize(size, remount=""):
+        command = ["mount", "-t", "tmpfs", "-o", f"{remount}size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("only the superuser can mount a small disk")
+        return place
+
+    yield resize
+    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(corpus, tmp_path, small_disk, capsys):
+    disk = small_disk(3_000_000)
+    given = words(corpus, disk / "run", **{"model.width": 64, "train.steps_per_call": 1})
+    assert main(given) == 2  # the second checkpoint finds no room
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "MB are free where a checkpoint takes" in said
+    assert "the same command goes on from" in said
+    small_disk(64_000_000, "remount,")
+    assert main(given) == 0
+    assert main(words(corpus, tmp_path / "run", **{"model.width": 64, "train.steps_per_call": 1})) == 0
+    assert measured(disk / "run") == measured(tmp_path / "run")
+
+
+def measured(run):
+    found = rows.read(run / "rows.jsonl")
+    return [(row["step"], row["name"], row["value"]) for row in found if row["name"].startswith("valid.nats")]
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_told(corpus, tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing in OCDBT database: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.CheckpointManager.save", refuse)
+        assert main(words(corpus, tmp_path / "run")) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "a checkpoint could not be written (RESOURCE_EXHAUSTED" in said
+    assert "goes on from its start" in said
+    assert main(words(corpus, tmp_path / "run")) == 0
+
+
+def test_a_study_on_a_full_disk_blames_no_arm(music, tmp_path, small_disk, capsys):
+    disk = small_disk(3_000_000)
+    base = {name: value for name, value in SETTINGS.items() if name != "train.steps"} | {"model.width": 64}
+    described = {"corpus": [str(music)], "budget": {"steps": 8}, "base": base, "seeds": [0, 1]}
+    study = make_study(described | {"measure": ["nats_per_quarter"]}, "tiny")
+    with pytest.raises(DiskError, match="MB are free"):
+        run_study(study, disk / "study")
+    assert not list((disk / "study").rglob("failure.json"))
+    small_disk(64_000_000, "remount,")
+    found = run_study(study, disk / "study")
+    assert [row["seed"] for row in found if row["name"].endswith(".seed")] == [0, 1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for the superuser")
+def test_a_folder_that_takes_nothing_is_told(corpus, tmp_path, capsys):
+    place = tmp_path / "closed"
+    place.mkdir(mode=0o500)
+    assert main(words(corpus, place / "run")) == 2
+    assert f"{place / 'run'}: cannot be made (Permission denied)" in capsys.readouterr().err
+
+
+def test_a_clock_that_jumps_changes_nothing(corpus, tmp_path, monkeypatch):
+    """Rows say when; nothing is decided by it."""
+    assert main(words(corpus, tmp_path / "run")) == 0
+    hours = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: next(hours))
+    assert main(words(corpus, tmp_path / "back")) == 0
+    assert measured(tmp_path / "back") == measured(tmp_path / "run")
