@@ -122,14 +122,14 @@ def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
                 raise InputError(f"train: --{name}: give --coordinator besides, or leave it out")
         from midigen_jax import commands
 
-        return commands.train(given.corpus, given.out, config)
+        return commands.train(given.corpus, given.out, config, given.tensorboard)
     from midigen_jax.train.processes import Place, ends_with_others, join
 
     join(Place(given.coordinator, given.processes, given.process))
     from midigen_jax import commands
 
     with ends_with_others():
-        return commands.train(given.corpus, given.out, config)
+        return commands.train(given.corpus, given.out, config, given.tensorboard)
 
 
 def _generate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -301,6 +301,9 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     )
     one.add_argument("corpus", metavar="CORPUS", help="a folder that `midigen prepare` made")
     one.add_argument("--out", metavar="RUN", help="the folder of the run")
+    one.add_argument(
+        "--tensorboard", action="store_true", help="also write what is measured to RUN/tensorboard"
+    )
     _add_processes(one)
     _add_preset(one)
     _add_experiment(one, base)

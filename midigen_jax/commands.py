@@ -48,6 +48,7 @@ from midigen_jax.study.ablation import run_study
 from midigen_jax.study.decode_peers import Peers
 from midigen_jax.study.groups import by_shape, estimate, plan_in_words
 from midigen_jax.study.plan import MOST_RUNS, read_study
+from midigen_jax.train.board import TensorBoard
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import is_pretrained, load_model, name_of
@@ -79,14 +80,14 @@ def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: in
     return 0
 
 
-def train(corpus: str, out: str, config: Config) -> int:
+def train(corpus: str, out: str, config: Config, tensorboard: bool = False) -> int:
     """`midigen train`: training, then samples of the checkpoints that were kept."""
     run = Path(out)
     check_sample(config.sample)  # before the training, not after it
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
         _compare(config.prepare, music.config)
-    done = fit(music, config, run)
+    done = fit(music, config, run, TensorBoard(run / "tensorboard") if tensorboard and is_first() else None)
     if not is_first():
         return INTERRUPTED if done.is_cut else 0
     if done.is_cut:

@@ -219,6 +219,7 @@ class TrainConfig:
     keep_at: tuple[float, ...] = _option((0.05, 1.0), "shares of the training whose checkpoints are kept")
     steps_per_call: int = _option(64, "most steps in one call of the device; a call takes about a second")
     seed: int = _option(0, "seed of initial weights, batches and dropout")
+    on_nan: Literal["stop", "skip"] = _option("stop", "where a gradient is no number: stop, or skip the step")
     calibrate: bool = _option(
         False, "divide logits by the temperatures, one a head, that suit validation best"
     )

@@ -48,7 +48,7 @@ def _left_by_us(run: Path) -> tuple[str, ...]:
         return ("corpus.json",)
     if "prepare" not in read_json(run / "config.json", "give another --out"):
         return ()
-    return ("config.json", "corpus.json", "checkpoints", "rows.jsonl")
+    return ("config.json", "corpus.json", "checkpoints", "rows.jsonl", "tensorboard")
 
 
 def _check_run(corpus: Corpus, config: Config, run: Path) -> None:

@@ -4,7 +4,7 @@ In: metrics of steps and of validations. Out: rows in the run's `rows.jsonl`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ from midigen_jax.train.processes import is_first
 from midigen_jax.train.state import Metrics
 
 _ROWS_EVERY = 10  # steps that one row of the training curve averages over
+
+
+Mirror = Callable[[Sequence[rows.Row]], None]  # is told of all rows that are written
 
 
 class Call(NamedTuple):
@@ -43,13 +46,14 @@ class DivergedError(InputError):
 class Log:
     """The rows of a run: training means every few steps, every validation, and what the progress shows."""
 
-    def __init__(self, path: Path, config: Config, steps: int, epochs: Epochs):
-        self._path, self._epochs = path, epochs
+    def __init__(self, path: Path, config: Config, steps: int, epochs: Epochs, mirror: Mirror | None = None):
+        self._path, self._epochs, self._mirror = path, epochs, mirror
         self._config = configs.to_json(config)
         self._peak, self._rate = config.train.learning_rate, learning_rate(config.train, steps)
         self._metrics: list[Metrics] = []
         self._seconds: list[float] = []
         self._train, self._valid = "", ""
+        self._skips, self._skipped = config.train.on_nan == "skip", 0
         self._spent = 0.0  # seconds of the whole training, cut or not
 
     def begin(self, step: int, params: Any) -> None:
@@ -74,8 +78,11 @@ class Log:
         """Take in a call, a step of which took so many seconds. Raises `DivergedError` where it did."""
         for index, step in enumerate(range(call.last - call.steps + 1, call.last + 1)):
             newest = Metrics(*(values[index] for values in call.metrics_K))
-            self._metrics.append(newest)
-            self._seconds.append(seconds)
+            if self._skips and not np.isfinite(newest).all():
+                self._skipped += 1  # it changed nothing
+            else:
+                self._metrics.append(newest)
+                self._seconds.append(seconds)
             if step % _ROWS_EVERY == 0:
                 self.flush(step)
             self._train = f"train {newest.pitch + newest.duration:.3f}"
@@ -83,6 +90,9 @@ class Log:
 
     def flush(self, step: int) -> None:
         """Write the means since the last rows."""
+        if self._skipped:
+            self._write(step, [("train.skipped_steps", self._skipped, "steps")])
+            self._skipped = 0
         if not self._metrics:
             return
         pitch, duration, norm, events = (np.array(values) for values in zip(*self._metrics, strict=True))
@@ -119,7 +129,7 @@ class Log:
             return
         fields |= {"run": self._path.parent.name, "step": step, "epoch": round(self._epochs.at(step), 3)}
         fields["seed"] = self._config["train"]["seed"]
-        rows.append(
-            self._path,
-            [rows.make(name, float(value), unit, **fields) for name, value, unit in values],
-        )
+        made = [rows.make(name, float(value), unit, **fields) for name, value, unit in values]
+        rows.append(self._path, made)
+        if self._mirror is not None:
+            self._mirror(made)

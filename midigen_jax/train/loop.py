@@ -28,6 +28,7 @@ from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import REPLICA, data_mesh, everywhere
 from midigen_jax.train.folder import claimed
+from midigen_jax.train.log import Mirror
 from midigen_jax.train.member import Course, Fit, Member, Training
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.pretrained import load_model
@@ -50,14 +51,14 @@ class _Sent(NamedTuple):
     metrics_NK: Metrics
 
 
-def fit(corpus: Corpus, config: Config, run: Path) -> Fit:
-    """Train in the folder `run`, from the start or from its newest checkpoint.
+def fit(corpus: Corpus, config: Config, run: Path, mirror: Mirror | None = None) -> Fit:
+    """Train in the folder `run`, from the start or from its newest checkpoint; `mirror` is told all rows.
 
     Ctrl-C (or SIGTERM) ends the training after the steps that are running, with a checkpoint. Raises
     InputError for a folder that holds another run or something else, for teachers that are no runs or of
     another vocabulary, and when the training diverges.
     """
-    (done,) = fit_all(corpus, [Training(config, run)])
+    (done,) = fit_all(corpus, [Training(config, run)], mirror=mirror)
     if done.failure is not None:
         raise InputError(done.failure)
     return done
@@ -68,6 +69,7 @@ def fit_all(
     trainings: Sequence[Training],
     together: int = 1,
     watch: Watch | None = None,
+    mirror: Mirror | None = None,
 ) -> list[Fit]:
     """`fit` each of some trainings of one shape (`replicas.shape_of`) in one program.
 
@@ -100,7 +102,7 @@ def fit_all(
     with ExitStack() as opened, StopRequest() as stop:
         for training in trainings:
             first_alone(partial(opened.enter_context, claimed(corpus, *training)))
-        members = [opened.enter_context(Member(training, corpus, course)) for training in trainings]
+        members = [opened.enter_context(Member(one, corpus, course, mirror)) for one in trainings]
         states = [member.begin(network, optimizer) for member in members]
         # Where replicas do not share out evenly, copies of the first are there for show: they do no step.
         shown = -(-len(members) // mesh.shape[REPLICA]) * mesh.shape[REPLICA]

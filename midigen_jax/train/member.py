@@ -19,7 +19,7 @@ from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network, Temperatures
 from midigen_jax.train.checkpoint import METRIC, TEMPERATURE, Checkpoints, Experiment
-from midigen_jax.train.log import Call, DivergedError, Log
+from midigen_jax.train.log import Call, DivergedError, Log, Mirror
 from midigen_jax.train.scoring import TEMPERATURES, Scorer
 from midigen_jax.train.state import Metrics, TrainState, init_state
 
@@ -70,13 +70,14 @@ class Course:
 class Member:
     """A training while it is trained; a context manager that waits for its checkpoints to be written."""
 
-    def __init__(self, training: Training, corpus: Corpus, course: Course):
+    def __init__(self, training: Training, corpus: Corpus, course: Course, mirror: Mirror | None = None):
         self.training, self._course = training, course
         facts = corpus.manifest["summary"]
         self._experiment = Experiment(
             training.config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"])
         )
-        self._log = Log(training.run / "rows.jsonl", training.config, course.steps, course.epochs)
+        place = training.run / "rows.jsonl"
+        self._log = Log(place, training.config, course.steps, course.epochs, mirror)
         self._checkpoints = Checkpoints(training.run, keep=course.kept)
         self.step = 0
         self.failure: str | None = None
@@ -161,7 +162,9 @@ class Member:
         try:
             yield
         except DivergedError as error:
-            self.failure, self.step = str(error), error.step
+            whole = [step for step in self._checkpoints.steps() if step < error.step]
+            last = f"its last good checkpoint is of step {whole[-1]}" if whole else "it has no checkpoint yet"
+            self.failure, self.step = f"{error}; {last}", error.step
 
 
 def validate(scorer: Scorer, params: dict, calibrate: bool = False) -> dict[str, float]:

@@ -14,6 +14,8 @@ from jax import Array
 
 from midigen_jax.config import TrainConfig
 
+MOST_SKIPPED = 10  # steps one after another; then a training has diverged
+
 
 def make_optimizer(
     config: TrainConfig,
@@ -35,14 +37,16 @@ def make_optimizer(
     average = [average_weights(config.average)] if config.average else []
     if config.optimizer == "rmsprop":
         # Decay and epsilon of Keras, in which the article was written.
-        return optax.chain(*clip, optax.rmsprop(schedule, decay=0.9, eps=1e-7), *average)
-    adamw = optax.adamw(
-        schedule,
-        b2=0.99,
-        weight_decay=config.weight_decay if weight_decay is None else weight_decay,
-        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
-    )
-    return optax.chain(*clip, adamw, *average)
+        rule = optax.rmsprop(schedule, decay=0.9, eps=1e-7)
+    else:
+        rule = optax.adamw(
+            schedule,
+            b2=0.99,
+            weight_decay=config.weight_decay if weight_decay is None else weight_decay,
+            mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
+        )
+    chain = optax.chain(*clip, rule, *average)
+    return optax.apply_if_finite(chain, MOST_SKIPPED) if config.on_nan == "skip" else chain
 
 
 def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:

@@ -1,0 +1,109 @@
+"""What a training says of itself: steps that are skipped, the last good one, and rows for TensorBoard."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from midigen_jax import rows
+from midigen_jax.cli import main
+from midigen_jax.config import Config, TrainConfig, override
+from midigen_jax.data.batches import Epochs
+from midigen_jax.data.prepare import prepare
+from midigen_jax.errors import InputError
+from midigen_jax.train.log import Call, DivergedError, Log
+from midigen_jax.train.loop import fit
+from midigen_jax.train.optimizer import MOST_SKIPPED, make_optimizer
+from midigen_jax.train.state import Metrics
+
+TINY = override(
+    Config(),
+    {
+        "model.width": 8,
+        "model.pitch_embedding": 4,
+        "model.duration_embedding": 4,
+        "model.layers": 1,
+        "batch.rows": 2,
+        "batch.length": 16,
+        "train.steps": 12,
+        "train.evaluate_every": 4,
+        "sample.count": 1,
+        "sample.events": 16,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, write_melodies):
+    folder = tmp_path_factory.mktemp("corpus")
+    return prepare([str(write_melodies(folder / "music"))], folder / "out", TINY.prepare, workers=1)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "rmsprop"])
+def test_a_step_without_a_number_is_skipped(rule):
+    config = TrainConfig(optimizer=rule, on_nan="skip", average=0.9, warmup=0)
+    optimizer = make_optimizer(config, 100)
+    params = {"kernel": jnp.ones((2, 2))}
+    state = optimizer.init(params)
+
+    def step(gradient, params, state):
+        updates, state = optimizer.update({"kernel": jnp.full((2, 2), gradient)}, state, params)
+        return optax.apply_updates(params, updates), state
+
+    moved, known = step(0.1, params, state)
+    assert not np.array_equal(moved["kernel"], params["kernel"])
+    still, after = step(jnp.nan, moved, known)
+    np.testing.assert_array_equal(still["kernel"], moved["kernel"])
+    before, average = (optax.tree.get(each, "average") for each in (known, after))
+    np.testing.assert_array_equal(average["kernel"], before["kernel"])
+    # As if the step had not been.
+    for ours, theirs in zip(*(step(0.2, still, each) for each in (known, after)), strict=True):
+        np.testing.assert_array_equal(jax.tree.leaves(ours)[-1], jax.tree.leaves(theirs)[-1])
+    for _ in range(MOST_SKIPPED):
+        still, after = step(jnp.inf, still, after)
+    assert not np.isfinite(still["kernel"]).all()  # which is found, and ends the training
+
+
+def call(last, losses):
+    ones = np.ones(len(losses))
+    return Call(last, len(losses), Metrics(np.array(losses), ones, ones, 4 * ones))
+
+
+def test_skipped_steps_are_counted_and_in_no_mean(tmp_path):
+    log = Log(tmp_path / "rows.jsonl", Config(train=TrainConfig(on_nan="skip")), 20, Epochs(10, 2))
+    log.train(call(10, [1.0] * 7 + [np.nan] * 2 + [3.0]), 0.1)
+    found = {row["name"]: row["value"] for row in rows.read(tmp_path / "rows.jsonl")}
+    assert found["train.skipped_steps"] == 2
+    assert found["train.nats_per_event.pitch"] == pytest.approx(10 / 8)
+    stops = Log(tmp_path / "stops.jsonl", Config(), 20, Epochs(10, 2))
+    with pytest.raises(DivergedError, match=r"train\.nats_per_event\.pitch is nan at step 10"):
+        stops.train(call(10, [1.0] * 9 + [np.nan]), 0.1)
+
+
+def test_what_diverges_names_its_last_good_checkpoint(corpus, tmp_path):
+    wild = {"train.learning_rate": 100, "train.clip": 0, "train.schedule": "constant", "train.steps": 4000}
+    wild |= {"train.evaluate_every": 2, "train.weight_decay": 1e6, "train.steps_per_call": 1}
+    with pytest.raises(InputError, match=r"diverged.*; its last good checkpoint is of step \d+$"):
+        fit(corpus, override(TINY, wild), tmp_path / "run")
+
+
+def test_rows_are_mirrored(corpus, tmp_path):
+    told = []
+    fit(corpus, TINY, tmp_path / "run", mirror=told.extend)
+    read = rows.read(tmp_path / "run" / "rows.jsonl")
+    assert [json.loads(rows.line(row)) for row in told] == read
+
+
+def test_tensorboard_has_the_rows_and_takes_more_when_a_training_goes_on(corpus, tmp_path):
+    words = ["train", str(corpus.path), "--out", str(tmp_path / "run"), "--tensorboard"]
+    words += ["--model.width=8", "--model.layers=1", "--batch.rows=2", "--batch.length=16", "--steps=4"]
+    words += ["--sample.count=1", "--sample.events=16", "--train.evaluate_every=2"]
+    assert main(words) == 0
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    content = events.read_bytes()
+    for name in (b"valid/nats_per_event.pitch", b"train/learning_rate", b"model/parameters"):
+        assert name in content
+    assert main(words) == 0
