@@ -30,8 +30,8 @@ Made by `make tables` from [results.jsonl](results.jsonl); edit nothing here. Ho
 pieces that they have not seen: exact nats, less is better, with the 95 % interval of a bootstrap over pieces.
 Units, splits and the models without a network are explained in [evaluating.md](evaluating.md). Each model of
 ours is one network with the state carried through a piece and no training at test time; settings were chosen
-on the validation split ([evaluating.md](evaluating.md) says how often the test was read). *Clean* pieces share no music with the training split,
-*leaked* ones do.
+on the validation split ([evaluating.md](evaluating.md) says how often the test was read). *Clean* pieces
+share no music with the training split, *leaked* ones do.
 """
 
 COLUMNS = ("name", "config", "median", "min–max", "runs", "device", "versions", "commit", "command")
