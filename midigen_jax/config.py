@@ -179,6 +179,7 @@ class BatchConfig:
     crops: Literal["jittered", "fixed"] = _option("jittered", "cut pieces anew each epoch, or always alike")
     stride: int = _option(0, "fixed crops: events from one crop's start to the next; 0: the length")
     before: int = _option(0, "events before a crop that its context and its grammar know of")
+    stream: bool = _option(False, "read batches from disk as they are needed, for corpora beyond a device")
     data_share: float = _option(
         1.0, "share of the training pieces that are used; a smaller one is in a larger"
     )

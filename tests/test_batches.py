@@ -41,7 +41,7 @@ def test_an_epoch_reads_every_event_once(tmp_path, crops, rows):
     config = BatchConfig(rows=rows, length=8, crops=crops, transpose_share=0.0)
     lengths = [5, 17, 18, 30, 2]
     table = crops_of(tmp_path, lengths, config)
-    epochs = Epochs(table.first_C.shape[0], rows)
+    epochs = Epochs(table.places.first_C.shape[0], rows)
     assert epochs.crops == 1 + 2 + 3 + 4 + 1
     batches = [
         take(table, config, 0.0, jax.random.key(0), jnp.int32(i))[1] for i in range(epochs.steps(rows))
@@ -125,6 +125,6 @@ def test_a_share_of_the_pieces_is_part_of_a_larger_share(tmp_path):
         config = BatchConfig(rows=2, length=64, data_share=share)
         (tmp_path / str(share)).mkdir()
         table = crops_of(tmp_path / str(share), lengths, config)
-        seen[share] = set(np.asarray(table.steps_C).tolist())  # pieces differ in length
+        seen[share] = set(np.asarray(table.places.steps_C).tolist())  # pieces differ in length
     assert [len(pieces) for pieces in seen.values()] == [2, 10, 20]
     assert seen[0.1] < seen[0.5] < seen[1.0]

@@ -104,9 +104,10 @@ def wait_for(path, processes, step):
         time.sleep(0.05)
 
 
-def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path):
+@pytest.mark.parametrize("stream", ["false", "true"], ids=["held", "streamed"])
+def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stream):
     run = tmp_path / "run"
-    assert end(start(tmp_path / "logs", words(corpus, run), 2)) == [0, 0]
+    assert end(start(tmp_path / "logs", words(corpus, run, **{"batch.stream": stream}), 2)) == [0, 0]
     assert measured(run) == whole
     assert (run / "samples" / "step-000012" / "1.mid").is_file()
     logs = [(tmp_path / "logs" / f"{number}.log").read_text() for number in range(2)]

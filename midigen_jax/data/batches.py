@@ -41,18 +41,40 @@ class Batch(NamedTuple):
     mask_BT: Array
 
 
-class Crops(NamedTuple):
-    """The events of a split and, for each crop of an epoch, its piece and its place within the piece.
+class Places(NamedTuple):
+    """For each of the C crops of an epoch, its piece and its place within the piece."""
 
-    C crops, and M events in all.
-    """
-
-    tokens_M2: Array
-    tick_M: Array  # when each event's slice begins, from the start of its piece
-    first_C: Array  # where the crop's piece begins in tokens_M2
+    first_C: Array  # where the crop's piece begins among the events of the split
     steps_C: Array  # events of the piece that are followed by another
     index_C: Array  # which of the piece's crops this is
     count_C: Array  # how many the piece has
+
+
+class Crops(NamedTuple):
+    """The M events of a split, and where its crops are."""
+
+    tokens_M2: Array
+    tick_M: Array  # when each event's slice begins, from the start of its piece
+    places: Places
+
+
+class Cut(NamedTuple):
+    """What a row shows, in events of its piece; scalars, or arrays (B,)."""
+
+    first: Array  # where the piece begins among the events of the split
+    begin: Array  # the first event that was before
+    start: Array
+    stop: Array  # the one after the last that is read
+    steps: Array  # events of the piece that are followed by another
+    shift: Array  # semitones
+
+
+class Read(NamedTuple):
+    """The events of a row as they are in the corpus: `offsets` of them, in one array."""
+
+    cut: Cut
+    event_N2: Array
+    tick: Array  # when the first of them begins, from the start of the piece
 
 
 def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
@@ -81,19 +103,25 @@ def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[Corp
 
 def crops_of(pieces: Sequence[Tokens], config: BatchConfig) -> Crops:
     """The crops of these pieces, each of two events or more."""
-    lengths = np.array([len(piece) for piece in pieces])
+    tokens_M2 = np.concatenate(pieces)
+    tick_M = np.concatenate([np.cumsum(piece[:, 1]) - piece[:, 1] for piece in pieces])
+    events = jnp.asarray(tokens_M2, jnp.int32), jnp.asarray(tick_M, jnp.int32)
+    return Crops(*events, places_of([len(piece) for piece in pieces], config))
+
+
+def places_of(events: Sequence[int], config: BatchConfig) -> Places:
+    """The crops of pieces of so many events, each two or more."""
+    lengths = np.array(events)
     stride = config.stride if config.stride and config.crops == "fixed" else config.length
     counts = -(-(lengths - 1) // stride)
     firsts = np.cumsum(lengths) - lengths
     columns = {
-        "tokens_M2": np.concatenate(pieces),
-        "tick_M": np.concatenate([np.cumsum(piece[:, 1]) - piece[:, 1] for piece in pieces]),
         "first_C": np.repeat(firsts, counts),
         "steps_C": np.repeat(lengths - 1, counts),
         "index_C": np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
         "count_C": np.repeat(counts, counts),
     }
-    return Crops(**{name: jnp.asarray(column, jnp.int32) for name, column in columns.items()})
+    return Places(**{name: jnp.asarray(column, jnp.int32) for name, column in columns.items()})
 
 
 def row_numbers(config: BatchConfig, step: Array, part: Array | int = 0, parts: int = 1) -> Array:
@@ -116,49 +144,73 @@ def batch(
     crops below their length: more than once). One that is shorter than `config.length` is padded under the
     mask. A `share` of the rows is transposed at random, which asks for `note` tokens; the number 0 is none.
     """
-    size = crops.first_C.shape[0]
-    return jax.vmap(lambda row: _row(crops, config, share, key, row // size, row % size))(row_B)
+    moved = isinstance(share, Array) or share > 0
+
+    def read(cut: Cut) -> Read:
+        event_N2 = crops.tokens_M2[cut.first + jnp.minimum(offsets(cut, config), cut.steps)]
+        return Read(cut, event_N2, crops.tick_M[cut.first + cut.begin])
+
+    return jax.vmap(lambda cut: shown(read(cut), config, moved))(
+        cuts(crops.places, config, share, key, row_B)
+    )
 
 
-def _row(
-    crops: Crops, config: BatchConfig, share: float | Array, key: Array, epoch: Array, index: Array
-) -> tuple[Before, Batch]:
-    """Crop number `index` of an epoch, without the batch axis."""
+def cuts(places: Places, config: BatchConfig, share: float | Array, key: Array, row_B: Array) -> Cut:
+    """What these rows show, each from its number alone; without reading any event."""
+    size = places.first_C.shape[0]
+    return jax.vmap(lambda row: _cut(places, config, share, key, row // size, row % size))(row_B)
+
+
+def _cut(
+    places: Places, config: BatchConfig, share: float | Array, key: Array, epoch: Array, number: Array
+) -> Cut:
+    """Crop `number` of an epoch."""
     epoch_key = jax.random.fold_in(key, epoch)
-    crop = shuffled(index, crops.first_C.shape[0], epoch_key).astype(jnp.int32)
+    crop = shuffled(number, places.first_C.shape[0], epoch_key).astype(jnp.int32)
     share_key, shift_key = jax.random.split(jax.random.fold_in(epoch_key, crop))
-    start, stop = _crop_bounds(crops, config, crop, epoch_key)
-    offset_S = start + jnp.arange(config.length + 1)
-    event_S2 = crops.tokens_M2[crops.first_C[crop] + jnp.minimum(offset_S, crops.steps_C[crop])]
-    mask_T = offset_S[:-1] < stop
-    # What was before comes to the front, as music does: padding follows it.
+    start, stop = _crop_bounds(places, config, crop, epoch_key)
     begin = jnp.maximum(start - config.before, 0)
-    offset_L = jnp.minimum(begin + jnp.arange(config.before), crops.steps_C[crop])
-    event_L2 = crops.tokens_M2[crops.first_C[crop] + offset_L]
-    pitch_N = jnp.concatenate([event_L2[:, 0], event_S2[:, 0]])
+    shift = jnp.int32(0)
     if isinstance(share, Array) or share > 0:
-        shift = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
-        chosen = jax.random.bernoulli(share_key, share)
-        pitch_N = transpose(pitch_N, jnp.where(chosen, shift, 0))
+        drawn = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
+        shift = jnp.where(jax.random.bernoulli(share_key, share), drawn, 0)
+    return Cut(places.first_C[crop], begin, start, stop, places.steps_C[crop], shift)
+
+
+def offsets(cut: Cut, config: BatchConfig) -> Array:
+    """(N,): the events of a row in its piece, L before it and S of its own; some may lie beyond its end.
+
+    What was before comes to the front, as music does: padding follows it.
+    """
+    before_L, own_S = jnp.arange(config.before), jnp.arange(config.length + 1)
+    return jnp.concatenate([cut.begin + before_L, cut.start + own_S])
+
+
+def shown(read: Read, config: BatchConfig, moved: bool) -> tuple[Before, Batch]:
+    """A row, without the batch axis, of the events that were read for it; those of no row are masked."""
+    cut, event_N2 = read.cut, read.event_N2
+    offset_L, offset_S = jnp.split(offsets(cut, config), [config.before])
+    pitch_N = transpose(event_N2[:, 0], cut.shift) if moved else event_N2[:, 0]
     pitch_L, pitch_S = jnp.split(pitch_N, [config.before])
-    before = Before(pitch_L, event_L2[:, 1], offset_L < start, crops.tick_M[crops.first_C[crop] + begin])
-    return before, Batch(pitch_S, event_S2[:, 1], mask_T)
+    duration_L, duration_S = jnp.split(event_N2[:, 1], [config.before])
+    before = Before(pitch_L, duration_L, jnp.minimum(offset_L, cut.steps) < cut.start, read.tick)
+    return before, Batch(pitch_S, duration_S, offset_S[:-1] < cut.stop)
 
 
-def _crop_bounds(crops: Crops, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:
+def _crop_bounds(places: Places, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:
     """The first event of a crop and the one after its last, within its piece.
 
     Fixed crops lie at multiples of the stride. Jittered ones are a grid of `length` events that is laid over
     the piece anew in each epoch, as far back as the last crop's empty end allows.
     """
-    index, count, steps = crops.index_C[crop], crops.count_C[crop], crops.steps_C[crop]
+    place, count, steps = places.index_C[crop], places.count_C[crop], places.steps_C[crop]
     if config.crops == "fixed":
-        start = index * (config.stride or config.length)
+        start = place * (config.stride or config.length)
         return start, jnp.minimum(start + config.length, steps)
     # One phase for all crops of a piece: the place where the piece begins tells it from the others.
-    piece_key = jax.random.fold_in(epoch_key, crops.first_C.shape[0] + crops.first_C[crop])
+    piece_key = jax.random.fold_in(epoch_key, places.first_C.shape[0] + places.first_C[crop])
     phase = jax.random.randint(piece_key, (), 0, count * config.length - steps + 1)
-    start = index * config.length - phase
+    start = place * config.length - phase
     return jnp.maximum(start, 0), jnp.minimum(start + config.length, steps)
 
 

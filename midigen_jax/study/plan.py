@@ -161,9 +161,14 @@ class Study:
         }
         own = configs.one_length(changes)
         try:
-            return override(self.base, {**length, **own, "train.seed": seed})
+            config = override(self.base, {**length, **own, "train.seed": seed})
         except InputError as error:
             raise InputError(f"{self.name}, arm {arm!r}: {error}") from None
+        if config.batch.stream:
+            raise InputError(
+                f"{self.name}: batch.stream: studies hold their corpus on the device; leave it out"
+            )
+        return config
 
 
 def slug(arm: str) -> str:

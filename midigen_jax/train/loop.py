@@ -20,13 +20,14 @@ import numpy as np
 
 from midigen_jax import config as configs
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Epochs, make_crops
+from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import REPLICA, data_mesh, everywhere
+from midigen_jax.train.feed import make_feed
 from midigen_jax.train.folder import claimed
 from midigen_jax.train.log import Mirror
 from midigen_jax.train.member import Course, Fit, Member, Training
@@ -82,8 +83,10 @@ def fit_all(
     config = shape_of(trainings[0].config)
     if any(shape_of(other.config) != config for other in trainings):
         raise ValueError("trainings of more than one shape")
-    crops = make_crops(corpus, "train", config.batch)
-    course = Course(config, Epochs(crops.first_C.shape[0], config.batch.rows))
+    if config.batch.stream and len(trainings) > 1:
+        raise ValueError("trainings that are streamed share no program")
+    feed = make_feed(corpus, trainings[0].config, _transposable(config))
+    course = Course(config, Epochs(feed.crops, config.batch.rows))
     network = make_network(config, corpus.tokenizer)
     mesh = data_mesh(config.batch.rows, len(trainings))
     networks, weights = _teachers(config, corpus)
@@ -110,7 +113,8 @@ def fit_all(
         hyper = [hyperparameters(training.config) for training in trainings]
         state_N, hyper_N = (stack([trees[place] for place in whole]) for trees in (states, hyper))
         state_N, hyper_N = spread((state_N, hyper_N), by_replica(mesh))
-        crops, weights = spread((crops, weights), everywhere(mesh))
+        weights = spread(weights, everywhere(mesh))
+        feed.begin(members[0].step, course.steps, mesh)
         del states
 
         began = sum(member.step for member in members)
@@ -123,7 +127,7 @@ def fit_all(
                 counts = [member.advance(pace) for member in members]
                 count_N = np.zeros(shown, np.int32)
                 count_N[: len(counts)] = counts
-                state_N, metrics_NK = train_steps(state_N, hyper_N, crops, count_N, weights)
+                state_N, metrics_NK = train_steps(state_N, hyper_N, feed.take(counts[0]), count_N, weights)
                 if sent is not None:
                     since, pace = _settle(sent, members, since, config)
                 sent = _Sent([member.step for member in members], counts, metrics_NK)

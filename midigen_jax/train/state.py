@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from midigen_jax.config import Config, TrainConfig
-from midigen_jax.data.batches import Batch, Before, Crops, batch, row_numbers
+from midigen_jax.data.batches import Batch, Before, Crops, Read, batch, row_numbers, shown
 from midigen_jax.model.network import (
     Carry,
     Drops,
@@ -59,13 +59,16 @@ class Metrics(NamedTuple):
 
 
 class TrainSteps(Protocol):
-    """So many steps of each replica; `teachers` are the weights of the networks that it is taught by."""
+    """So many steps of each replica; `teachers` are the weights of the networks that it is taught by.
+
+    With `batch.stream` there is one replica, and it is given what the steps of this call read, (K, B, …).
+    """
 
     def __call__(
         self,
         state_N: TrainState,
         hyper_N: Hyperparameters,
-        crops: Crops,
+        crops: Crops | Read,
         count_N: ArrayLike,
         teachers: Sequence[dict] = (),
     ) -> tuple[TrainState, Metrics]: ...
@@ -135,11 +138,16 @@ def make_train_steps(
         return (1 - distilled) * total + distilled * (pitch + duration_weight * duration), metrics
 
     def step(
-        state: TrainState, hyper: Hyperparameters, crops: Crops, weights: Sequence[dict]
+        state: TrainState, hyper: Hyperparameters, crops: Crops | Read, number: Array, weights: Sequence[dict]
     ) -> tuple[TrainState, Metrics]:
         rates, share = _dropped(config, hyper), _transposed(config, hyper) if transposable else 0.0
         row_B = row_numbers(config.batch, state.step, lax.axis_index(DATA), parts)
-        before, now = batch(crops, config.batch, share, _key(hyper.seed, "batch"), row_B)
+        if isinstance(crops, Read):
+            moved = transposable and config.batch.transpose_share > 0
+            read = jax.tree.map(lambda leaf_KB: leaf_KB[number], crops)
+            before, now = jax.vmap(lambda row: shown(row, config.batch, moved))(read)
+        else:
+            before, now = batch(crops, config.batch, share, batch_key(hyper.seed), row_B)
         row_key_B = jax.vmap(jax.random.fold_in, (None, 0))(_key(hyper.seed, "dropout"), row_B)
         drops = Drops(row_key_B, jax.random.fold_in(_key(hyper.seed, "weights"), state.step), rates)
         # Each device has the part of the mean loss, and of its gradient, that its rows contribute.
@@ -154,11 +162,11 @@ def make_train_steps(
         return TrainState(state.step + 1, params, memory), metrics
 
     def replica(
-        state: TrainState, hyper: Hyperparameters, count: Array, crops: Crops, weights: Sequence[dict]
+        state: TrainState, hyper: Hyperparameters, count: Array, crops: Crops | Read, weights: Sequence[dict]
     ) -> tuple[TrainState, Metrics]:
         def one(index: Array, done: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, metrics_K = done
-            state, metrics = step(state, hyper, crops, weights)
+            state, metrics = step(state, hyper, crops, index, weights)
             return state, Metrics(
                 *(all_K.at[index].set(new) for all_K, new in zip(metrics_K, metrics, strict=True))
             )
@@ -168,7 +176,7 @@ def make_train_steps(
     def all_of_device(
         state_N: TrainState,
         hyper_N: Hyperparameters,
-        crops: Crops,
+        crops: Crops | Read,
         count_N: Array,
         weights: Sequence[dict],
     ) -> tuple[TrainState, Metrics]:
@@ -182,11 +190,12 @@ def make_train_steps(
         return lax.map(one, own_N, batch_size=None if together == 1 else together)
 
     of_replica, of_all = PartitionSpec(REPLICA), PartitionSpec()
+    of_music = PartitionSpec(None, DATA) if config.batch.stream else of_all
     # Replicated values are equal on all devices by construction, which the checker cannot see through psum.
     shared = jax.shard_map(
         all_of_device,
         mesh=mesh,
-        in_specs=(of_replica, of_replica, of_all, of_replica, of_all),
+        in_specs=(of_replica, of_replica, of_music, of_replica, of_all),
         out_specs=of_replica,
         check_vma=False,
     )
@@ -194,7 +203,7 @@ def make_train_steps(
     def program(
         state_N: TrainState,
         hyper_N: Hyperparameters,
-        crops: Crops,
+        crops: Crops | Read,
         count_N: Array,
         teachers: Sequence[dict] = (),
     ) -> tuple[TrainState, Metrics]:
@@ -249,6 +258,11 @@ def make_eval_step(network: Network, mesh: Mesh) -> EvalStep:
     )
     # Every process is to have the nats of all rows.
     return jax.jit(shared, donate_argnums=1, out_shardings=(by_row(mesh), everywhere(mesh)))
+
+
+def batch_key(seed: int | Array) -> Array:
+    """The typed key that `batch` is given in a training of this seed."""
+    return _key(seed, "batch")
 
 
 _STREAMS = ("init", "batch", "dropout", "weights")

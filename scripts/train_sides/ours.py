@@ -40,7 +40,7 @@ def build(job: Job, settings: Settings) -> Side:
     tokens = count * job.rows * job.length
     if job.data:
         # The last crop of a piece is short, and a loss is taken only at the events that it has.
-        return Side(call, {"tokens": tokens, "losses": count * job.rows * float(crops.steps_C.mean())})
+        return Side(call, {"tokens": tokens, "losses": count * job.rows * float(crops.places.steps_C.mean())})
     step = mesh.size * flops(network, job.rows // mesh.size, job.length)
     return Side(call, {"tokens": tokens, "flops": count * step})
 
