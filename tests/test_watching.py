@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from bench_scale import recompilations
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.config import Config, TrainConfig, override
@@ -88,6 +89,11 @@ def test_what_diverges_names_its_last_good_checkpoint(corpus, tmp_path):
     wild |= {"train.evaluate_every": 2, "train.weight_decay": 1e6, "train.steps_per_call": 1}
     with pytest.raises(InputError, match=r"diverged.*; its last good checkpoint is of step \d+$"):
         fit(corpus, override(TINY, wild), tmp_path / "run")
+
+
+def test_nothing_is_compiled_after_the_first_validation(corpus, tmp_path):
+    assert recompilations(TINY, corpus, tmp_path / "held") == 0
+    assert recompilations(override(TINY, {"batch.stream": True}), corpus, tmp_path / "streamed") == 0
 
 
 def test_rows_are_mirrored(corpus, tmp_path):

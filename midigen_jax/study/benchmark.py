@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from midigen_jax import rows
-from midigen_jax.config import Config
+from midigen_jax.config import Config, override
 from midigen_jax.data.batches import Crops, crops_of, make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.model.grammar import grammar
@@ -49,6 +49,7 @@ def bench_train(
 
     `profile` is a folder that takes a trace of one call, for Perfetto (ui.perfetto.dev) or XProf.
     """
+    config = override(config, {"batch.stream": False})  # steps are measured, and not the disk
     network, crops = subject_of(config, corpus)
     mesh = data_mesh(config.batch.rows)
     steps = make_train_steps(network, config, _STEPS, False, mesh)

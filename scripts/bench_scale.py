@@ -1,0 +1,161 @@
+"""What training on more devices, from disk and with checkpoints costs, and what it compiles again.
+
+    python scripts/bench_scale.py --out rows.jsonl
+
+trains the default model on random note tokens. Rivals take turns in one process, warm and blocked; a row has
+the median over rounds of the ratio within each round.
+
+    scale.two_devices     speed on two devices over that on one
+    scale.grain_cost      share of a step that reading batches from disk adds (64 rows of 64 events)
+    scale.save_stall      steps that an asynchronous checkpoint holds training up for
+    scale.recompilations  programs that are compiled after the first validation of a training
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from midigen_jax import rows
+from midigen_jax.config import Config, override
+from midigen_jax.data.corpus import Corpus
+from midigen_jax.data.prepare import prepare
+from midigen_jax.music.notes import make_notes
+from midigen_jax.music.write import write_midi
+from midigen_jax.study.benchmark import elapsed
+from midigen_jax.train.checkpoint import Checkpoints, Experiment, make_network
+from midigen_jax.train.devices import DATA, REPLICA, data_mesh, split_cpu
+from midigen_jax.train.feed import make_feed
+from midigen_jax.train.loop import fit
+from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.replicas import by_replica, hyperparameters, stack, take
+from midigen_jax.train.state import init_state, make_train_steps
+
+_STEPS = 8  # a call
+_PIECES, _NOTES = 64, 400
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class Trainer:
+    """A lone training on some devices, a call at a time."""
+
+    def __init__(self, config: Config, corpus: Corpus, mesh: Mesh):
+        self.config = override(config, {"train.steps_per_call": _STEPS})
+        network, steps = make_network(config, corpus.tokenizer), 1_000_000
+        self._program = make_train_steps(network, self.config, steps, True, mesh)
+        state = init_state(network, make_optimizer(config.train, steps), 0)
+        self._state, self._hyper = jax.device_put(stack([(state, hyperparameters(config))]), by_replica(mesh))
+        self._feed = make_feed(corpus, self.config, transposable=True)
+        self._feed.begin(0, steps, mesh)
+        self()
+
+    @property
+    def state(self) -> Any:
+        """As it is after the last call."""
+        return take(self._state, 0)
+
+    def __call__(self) -> None:
+        given = self._feed.take(_STEPS), np.full(1, _STEPS, np.int32)
+        self._state, metrics = self._program(self._state, self._hyper, *given)
+        jax.block_until_ready(metrics)
+
+
+def main() -> int:
+    """Print the rows, and add them to a file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="default: 9")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .jsonl file that rows are added to")
+    given = parser.parse_args()
+    split_cpu(2)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in measure(Path(folder), given.rounds):
+            print(rows.line(row), flush=True)
+            if given.out is not None:
+                rows.append(given.out, [row])
+    return 0
+
+
+def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
+    """All rows."""
+    command = shlex.join(["python", "scripts/bench_scale.py", *sys.argv[1:]])
+    corpus = _corpus(folder)
+
+    def row(name: str, values: list[float], unit: str, **config: Any) -> rows.Row:
+        config |= {"devices": jax.device_count()}
+        return rows.of_runs(f"scale.{name}", values, unit, config=config, command=command)
+
+    base = Config()
+    sides = {number: Trainer(base, corpus, _mesh(number)) for number in (1, 2)}
+    ratios = [elapsed(sides[1]) / elapsed(sides[2]) for _ in range(rounds)]
+    shape = {"batch": base.batch.rows, "length": base.batch.length, "width": base.model.width}
+    yield row("two_devices", ratios, "x", **shape)
+
+    wide = override(base, {"batch.rows": 64, "batch.length": 64})
+    mesh = data_mesh(64)
+    held, streamed = (
+        Trainer(override(wide, {"batch.stream": stream}), corpus, mesh) for stream in (False, True)
+    )
+    costs = [elapsed(streamed) / elapsed(held) - 1 for _ in range(rounds)]
+    yield row("grain_cost", costs, "1", batch=64, length=64, width=base.model.width)
+
+    experiment = Experiment(held.config, corpus.tokenizer, 120.0, (4, 4))
+    stalls = []
+    with Checkpoints(folder / "run") as checkpoints:
+        for number in range(rounds):
+            alone = elapsed(held) / _STEPS
+            began = time.perf_counter()
+            state = held.state
+            checkpoints.save(state._replace(step=state.step + number), experiment, {})
+            held()
+            stalls.append((time.perf_counter() - began) / alone - _STEPS)
+    yield row("save_stall", stalls, "steps", batch=64, length=64, width=base.model.width)
+
+    small = override(base, {"model.width": 32, "train.steps": 120, "train.evaluate_every": 20})
+    again = recompilations(small, corpus, folder / "small")
+    yield row("recompilations", [again], "programs", steps=120, validations=6)
+
+
+def recompilations(config: Config, corpus: Corpus, run: Path) -> int:
+    """Programs that a training compiles after its first validation."""
+    compiled: list[str] = []
+    marks: list[int] = []
+
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == _COMPILED:
+            compiled.append(event)
+
+    def mark(written: Any) -> None:
+        if any(row["name"].startswith("valid") for row in written):
+            marks.append(len(compiled))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    fit(corpus, config, run, mirror=mark)
+    return marks[-1] - marks[0]
+
+
+def _mesh(devices: int) -> Mesh:
+    axes = (AxisType.Auto,) * 2
+    return jax.make_mesh((1, devices), (REPLICA, DATA), axes, devices=jax.devices()[:devices])
+
+
+def _corpus(folder: Path) -> Corpus:
+    rng = np.random.default_rng(0)
+    for number in range(_PIECES):
+        pitch = 60 + np.cumsum(rng.integers(-2, 3, _NOTES)) % 40
+        melody = make_notes(np.arange(_NOTES) * 6, np.full(_NOTES, 6), pitch, np.zeros(_NOTES))
+        write_midi(melody, folder / "music" / f"{number:02}.mid")
+    return prepare([str(folder / "music")], folder / "corpus", Config().prepare)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
