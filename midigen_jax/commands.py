@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config, PrepareConfig, SampleConfig
@@ -50,6 +52,7 @@ from midigen_jax.study.groups import by_shape, estimate, plan_in_words
 from midigen_jax.study.plan import MOST_RUNS, read_study
 from midigen_jax.train.board import TensorBoard
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
+from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import is_pretrained, load_model, name_of
 from midigen_jax.train.processes import is_first
@@ -87,6 +90,13 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool = False) -> i
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
         _compare(config.prepare, music.config)
+    if is_first():
+        shared = data_mesh(config.batch.rows).size
+        processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        _say(
+            f"{config.batch.rows} sequences a step on {many(shared, 'device')}{processes}, "
+            f"{config.batch.rows // shared} on each."
+        )
     done = fit(music, config, run, TensorBoard(run / "tensorboard") if tensorboard and is_first() else None)
     if not is_first():
         return INTERRUPTED if done.is_cut else 0

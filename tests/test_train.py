@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -97,11 +98,24 @@ def test_a_checkpoint_holds_all_that_restoring_needs(corpus, whole):
     assert restored.metrics[METRIC] == measured(whole)[-3][2]
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_passed_over(corpus, whole, tmp_path, capsys):
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def turn_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_short, turn_a_bit, Path.unlink], ids=["cut", "bit", "missing"])
+@pytest.mark.parametrize("part", ["experiment", "state"])
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(corpus, whole, tmp_path, capsys, damage, part):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    for file in (run / "checkpoints" / "12" / "experiment").iterdir():
-        file.write_bytes(file.read_bytes()[:20])
+    pattern = {"experiment": "*", "state": "ocdbt.*/d/*"}[part]
+    files = [path for path in (run / "checkpoints" / "12" / part).glob(pattern) if path.is_file()]
+    damage(max(files, key=lambda path: path.stat().st_size))
     with open_run(run) as checkpoints:
         assert checkpoints.restore("latest").step == 1
         assert "12: damaged checkpoint" in capsys.readouterr().err

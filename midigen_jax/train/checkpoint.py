@@ -11,12 +11,14 @@ import logging
 import math
 import shutil
 import sys
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -33,7 +35,29 @@ from midigen_jax.train.state import TrainState, init_state
 _EXPECTED = ("is read only", "Attempted to create temporary directory")
 logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _EXPECTED))
 
+
+def _is_echo(error: BaseException | None) -> bool:
+    """Whether this follows from another error: Orbax reads and writes many arrays at once, and where one of
+    them fails each of the others complains in a thread of its own."""
+    echoes = "Event loop is closed", "in OCDBT database", "Encountered error while reading array"
+    return any(words in str(error) for words in echoes)
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: Any, before: Any = sys.excepthook) -> None:
+    if not _is_echo(error):
+        before(kind, error, trace)
+
+
+def _show_unraisable(unraisable: Any, before: Any = sys.unraisablehook) -> None:
+    if not _is_echo(unraisable.exc_value):
+        before(unraisable)
+
+
+sys.excepthook, sys.unraisablehook = _show, _show_unraisable
+logging.getLogger("asyncio").addFilter(lambda record: not (record.exc_info and _is_echo(record.exc_info[1])))
+
 FORMAT = 2
+_CHECKSUM = "crc32"  # of the other facts, and of the arrays
 _ROOM = 1_000_000  # bytes beside the arrays of a checkpoint
 _REFUSED = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "No space left", "Read-only", "DATA_LOSS")
 METRIC = "valid.nats_per_event"
@@ -119,13 +143,14 @@ class Checkpoints:
         """
         # The same on every device, and in every process; of several Orbax lets the first one write.
         state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
-        if jax.process_count() > 1:
-            state = jax.device_get(state)
+        on_host = jax.device_get(state)
+        state = on_host if jax.process_count() > 1 else state
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         self._make_room(state)
         facts = to_facts(experiment, metrics)
+        facts |= {_CHECKSUM: [_of_facts(facts), _of_arrays(on_host)]}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), experiment=ocp.args.JsonSave(facts))
         with self._told():
             self._manager.save(step, args=args, metrics=dict(metrics))
@@ -171,8 +196,10 @@ class Checkpoints:
         while True:
             try:
                 return self._restore(step)
-            # Orbax raises what its parts stumble over, which depends on what is missing.
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except InputError:
+                raise
+            # Orbax raises what its parts stumble over, a plain Exception too.
+            except Exception as error:
                 damage = f"{self.path / str(step)}: damaged checkpoint ({_first_line(error)})"
                 if not older:
                     raise InputError(f"{damage}; choose another with --checkpoint, or train again") from None
@@ -183,12 +210,17 @@ class Checkpoints:
         facts = self._manager.restore(
             step, args=ocp.args.Composite(experiment=ocp.args.JsonRestore())
         ).experiment
+        of_facts, of_arrays = facts.pop(_CHECKSUM, (None, None))  # older ones have none
+        if of_facts not in (None, _of_facts(facts)):
+            raise ValueError("its settings are not those that were saved")
         experiment = from_facts(facts, str(self.path / str(step)))
         config = experiment.config
         network = make_network(config, experiment.tokenizer)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_shape(network, config)))
         ).state
+        if of_arrays not in (None, _of_arrays(jax.device_get(state))):
+            raise ValueError("its arrays are not those that were saved")
         return Restored(step, TrainState(*state), network, experiment, facts["metrics"], digest(step, facts))
 
     def _step(self, which: str) -> int:
@@ -252,6 +284,19 @@ def _shape(network: Network, config: Config) -> TrainState:
     shapes = jax.eval_shape(lambda: init_state(network, optimizer, 0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+
+
+def _of_facts(facts: Mapping[str, Any]) -> int:
+    """CRC-32 of what stands in the JSON of a checkpoint."""
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+
+
+def _of_arrays(state: Any) -> int:
+    """CRC-32 of all arrays: as they are stored, nothing notices that a bit of them has turned."""
+    found = 0
+    for leaf in jax.tree.leaves(state):
+        found = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), found)
+    return found
 
 
 def _first_line(error: Exception) -> str:
