@@ -31,7 +31,7 @@ from midigen_jax.listen.page import INSPECTION, STUDY, check_free
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.rates import draw_rates
 from midigen_jax.listen.report import write_report
-from midigen_jax.listen.study import write_study
+from midigen_jax.listen.study import write_pictures, write_study
 from midigen_jax.listen.tables import many
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
@@ -323,12 +323,15 @@ def ablate(study: str, out: str | None, dry_run: bool, yes: bool, keep: bool) ->
     _say(f"{many(len(asked.runs), 'run')} in {many(len(groups), 'group')} of one program each")
     found = run_study(asked, folder, keep, command, _listen_to)
     write_study(folder, folder / "study.html")
+    write_pictures(folder)
     for line in (folder / "table.md").read_text(encoding="utf-8").splitlines():
         _say(line)
     failed = [row for row in found if row["name"] == "ablate.failed"]
     for row in failed:
         _say(f"Failed: {row['config']['arm']}, seed {row['seed']}: {row['reason']}")
-    _say(f"In {folder}: study.html (open it in a browser), table.md, .tex, .csv, results.jsonl")
+    _say(
+        f"In {folder}: study.html (open it in a browser), table.md, .tex, .csv, plots as .svg, results.jsonl"
+    )
     return 0
 
 

@@ -12,7 +12,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.scaling import expected
-from midigen_jax.listen.study import write_study
+from midigen_jax.listen.study import write_pictures, write_study
 from midigen_jax.listen.study_charts import Interval, band, draw_costs, draw_differences, draw_learning, looks
 from midigen_jax.listen.svg import svg
 
@@ -227,6 +227,15 @@ def test_a_study_of_scale_shows_its_law(tmp_path, parse):
     assert "nats per frame to gain beyond 50,000 training events" in text
     assert "0.2 (0.2 to 0.4)" in text
     assert len(page.all("svg")) == 4
+
+
+def test_the_plots_stand_beside_the_tables_too(tmp_path):
+    folder = make_study(tmp_path / "pooling")
+    write_pictures(folder)
+    files = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.svg")}
+    assert set(files) == {"differences.svg", "learning.svg", "costs.svg"}
+    write_pictures(folder)
+    assert all((folder / name).read_text(encoding="utf-8") == text for name, text in files.items())
 
 
 def test_the_page_needs_nothing_else(html, parse):

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 from markupsafe import Markup
 
 from midigen_jax import rows as row_files
 from midigen_jax.errors import InputError
-from midigen_jax.files import read_json
+from midigen_jax.files import read_json, replacing
 from midigen_jax.listen import audio, pianoroll, scaling, study_charts
 from midigen_jax.listen.curves import series
 from midigen_jax.listen.page import STUDY, check_free, data_uri, sound_uri, write_page
@@ -122,6 +123,15 @@ def write_study(folder: Path, out: Path) -> None:
         law_error="" if study.law is None else words(study.law["value"], share=True),
         roll={"left": pianoroll.LEFT, "right": pianoroll.RIGHT, "tail": audio.TAIL_SECONDS},
     )
+
+
+def write_pictures(folder: Path) -> None:
+    """The plots of the page of the study in `folder`, as files beside its tables: `differences.svg` …"""
+    for name, figure in _draw(folder, _read(folder)):
+        # The same figures give the same bytes.
+        same = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name})
+        with replacing(folder / f"{name}.svg") as partial, same:
+            figure.savefig(partial, facecolor="white", metadata={"Date": None})
 
 
 def _read(folder: Path) -> Study:
