@@ -100,6 +100,17 @@ def test_a_killed_command_goes_on_where_it_was_and_makes_the_same_bytes(
     assert not (tmp_path / "cut.partial").exists()
 
 
+def test_readers_end_with_a_command_that_is_killed(tunes: Path, tmp_path: Path) -> None:
+    # Each has the pipe that is read to its end here.
+    shared = (
+        "from midigen_jax.data import reading\nreading._FEWEST_PER_PROCESS = reading._FILES_PER_TASK = 2\n"
+    )
+    program = shared + KILLED.replace("workers=1", "workers=3")
+    words = [sys.executable, "-c", program, str(tunes), str(tmp_path / "cut")]
+    done = subprocess.run(words, check=False, capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_a_file_that_changed_since_the_cut_is_read_again(tmp_path: Path) -> None:
     write_tunes(tmp_path / "tunes", 4)
     changed = tmp_path / "tunes" / "0002.mid"

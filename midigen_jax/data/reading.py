@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -84,7 +85,7 @@ def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> 
         return
     # Spawned, not forked: the caller may run JAX's threads, which a fork would copy half-way.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers - 1, context, initializer=_leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(workers - 1, context, initializer=_begin_worker) as pool:
         try:
             yield from _in_order(pool, sources, config, (workers - 1) * _TASKS_AHEAD)
         except BaseException:
@@ -182,8 +183,18 @@ def _read_task(sources: Sequence[Source], config: PrepareConfig) -> list[Reading
     return [read_source(source, config) for source in sources]
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """A Ctrl-C reaches every process of the terminal; one traceback a worker would be noise."""
+def _begin_worker() -> None:
+    """Ends with its parent, however that ends, and leaves interrupts to it."""
+    # A Ctrl-C reaches every process of the terminal; one traceback a worker would be noise.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     # Each process has a core to itself: more threads would only get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _end_with_the_parent() -> None:
+    """A parent that is killed closes nothing that a worker waits for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
