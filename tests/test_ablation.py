@@ -24,14 +24,9 @@ from midigen_jax.study.likelihood import pick
 from midigen_jax.study.plan import BASE, make_study
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import load_model
+from tests.tiny import SMALLEST
 
-BASE_SETTINGS = {
-    "model.width": 8,
-    "model.pitch_embedding": 4,
-    "model.duration_embedding": 4,
-    "model.layers": 1,
-    "batch.rows": 2,
-    "batch.length": 16,
+BASE_SETTINGS = SMALLEST | {
     "train.evaluate_every": 4,
     "train.steps_per_call": 2,
     "sample.events": 24,

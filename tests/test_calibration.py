@@ -17,16 +17,12 @@ from midigen_jax.train.loop import fit
 from midigen_jax.train.member import validate
 from midigen_jax.train.pretrained import load_model, read_model, write_model
 from midigen_jax.train.scoring import TEMPERATURES, Scorer
+from tests.tiny import SMALLEST
 
 TINY = override(
     Config(),
-    {
-        "model.width": 8,
-        "model.pitch_embedding": 4,
-        "model.duration_embedding": 4,
-        "model.layers": 1,
-        "batch.rows": 2,
-        "batch.length": 16,
+    SMALLEST
+    | {
         "train.steps": 8,
         "train.evaluate_every": 4,
         "train.learning_rate": 0.05,

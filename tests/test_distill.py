@@ -15,6 +15,7 @@ from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.distill import cross_entropies, mean_prediction
 from midigen_jax.train.loop import fit
+from tests.tiny import SMALLEST
 
 TICKS = 5
 GRAMMAR = NoteGrammar(TICKS)
@@ -86,13 +87,8 @@ def test_one_that_says_what_its_teacher_says_has_nothing_to_learn():
 
 TINY = override(
     Config(),
-    {
-        "model.width": 8,
-        "model.pitch_embedding": 4,
-        "model.duration_embedding": 4,
-        "model.layers": 1,
-        "batch.rows": 2,
-        "batch.length": 16,
+    SMALLEST
+    | {
         "train.steps": 4,
         "train.warmup": 2,
         "train.evaluate_every": 2,

@@ -13,14 +13,9 @@ from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import locked
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.plan import make_study
+from tests.tiny import SMALLEST, train_words
 
-SETTINGS = {
-    "model.width": 8,
-    "model.pitch_embedding": 4,
-    "model.duration_embedding": 4,
-    "model.layers": 1,
-    "batch.rows": 2,
-    "batch.length": 16,
+SETTINGS = SMALLEST | {
     "train.steps": 12,
     "train.evaluate_every": 4,
     "train.steps_per_call": 2,
@@ -30,8 +25,7 @@ SETTINGS = {
 
 
 def words(corpus, run, **changes):
-    given = SETTINGS | changes
-    return ["train", str(corpus), "--out", str(run), *(f"--{name}={value}" for name, value in given.items())]
+    return train_words(corpus, run, SETTINGS | changes)
 
 
 @pytest.fixture(scope="module")

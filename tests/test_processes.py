@@ -12,14 +12,10 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.train.processes import LOST
+from tests.tiny import SMALLEST, train_words
 
-SETTINGS = {
-    "model.width": 8,
-    "model.pitch_embedding": 4,
-    "model.duration_embedding": 4,
-    "model.layers": 1,
+SETTINGS = SMALLEST | {
     "batch.rows": 4,
-    "batch.length": 16,
     "train.steps": 12,
     "train.warmup": 2,
     "train.evaluate_every": 4,
@@ -30,8 +26,7 @@ SETTINGS = {
 
 
 def words(corpus, run, **changes):
-    given = SETTINGS | changes
-    return ["train", str(corpus), "--out", str(run), *(f"--{name}={value}" for name, value in given.items())]
+    return train_words(corpus, run, SETTINGS | changes)
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,13 @@ from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
 from midigen_jax.study.plan import make_study
 from midigen_jax.train.loop import fit
+from tests.tiny import SMALLEST
 
 TINY = override(
     Config(),
-    {
-        "model.width": 8,
-        "model.pitch_embedding": 4,
-        "model.duration_embedding": 4,
-        "model.layers": 1,
+    SMALLEST
+    | {
         "batch.rows": 4,
-        "batch.length": 16,
         "train.steps": 12,
         "train.evaluate_every": 4,
         "train.steps_per_call": 3,

@@ -20,16 +20,12 @@ from midigen_jax.train import member
 from midigen_jax.train.checkpoint import METRIC, open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.state import loss_weight
+from tests.tiny import SMALLEST
 
 TINY = override(
     Config(),
-    {
-        "model.width": 8,
-        "model.pitch_embedding": 4,
-        "model.duration_embedding": 4,
-        "model.layers": 1,
-        "batch.rows": 2,
-        "batch.length": 16,
+    SMALLEST
+    | {
         "train.steps": 12,
         "train.warmup": 2,
         "train.evaluate_every": 4,

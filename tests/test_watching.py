@@ -19,16 +19,12 @@ from midigen_jax.train.log import Call, DivergedError, Log
 from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import MOST_SKIPPED, make_optimizer
 from midigen_jax.train.state import Metrics
+from tests.tiny import SMALLEST
 
 TINY = override(
     Config(),
-    {
-        "model.width": 8,
-        "model.pitch_embedding": 4,
-        "model.duration_embedding": 4,
-        "model.layers": 1,
-        "batch.rows": 2,
-        "batch.length": 16,
+    SMALLEST
+    | {
         "train.steps": 12,
         "train.evaluate_every": 4,
         "sample.count": 1,
