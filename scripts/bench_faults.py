@@ -21,11 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from melodies import write_melodies
 from midigen_jax import rows
-from midigen_jax.music.notes import make_notes
-from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
 
 _PIECES, _NOTES = 300, 60
@@ -94,11 +91,7 @@ def main() -> int:
 def _works(folder: Path) -> list[Work]:
     """The commands; training needs the corpus that preparing left when it was left alone."""
     music, corpus = folder / "music", folder / "corpus"
-    rng = np.random.default_rng(0)
-    for number in range(_PIECES):
-        pitch = 60 + np.cumsum(rng.integers(-2, 3, _NOTES))
-        melody = make_notes(np.arange(_NOTES) * 6, np.full(_NOTES, 6), pitch, np.zeros(_NOTES))
-        write_midi(melody, music / f"{number:03}.mid")
+    write_melodies(music, _PIECES, _NOTES)
     midigen = [sys.executable, "-m", "midigen_jax.cli"]
     settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
     prepare = [*midigen, "prepare", str(music), "--workers", "2", "--out", str(folder / "again")]

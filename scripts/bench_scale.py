@@ -22,17 +22,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
+from melodies import write_melodies
 from midigen_jax import rows
 from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
-from midigen_jax.music.notes import make_notes
-from midigen_jax.music.write import write_midi
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.train.checkpoint import Checkpoints, Experiment, make_network
-from midigen_jax.train.devices import DATA, REPLICA, data_mesh, split_cpu
+from midigen_jax.train.devices import data_mesh, split_cpu
 from midigen_jax.train.feed import make_feed
 from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import make_optimizer
@@ -88,14 +87,15 @@ def main() -> int:
 def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
     """All rows."""
     command = shlex.join(["python", "scripts/bench_scale.py", *sys.argv[1:]])
-    corpus = _corpus(folder)
+    music = write_melodies(folder / "music", _PIECES, _NOTES)
+    corpus = prepare([str(music)], folder / "corpus", Config().prepare)
 
     def row(name: str, values: list[float], unit: str, **config: Any) -> rows.Row:
         config |= {"devices": jax.device_count()}
         return rows.of_runs(f"scale.{name}", values, unit, config=config, command=command)
 
     base = Config()
-    sides = {number: Trainer(base, corpus, _mesh(number)) for number in (1, 2)}
+    sides = {number: Trainer(base, corpus, data_mesh(number)) for number in (1, 2)}
     ratios = [elapsed(sides[1]) / elapsed(sides[2]) for _ in range(rounds)]
     shape = {"batch": base.batch.rows, "length": base.batch.length, "width": base.model.width}
     yield row("two_devices", ratios, "x", **shape)
@@ -141,20 +141,6 @@ def recompilations(config: Config, corpus: Corpus, run: Path) -> int:
     jax.monitoring.register_event_duration_secs_listener(note)
     fit(corpus, config, run, mirror=mark)
     return marks[-1] - marks[0]
-
-
-def _mesh(devices: int) -> Mesh:
-    axes = (AxisType.Auto,) * 2
-    return jax.make_mesh((1, devices), (REPLICA, DATA), axes, devices=jax.devices()[:devices])
-
-
-def _corpus(folder: Path) -> Corpus:
-    rng = np.random.default_rng(0)
-    for number in range(_PIECES):
-        pitch = 60 + np.cumsum(rng.integers(-2, 3, _NOTES)) % 40
-        melody = make_notes(np.arange(_NOTES) * 6, np.full(_NOTES, 6), pitch, np.zeros(_NOTES))
-        write_midi(melody, folder / "music" / f"{number:02}.mid")
-    return prepare([str(folder / "music")], folder / "corpus", Config().prepare)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import sys
 from html.parser import HTMLParser
 
 import hypothesis
-import numpy as np
 import pytest
 
 # Read when JAX is imported, and inherited by the processes that tests start.
@@ -87,18 +86,9 @@ class Page(HTMLParser):
 def write_melodies():
     """Writes MIDI files of melodies that wander about, half a quarter a note."""
     # Not at the top: a process reads the settings above before anything imports JAX.
-    from midigen_jax.music.notes import make_notes
-    from midigen_jax.music.write import write_midi
+    from melodies import write_melodies
 
-    def write(folder, count=4, notes=20, **how):
-        rng = np.random.default_rng(0)
-        for number in range(count):
-            pitch = 60 + np.cumsum(rng.integers(-2, 3, notes))
-            melody = make_notes(np.arange(notes) * 6, np.full(notes, 6), pitch, np.zeros(notes))
-            write_midi(melody, folder / f"{number}.mid", **how)
-        return folder
-
-    return write
+    return write_melodies
 
 
 @pytest.fixture(scope="session")

@@ -7,25 +7,12 @@ import time
 
 import pytest
 
-from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import locked
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.plan import make_study
-from tests.tiny import SMALLEST, train_words
-
-SETTINGS = SMALLEST | {
-    "train.steps": 12,
-    "train.evaluate_every": 4,
-    "train.steps_per_call": 2,
-    "sample.count": 1,
-    "sample.events": 16,
-}
-
-
-def words(corpus, run, **changes):
-    return train_words(corpus, run, SETTINGS | changes)
+from tests.tiny import SMALLEST, measured, train_words
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +52,7 @@ def elsewhere(tmp_path):
 def test_a_folder_that_another_process_works_in_is_refused(corpus, music, tmp_path, capsys, elsewhere):
     run = tmp_path / "run"
     holder = elsewhere(run)
-    assert main(words(corpus, run)) == 2
+    assert main(train_words(corpus, run)) == 2
     assert f"{run}: another process is at work there; wait for it" in capsys.readouterr().err
     elsewhere(tmp_path / "other.partial")
     assert main(["prepare", str(music), "--out", str(tmp_path / "other")]) == 2
@@ -77,7 +64,7 @@ def test_a_folder_that_another_process_works_in_is_refused(corpus, music, tmp_pa
     # A lock goes with its process, however that ends.
     holder.kill()
     holder.wait()
-    assert main(words(corpus, run)) == 0
+    assert main(train_words(corpus, run)) == 0
 
 
 def test_a_lock_is_given_back_and_can_be_taken_again(tmp_path):
@@ -104,20 +91,15 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_told_and_nothing_is_lost(corpus, tmp_path, small_disk, capsys):
     disk = small_disk(3_000_000)
-    given = words(corpus, disk / "run", **{"model.width": 64, "train.steps_per_call": 1})
+    given = train_words(corpus, disk / "run", **{"model.width": 64, "train.steps_per_call": 1})
     assert main(given) == 2  # the second checkpoint finds no room
     said = capsys.readouterr().err.splitlines()[-1]
     assert "MB are free where a checkpoint takes" in said
     assert "the same command goes on from" in said
     small_disk(64_000_000, "remount,")
     assert main(given) == 0
-    assert main(words(corpus, tmp_path / "run", **{"model.width": 64, "train.steps_per_call": 1})) == 0
-    assert measured(disk / "run") == measured(tmp_path / "run")
-
-
-def measured(run):
-    found = rows.read(run / "rows.jsonl")
-    return [(row["step"], row["name"], row["value"]) for row in found if row["name"].startswith("valid.nats")]
+    assert main(train_words(corpus, tmp_path / "run", **{"model.width": 64, "train.steps_per_call": 1})) == 0
+    assert measured(disk / "run", "valid.nats") == measured(tmp_path / "run", "valid.nats")
 
 
 def test_a_disk_that_fills_while_a_checkpoint_is_written_is_told(corpus, tmp_path, monkeypatch, capsys):
@@ -126,16 +108,16 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_is_told(corpus, tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr("orbax.checkpoint.CheckpointManager.save", refuse)
-        assert main(words(corpus, tmp_path / "run")) == 2
+        assert main(train_words(corpus, tmp_path / "run")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "a checkpoint could not be written (RESOURCE_EXHAUSTED" in said
     assert "goes on from its start" in said
-    assert main(words(corpus, tmp_path / "run")) == 0
+    assert main(train_words(corpus, tmp_path / "run")) == 0
 
 
 def test_a_study_on_a_full_disk_blames_no_arm(music, tmp_path, small_disk, capsys):
     disk = small_disk(3_000_000)
-    base = {name: value for name, value in SETTINGS.items() if name != "train.steps"} | {"model.width": 64}
+    base = SMALLEST | {"model.width": 64, "train.evaluate_every": 4, "train.steps_per_call": 2}
     described = {"corpus": [str(music)], "budget": {"steps": 8}, "base": base, "seeds": [0, 1]}
     study = make_study(described | {"measure": ["nats_per_quarter"]}, "tiny")
     with pytest.raises(DiskError, match="MB are free"):
@@ -150,14 +132,14 @@ def test_a_study_on_a_full_disk_blames_no_arm(music, tmp_path, small_disk, capsy
 def test_a_folder_that_takes_nothing_is_told(corpus, tmp_path, capsys):
     place = tmp_path / "closed"
     place.mkdir(mode=0o500)
-    assert main(words(corpus, place / "run")) == 2
+    assert main(train_words(corpus, place / "run")) == 2
     assert f"{place / 'run'}: cannot be made (Permission denied)" in capsys.readouterr().err
 
 
 def test_a_clock_that_jumps_changes_nothing(corpus, tmp_path, monkeypatch):
     """Rows say when; nothing is decided by it."""
-    assert main(words(corpus, tmp_path / "run")) == 0
+    assert main(train_words(corpus, tmp_path / "run")) == 0
     hours = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: next(hours))
-    assert main(words(corpus, tmp_path / "back")) == 0
-    assert measured(tmp_path / "back") == measured(tmp_path / "run")
+    assert main(train_words(corpus, tmp_path / "back")) == 0
+    assert measured(tmp_path / "back", "valid.nats") == measured(tmp_path / "run", "valid.nats")

@@ -12,21 +12,7 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.train.processes import LOST
-from tests.tiny import SMALLEST, train_words
-
-SETTINGS = SMALLEST | {
-    "batch.rows": 4,
-    "train.steps": 12,
-    "train.warmup": 2,
-    "train.evaluate_every": 4,
-    "train.steps_per_call": 2,
-    "sample.count": 1,
-    "sample.events": 16,
-}
-
-
-def words(corpus, run, **changes):
-    return train_words(corpus, run, SETTINGS | changes)
+from tests.tiny import measured, train_words
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +28,8 @@ def corpus(tmp_path_factory, write_melodies):
 def whole(corpus, tmp_path_factory):
     """What one process measures, with two devices."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert main(words(corpus, run)) == 0
+    assert main(train_words(corpus, run)) == 0
     return measured(run)
-
-
-def measured(run):
-    return [
-        (row["step"], row["name"], row["value"])
-        for row in rows.read(run / "rows.jsonl")
-        if "nats" in row["name"]
-    ]
 
 
 def start(folder, given, count, devices=1):
@@ -102,7 +80,7 @@ def wait_for(path, processes, step):
 @pytest.mark.parametrize("stream", ["false", "true"], ids=["held", "streamed"])
 def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stream):
     run = tmp_path / "run"
-    assert end(start(tmp_path / "logs", words(corpus, run, **{"batch.stream": stream}), 2)) == [0, 0]
+    assert end(start(tmp_path / "logs", train_words(corpus, run, **{"batch.stream": stream}), 2)) == [0, 0]
     assert measured(run) == whole
     assert (run / "samples" / "step-000012" / "1.mid").is_file()
     logs = [(tmp_path / "logs" / f"{number}.log").read_text() for number in range(2)]
@@ -114,7 +92,7 @@ def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stre
 def test_four_processes_and_two_that_go_on_are_it_too(corpus, whole, tmp_path):
     """A training that one SIGTERM has stopped, in all four, goes on in two processes of two devices."""
     run = tmp_path / "run"
-    given = words(corpus, run, **{"train.steps": 4000, "train.evaluate_every": 1000})
+    given = train_words(corpus, run, **{"train.steps": 4000, "train.evaluate_every": 1000})
     processes = start(tmp_path / "logs", given, 4)
     wait_for(run / "rows.jsonl", processes, 20)
     processes[2].send_signal(signal.SIGTERM)
@@ -132,7 +110,7 @@ def test_four_processes_and_two_that_go_on_are_it_too(corpus, whole, tmp_path):
 
 def test_where_one_process_is_killed_the_other_ends_and_says_so(corpus, tmp_path):
     run = tmp_path / "run"
-    given = words(corpus, run, **{"train.steps": 100_000, "train.evaluate_every": 50})
+    given = train_words(corpus, run, **{"train.steps": 100_000, "train.evaluate_every": 50})
     processes = start(tmp_path / "logs", given, 2)
     wait_for(run / "rows.jsonl", processes, 100)
     processes[1].kill()
@@ -150,7 +128,7 @@ def test_where_one_process_is_killed_the_other_ends_and_says_so(corpus, tmp_path
 
 
 def test_what_the_processes_cannot_share_is_told_by_all(corpus, tmp_path):
-    processes = start(tmp_path / "logs", words(corpus, tmp_path / "run", **{"batch.rows": 5}), 2)
+    processes = start(tmp_path / "logs", train_words(corpus, tmp_path / "run", **{"batch.rows": 5}), 2)
     assert end(processes) == [2, 2]
     for number in range(2):
         said = (tmp_path / "logs" / f"{number}.log").read_text()
@@ -159,7 +137,7 @@ def test_what_the_processes_cannot_share_is_told_by_all(corpus, tmp_path):
 
 
 def test_processes_without_an_address_are_told(corpus, tmp_path, capsys):
-    given = words(corpus, tmp_path / "run")
+    given = train_words(corpus, tmp_path / "run")
     assert main([*given, "--coordinator", "127.0.0.1:1"]) == 2
     assert "give --processes N and --process I besides, or auto" in capsys.readouterr().err
     assert main([*given, "--processes", "2"]) == 2

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from midigen_jax import rows
 from midigen_jax.config import BatchConfig, Config, override
 from midigen_jax.data.batches import batch, make_crops, row_numbers, shown
 from midigen_jax.data.prepare import prepare
@@ -15,7 +14,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
 from midigen_jax.study.plan import make_study
 from midigen_jax.train.loop import fit
-from tests.tiny import SMALLEST
+from tests.tiny import SMALLEST, measured
 
 TINY = override(
     Config(),
@@ -70,11 +69,6 @@ def test_grain_gives_the_steps_in_order_from_any(corpus):
     assert padded.event_N2.shape == (5, *whole[0].event_N2.shape)
     np.testing.assert_array_equal(padded.event_N2[1], whole[1].event_N2)
     assert not padded.event_N2[2:].any()
-
-
-def measured(run):
-    found = rows.read(run / "rows.jsonl")
-    return [(row["step"], row["name"], row["value"]) for row in found if "nats" in row["name"]]
 
 
 def test_a_streamed_training_is_the_other_one_to_the_bit_cut_or_not(corpus, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""The smallest training: the settings that tests begin with, and the words of its command."""
+"""The smallest training: the settings that tests begin with, its command, and what it measured."""
 
-from collections.abc import Mapping
 from pathlib import Path
+
+from midigen_jax import rows
 
 SMALLEST: dict[str, object] = {
     "model.width": 8,
@@ -11,14 +12,25 @@ SMALLEST: dict[str, object] = {
     "batch.rows": 2,
     "batch.length": 16,
 }
+_COMMAND = SMALLEST | {
+    "batch.rows": 4,
+    "train.steps": 12,
+    "train.warmup": 2,
+    "train.evaluate_every": 4,
+    "train.steps_per_call": 2,
+    "sample.count": 1,
+    "sample.events": 16,
+}
 
 
-def train_words(corpus: Path, run: Path, settings: Mapping[str, object]) -> list[str]:
-    """`midigen train` with these settings."""
-    return [
-        "train",
-        str(corpus),
-        "--out",
-        str(run),
-        *(f"--{name}={value}" for name, value in settings.items()),
-    ]
+def train_words(corpus: Path, run: Path, **changes: object) -> list[str]:
+    """`midigen train` of twelve steps and a sample, but for what changes."""
+    flags = (f"--{name}={value}" for name, value in (_COMMAND | changes).items())
+    return ["train", str(corpus), "--out", str(run), *flags]
+
+
+def measured(run: Path, part: str = "") -> list[tuple[int, str, float]]:
+    """Step, name and nats of all rows whose name begins so."""
+    found = rows.read(run / "rows.jsonl")
+    chosen = [row for row in found if row["name"].startswith(part) and "nats" in row["name"]]
+    return [(row["step"], row["name"], row["value"]) for row in chosen]

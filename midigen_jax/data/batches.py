@@ -177,13 +177,14 @@ def _cut(
     return Cut(places.first_C[crop], begin, start, stop, places.steps_C[crop], shift)
 
 
-def offsets(cut: Cut, config: BatchConfig) -> Array:
-    """(N,): the events of a row in its piece, L before it and S of its own; some may lie beyond its end.
+def offsets(cut: Any, config: BatchConfig) -> Any:
+    """(N,) or (B, N): events of rows in their pieces, L before and S of their own, some beyond the end.
 
-    What was before comes to the front, as music does: padding follows it.
+    What was before comes to the front, as music does: padding follows it. In NumPy where the cut is.
     """
-    before_L, own_S = jnp.arange(config.before), jnp.arange(config.length + 1)
-    return jnp.concatenate([cut.begin + before_L, cut.start + own_S])
+    before_L, own_S = np.arange(config.before), np.arange(config.length + 1)
+    parts = [cut.begin[..., None] + before_L, cut.start[..., None] + own_S]
+    return np.concatenate(parts, axis=-1) if isinstance(cut.begin, np.ndarray) else jnp.concatenate(parts, -1)
 
 
 def shown(read: Read, config: BatchConfig, moved: bool) -> tuple[Before, Batch]:

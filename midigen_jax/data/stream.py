@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from midigen_jax.config import BatchConfig
-from midigen_jax.data.batches import Cut, Places, Read, cuts, pieces_taken, places_of, row_numbers
+from midigen_jax.data.batches import Cut, Places, Read, cuts, offsets, pieces_taken, places_of, row_numbers
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 
@@ -54,13 +54,7 @@ class Stream:
         """What rows of the batch of a step read, arrays (B, …) on the host."""
         group, number = divmod(step, _AT_ONCE)
         cut: Any = Cut(*(value[number, rows] for value in self._group(group)))
-        offset_BN = np.concatenate(
-            [
-                cut.begin[:, None] + np.arange(self._config.before),
-                cut.start[:, None] + np.arange(self._config.length + 1),
-            ],
-            axis=1,
-        )
+        offset_BN = offsets(cut, self._config)
         piece_B = np.searchsorted(self._first_P, cut.first, side="right") - 1
         event_BN = self._start_P[piece_B][:, None] + np.minimum(offset_BN, cut.steps[:, None])
         tick_B = [
