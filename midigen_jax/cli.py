@@ -28,7 +28,7 @@ from midigen_jax.config import (
     preset,
     spell,
 )
-from midigen_jax.errors import InputError
+from midigen_jax.errors import OUT_OF_MEMORY, InputError
 
 # What the machine denies: no fault of the program, and nothing that a traceback would explain.
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        print("midigen: out of memory; lower --batch.rows, --batch.length or --model.width", file=sys.stderr)
+        print(f"midigen: {OUT_OF_MEMORY}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("midigen: interrupted; the same command goes on where it was", file=sys.stderr)
@@ -116,20 +116,16 @@ def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset(given.preset), one_length(settings))
     _start(given.cpu_devices)
-    if given.coordinator is None:
-        for name in ("processes", "process"):
-            if getattr(given, name) is not None:
-                raise InputError(f"train: --{name}: give --coordinator besides, or leave it out")
-        from midigen_jax import commands
+    if given.coordinator is not None:
+        from midigen_jax.train.processes import Place, join
 
-        return commands.train(given.corpus, given.out, config, given.tensorboard)
-    from midigen_jax.train.processes import Place, ends_with_others, join
-
-    join(Place(given.coordinator, given.processes, given.process))
+        join(Place(given.coordinator, given.processes, given.process))
+    for name in ("processes", "process"):
+        if given.coordinator is None and getattr(given, name) is not None:
+            raise InputError(f"train: --{name}: give --coordinator besides, or leave it out")
     from midigen_jax import commands
 
-    with ends_with_others():
-        return commands.train(given.corpus, given.out, config, given.tensorboard)
+    return commands.train(given.corpus, given.out, config, given.tensorboard)
 
 
 def _generate(given: argparse.Namespace, settings: dict[str, Any]) -> int:

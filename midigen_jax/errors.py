@@ -2,6 +2,8 @@
 
 import re
 
+OUT_OF_MEMORY = "out of memory; lower --batch.rows, --batch.length or --model.width"  # of a device
+
 
 class InputError(Exception):
     """What was asked for cannot be done as asked: one line that names the thing and the remedy.

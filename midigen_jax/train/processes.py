@@ -16,11 +16,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from midigen_jax.errors import InputError, one_line
+from midigen_jax.errors import OUT_OF_MEMORY, InputError, one_line
 
 AUTO = "auto"  # the coordinator that the environment names: TPU VMs, Slurm, Open MPI, Kubernetes
-LOST = 3  # the exit code of a process whose training has lost another one
+LOST = 3  # the exit code of one of several processes that cannot go on without another
 _SECONDS = 60  # how long processes wait for each other before they say that one is missing
+_SILENCE = 30  # after so many seconds without a sign of life a process is lost
+# How errors begin that a collective ends in, where JAX makes a ValueError of them.
+_FROM_OTHERS = ("UNKNOWN: ", "UNAVAILABLE: ", "INTERNAL: ", "ABORTED: ", "DEADLINE_EXCEEDED: ")
 
 T = TypeVar("T")
 
@@ -36,14 +39,16 @@ class Place(NamedTuple):
 def join(place: Place) -> None:
     """Make this process one of many; before JAX computes anything. Raises InputError where that fails."""
     given = place.processes is not None and place.process is not None
+    if place.coordinator != AUTO and not given:
+        raise InputError("--coordinator HOST:PORT: give --processes N and --process I besides, or auto")
+    address = None if place.coordinator == AUTO else place.coordinator
     try:
-        if place.coordinator == AUTO:
-            jax.distributed.initialize(initialization_timeout=_SECONDS)
-            return
-        if not given:
-            raise InputError("--coordinator HOST:PORT: give --processes N and --process I besides, or auto")
         jax.distributed.initialize(
-            place.coordinator, place.processes, place.process, initialization_timeout=_SECONDS
+            address,
+            place.processes,
+            place.process,
+            initialization_timeout=_SECONDS,
+            heartbeat_timeout_seconds=_SILENCE,
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
@@ -54,19 +59,23 @@ def join(place: Place) -> None:
 
 @contextmanager
 def ends_with_others() -> Iterator[None]:
-    """Where another process is gone, end this one with a line that says so.
+    """Where another process is gone, end this one of several with a line that says so.
 
-    It ends at once: an interpreter that ends in order waits for the others first, a minute and more.
+    It ends at once: in order, a checkpoint that is being written and the interpreter would wait for others.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        print(
-            f"midigen: another process of this training has ended ({one_line(error)}); start all of them "
-            "again, with the same command: they go on from the newest checkpoint",
-            file=sys.stderr,
-            flush=True,
+    except (jax.errors.JaxRuntimeError, TimeoutError, ValueError) as error:
+        ours = type(error) is ValueError and not str(error).startswith(_FROM_OTHERS)
+        if ours or jax.process_count() == 1:
+            raise
+        told = (
+            f"another process of this training has ended ({one_line(error)}); start all of them again, with "
+            "the same command: they go on from the newest checkpoint"
         )
+        if "RESOURCE_EXHAUSTED" in str(error):
+            told = OUT_OF_MEMORY
+        print(f"midigen: {told}", file=sys.stderr, flush=True)
         os._exit(LOST)
 
 
