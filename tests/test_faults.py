@@ -1,10 +1,12 @@
 """What a machine does to a training: it is told in one line, and nothing that was there is lost."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from midigen_jax.cli import main
@@ -71,6 +73,55 @@ def test_a_lock_is_given_back_and_can_be_taken_again(tmp_path):
     for _ in range(2):
         with locked(tmp_path), pytest.raises(InputError), locked(tmp_path):
             pass
+
+
+# A command whose process is killed as it gives a folder its name: before that, or right after it.
+_KILLED = """
+import os, pathlib, signal, sys
+from midigen_jax.cli import main
+moment, name, *words = sys.argv[1:]
+
+def killing(real):
+    def rename(source, target, *others, **more):
+        if str(target).endswith(name):
+            if moment == "after":
+                real(source, target)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(source, target, *others, **more)
+    return rename
+
+for module, function in ((os, "rename"), (os, "replace")):
+    setattr(module, function, killing(getattr(module, function)))
+sys.exit(main(words))
+"""
+
+
+def killed_at(name, moment, words):
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    command = [sys.executable, "-c", _KILLED, moment, name, *words]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=240).returncode
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_prepare_that_is_killed_at_its_rename_is_done_again(corpus, music, tmp_path, moment):
+    out = tmp_path / "out"
+    words = ["prepare", str(music), "--out", str(out)]
+    assert killed_at("/out", moment, words) == -signal.SIGKILL
+    assert out.exists() == (moment == "after")
+    assert main(words) == 0
+    for name in ("tokens.npy", "pieces.jsonl", "vocab.json", "manifest.json"):
+        assert (out / name).read_bytes() == (corpus / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_training_that_is_killed_as_a_checkpoint_becomes_whole_loses_no_row(corpus, tmp_path, moment):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert main(train_words(corpus, whole)) == 0
+    assert killed_at("/checkpoints/8", moment, train_words(corpus, run)) == -signal.SIGKILL
+    steps = {path.name for path in (run / "checkpoints").iterdir() if path.name.isdecimal()}
+    assert ("8" in steps) == (moment == "after")
+    assert main(train_words(corpus, run)) == 0
+    assert measured(run) == measured(whole)
 
 
 @pytest.fixture
