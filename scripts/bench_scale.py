@@ -110,7 +110,7 @@ def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
 
     experiment = Experiment(held.config, corpus.tokenizer, 120.0, (4, 4))
     stalls = []
-    with Checkpoints(folder / "run") as checkpoints:
+    with Checkpoints(folder / "run" / "checkpoints") as checkpoints:
         for number in range(rounds):
             alone = elapsed(held) / _STEPS
             began = time.perf_counter()

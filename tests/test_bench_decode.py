@@ -14,12 +14,12 @@ from midigen_jax.cli import main
 from midigen_jax.config import ContextConfig, ModelConfig, pooling_article
 from midigen_jax.errors import InputError
 from midigen_jax.listen.rates import draw_rates
+from midigen_jax.model.cost import matmuls
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.study import decode_peers, decoding
-from midigen_jax.study.benchmark import matmuls
 from midigen_jax.study.decode_peers import WINDOW, Peers, window_trunk
 from midigen_jax.study.floor import floor, step_weights
 from midigen_jax.study.peers.job import (

@@ -11,9 +11,9 @@ from jax.extend.core import jaxprs_in_params
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.config import ModelConfig
+from midigen_jax.model.cost import flops, tile_share
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network, init_params, score
-from midigen_jax.study.benchmark import flops, tile_share
 
 SMALL = ModelConfig(pitch_embedding=24, duration_embedding=8, width=32, layers=2, dropout=0.0)
 

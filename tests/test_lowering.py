@@ -1,6 +1,7 @@
 """Law 11: training and decoding lower for CPU, CUDA and TPU, on a machine that need not have them."""
 
 import itertools
+import re
 from functools import partial
 
 import jax
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from midigen_jax.config import BatchConfig, Config, ContextConfig, ModelConfig, TrainConfig
+from midigen_jax.config import BatchConfig, Config, ContextConfig, ModelConfig, TrainConfig, override
 from midigen_jax.data.batches import crops_of
-from midigen_jax.model.grammar import NoteGrammar
+from midigen_jax.model.cost import tile_share
+from midigen_jax.model.grammar import NoteGrammar, grammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.sample.constraints import constraints
@@ -61,6 +63,33 @@ def test_training_lowers_for_every_platform(attention, heads, dtype):
     exported = jax.export.export(steps, platforms=PLATFORMS)(*given, jnp.array([2]))
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")
+
+
+PRODUCT = re.compile(
+    r"stablehlo\.dot_general .*: \(tensor<(\S+)x(\w+)>, tensor<(\S+)x(\w+)>\) -> tensor<(\S+)x(\w+)>"
+)
+
+
+@pytest.mark.parametrize("attention", ["none", "pooled", "multihead"])
+def test_products_on_a_tpu_are_whole_tiles_of_bfloat16(attention):
+    """In the setting of docs/tpu.md nothing but vocabularies and single scores are padded to tiles."""
+    wide = {"model.width": 512, "model.compute_dtype": "bfloat16", "batch.rows": 128}
+    window = {"model.attention_window": 256 if attention == "multihead" else 0}
+    config = override(Config(), wide | window | {"model.attention": attention})
+    tokenizer = NoteTokenizer(config.prepare.max_duration)
+    network = Network(config.model, grammar(tokenizer))
+    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch)
+    steps = make_train_steps(network, config, 3, True, data_mesh(1))
+    given = jax.eval_shape(lambda: start_alone(network, config, crops, data_mesh(1)))
+    lowered = jax.export.export(steps, platforms=("tpu",))(*given, jnp.array([2])).mlir_module()
+    found = PRODUCT.findall(lowered)
+    assert len(found) >= 15
+    assert {(left, right, result) for _, left, _, right, _, result in found} == {("bf16", "bf16", "f32")}
+    sizes = {int(size) for shapes in found for shape in shapes[::2] for size in shape.split("x")}
+    padded = {size for size in sizes if size % 128} - {config.model.attention_heads}  # as many products
+    assert padded <= {tokenizer.pitch_size, tokenizer.duration_size, 1}
+    assert tile_share(network, config.batch.rows, config.batch.length) > 0.95
+    assert not re.search(r"custom_call @\w*callback", lowered)
 
 
 @pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)

@@ -153,13 +153,28 @@ def _recurrence_backward(dot: Product, residuals: tuple, cotangents: tuple[Array
     d_gates_NG = d_gates_TBG.reshape(times * rows, -1)
     inputs_NI = inputs_TBI.reshape(times * rows, width)
     before_ND = before_hidden_TBD.reshape(times * rows, -1)
-    # One product for the three weight gradients: the rows of [x, h, 1] against the gates.
-    ones_N1 = jnp.ones((times * rows, 1), inputs_NI.dtype)
-    stacked_NK = jnp.concatenate([inputs_NI, before_ND, ones_N1], axis=1)
-    d_weights_KG = dot(stacked_NK.T, d_gates_NG)
-    d_weights = LSTMWeights(d_weights_KG[:width], d_weights_KG[width:-1], d_weights_KG[-1])
+    # One product for the weight gradients: the rows of [x, h] against the gates.
+    d_weights_KG, d_bias_G = lax.platform_dependent(
+        jnp.concatenate([inputs_NI, before_ND], axis=1),
+        d_gates_NG,
+        cpu=partial(_against_ones, dot),
+        default=partial(_summed_apart, dot),
+    )
+    d_weights = LSTMWeights(d_weights_KG[:width], d_weights_KG[width:], d_bias_G)
     d_inputs_TBI = dot(d_gates_NG, weights.input_IG.T).reshape(inputs_TBI.shape)
     return d_weights, d_carry, d_inputs_TBI, None if projected_TBG is None else d_gates_TBG, None
+
+
+def _against_ones(dot: Product, stacked_NK: Array, d_gates_NG: Array) -> tuple[Array, Array]:
+    """Gradients of weights and bias in one pass over those of the gates: the bias has an input that is 1."""
+    ones_N1 = jnp.ones((len(stacked_NK), 1), stacked_NK.dtype)
+    d_weights_KG = dot(jnp.concatenate([stacked_NK, ones_N1], axis=1).T, d_gates_NG)
+    return d_weights_KG[:-1], d_weights_KG[-1]
+
+
+def _summed_apart(dot: Product, stacked_NK: Array, d_gates_NG: Array) -> tuple[Array, Array]:
+    """The same where matrices are padded to tiles: one more row may be a tile more."""
+    return dot(stacked_NK.T, d_gates_NG), d_gates_NG.sum(axis=0)
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_backward)

@@ -113,7 +113,7 @@ class MultiHeadAttention(nn.Module):
             seen_BTK = jnp.concatenate([ring_BTK, _seen_chunk(mask_BT, self.window)], axis=-1)
 
         # The null slot is at no time: it meets the query as it was before the rotation.
-        null_BHT1 = jnp.einsum("BHTF,HF->BHT", query_BHTF, null_key_HF)[..., None]
+        null_BHT1 = einsum("BHTF,HF->BHT", query_BHTF, null_key_HF, self.compute_dtype)[..., None]
         score_BHTK = einsum("BHTF,BHKF->BHTK", turned_BHTF, key_BHKF, self.compute_dtype)
         score_BHTK = jnp.where(seen_BTK[:, None], score_BHTK, -jnp.inf)
         context_BHTF = _mean(score_BHTK, value_BHKF, null_BHT1, null_value_HF, self.compute_dtype)

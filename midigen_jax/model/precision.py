@@ -1,4 +1,4 @@
-"""The dtype of matrix products: operands are rounded to it, sums are float32.
+"""The dtype of matrix products: operands are rounded to it, sums are float32; forward and backward alike.
 
 Weights, states, softmax and loss are float32 whatever this dtype is. `float32` means what XLA makes of it: on
 a GPU products may be TF32, on a TPU they take one bfloat16 pass (`jax_default_matmul_precision` rules that).
@@ -9,35 +9,54 @@ from functools import cache, partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 Product = Callable[[Array, Array], Array]
-
-
-def rounded(operation: Callable[..., Array], dtype: str) -> Callable[..., Array]:
-    """A product of two arrays, such as `lax.dot_general`, with operands of `dtype`; its result is float32."""
-    if dtype == "float32":
-        return operation
-
-    def on_rounded(left: Array, right: Array, *more: Any, **_: Any) -> Array:
-        left, right = left.astype(dtype), right.astype(dtype)
-        return operation(left, right, *more, preferred_element_type=jnp.float32)
-
-    return on_rounded
 
 
 @cache
 def product(dtype: str) -> Product:
     """The product of two matrices with operands of `dtype`; the same function for the same dtype."""
-    return rounded(jnp.dot, dtype)
+    return jnp.dot if dtype == "float32" else partial(_rounded, "ij,jk->ik", dtype)
 
 
 def dense(features: int, dtype: str, **options: Any) -> nn.Dense:
     """A dense layer whose product has operands of `dtype`; its bias and its output are float32."""
-    return nn.Dense(features, dot_general=rounded(lax.dot_general, dtype), **options)
+    if dtype != "float32":
+        options["dot_general"] = lambda inputs, kernel, *_, **__: _rounded(
+            "...i,io->...o", dtype, inputs, kernel
+        )
+    return nn.Dense(features, **options)
 
 
 def einsum(equation: str, left: Array, right: Array, dtype: str) -> Array:
-    """`jnp.einsum` of two arrays with operands of `dtype`; its result is float32."""
-    return rounded(partial(jnp.einsum, equation), dtype)(left, right)
+    """`jnp.einsum` of two arrays with operands of `dtype`; its result is float32.
+
+    Each index of an array is one of the other array or of the result.
+    """
+    return jnp.einsum(equation, left, right) if dtype == "float32" else _rounded(equation, dtype, left, right)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rounded(equation: str, dtype: str, left: Array, right: Array) -> Array:
+    return jnp.einsum(equation, left.astype(dtype), right.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _forward(equation: str, dtype: str, left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
+    # What the gradient needs is kept rounded: half the memory.
+    left, right = left.astype(dtype), right.astype(dtype)
+    return _rounded(equation, dtype, left, right), (left, right)
+
+
+def _backward(equation: str, dtype: str, kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    """JAX's own rule would multiply float32 cotangents with rounded operands, which is done in float32."""
+    operands, result = equation.split("->")
+    first, second = operands.split(",")
+    left, right = kept
+    d_left = _rounded(f"{result},{second}->{first}", dtype, cotangent, right)
+    return d_left, _rounded(f"{first},{result}->{second}", dtype, left, cotangent)
+
+
+_rounded.defvjp(_forward, _backward)

@@ -29,13 +29,14 @@ from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import check_folder, locked, make_folder, read_json, write_json
+from midigen_jax.model.cost import flops
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Board
 from midigen_jax.sample.generate import Generated, generate
-from midigen_jax.study.benchmark import elapsed, flops
+from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.evaluate import pieces_of
 from midigen_jax.study.groups import FAILURES, Group, plan_groups, why, with_steps
 from midigen_jax.study.likelihood import PieceNats, tally

@@ -164,6 +164,10 @@ class Study:
             config = override(self.base, {**length, **own, "train.seed": seed})
         except InputError as error:
             raise InputError(f"{self.name}, arm {arm!r}: {error}") from None
+        if config.train.checkpoints:
+            raise InputError(
+                f"{self.name}: train.checkpoints: a study keeps all it makes in its folder; leave it out"
+            )
         if config.batch.stream:
             raise InputError(
                 f"{self.name}: batch.stream: studies hold their corpus on the device; leave it out"

@@ -8,10 +8,10 @@ import numpy as np
 
 from midigen_jax.config import BatchConfig, override
 from midigen_jax.data.batches import Crops, crops_of
+from midigen_jax.model.cost import flops
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokens
-from midigen_jax.study.benchmark import flops
 from midigen_jax.study.side import Settings, Side
 from midigen_jax.train.devices import data_mesh, split_cpu
 from midigen_jax.train.state import make_train_steps, start_alone
