@@ -54,7 +54,7 @@ from midigen_jax.train.board import TensorBoard
 from midigen_jax.train.checkpoint import METRIC, Restored, open_run
 from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.loop import fit
-from midigen_jax.train.pretrained import is_pretrained, load_model, name_of
+from midigen_jax.train.pretrained import is_folder, load_model, name_of
 from midigen_jax.train.processes import is_first
 
 INTERRUPTED = 130
@@ -124,8 +124,8 @@ def generate(
     if like is not None:
         recipe, home = read_recipe(Path(like)), Path(like).parent
         config = recipe.sample
-        known = recipe.run if is_pretrained(recipe.run) else str(home / recipe.run)
-        if run is None and not is_pretrained(known) and not Path(known).is_dir():
+        known = str(home / recipe.run) if is_folder(recipe.run) else recipe.run
+        if run is None and is_folder(known) and not Path(known).is_dir():
             raise InputError(f"{like}: the run that made it is not at {known}; give RUN besides")
         run = run or known
         checkpoint = checkpoint or str(recipe.step)
@@ -159,7 +159,7 @@ def generate(
     make_folder(folder)
     music = generate_music(restored, config, given, only)
     write_json(folder / _CLAIM, settings)
-    origin = run if is_pretrained(run) else relative(Path(run), folder)
+    origin = relative(Path(run), folder) if is_folder(run) else run
     made = Recipe(origin, restored.step, restored.digest, only or 0, config)
     if source is not None:
         there = relative(Path(str(prompt)), folder)
@@ -189,11 +189,9 @@ def evaluate(
     """`midigen evaluate`."""
     _check_rows(out)
     restored = load_model(run, checkpoint)
-    facts = {} if is_pretrained(run) else read_json(Path(run) / "corpus.json", "give CORPUS besides")
+    facts = read_json(Path(run) / "corpus.json", "give CORPUS besides") if is_folder(run) else {}
     if corpus is None and not Path(str(facts.get("path"))).is_dir():
-        missing = (
-            "comes without a corpus" if is_pretrained(run) else f"its corpus is not at {facts.get('path')}"
-        )
+        missing = f"its corpus is not at {facts.get('path')}" if is_folder(run) else "comes without a corpus"
         raise InputError(f"{run}: {missing}; give CORPUS besides")
     music = load_corpus(Path(corpus or str(facts["path"])))
     if music.manifest["plan"] != facts.get("plan"):

@@ -40,6 +40,11 @@ def _require(condition: bool, name: str, value: object, remedy: str) -> None:
         raise InputError(f"{name} = {value!r} is out of range: {remedy}")
 
 
+def is_address(name: str) -> bool:
+    """Whether this names a folder in a bucket."""
+    return re.fullmatch(r"gs://[^/]+/.*[^/].*", name) is not None
+
+
 def _require_seed(name: str, seed: int) -> None:
     _require(0 <= seed < 2**32, name, seed, "0 up to 4,294,967,295")
 
@@ -224,6 +229,7 @@ class TrainConfig:
     calibrate: bool = _option(
         False, "divide logits by the temperatures, one a head, that suit validation best"
     )
+    checkpoints: str = _option("", "gs://BUCKET/FOLDER for checkpoints and rows; none: RUN/checkpoints")
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs"):
@@ -246,6 +252,9 @@ class TrainConfig:
         shares = self.keep_at
         _require(all(0 < share <= 1 for share in shares), "train.keep_at", shares, "shares in (0, 1]")
         _require_seed("train.seed", self.seed)
+        place = self.checkpoints
+        if place and not is_address(place):
+            raise InputError(f"train.checkpoints = {place}: give gs://BUCKET/FOLDER, or leave it out")
 
 
 @dataclass(frozen=True)

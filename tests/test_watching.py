@@ -15,6 +15,7 @@ from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.batches import Epochs
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
+from midigen_jax.train.course import Course
 from midigen_jax.train.log import Call, DivergedError, Log
 from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import MOST_SKIPPED, make_optimizer
@@ -70,14 +71,27 @@ def call(last, losses):
 
 
 def test_skipped_steps_are_counted_and_in_no_mean(tmp_path):
-    log = Log(tmp_path / "rows.jsonl", Config(train=TrainConfig(on_nan="skip")), 20, Epochs(10, 2))
+    course = Course(Config(train=TrainConfig(steps=20)), Epochs(10, 2), flops=1e6)
+    log = Log(tmp_path / "rows.jsonl", Config(train=TrainConfig(on_nan="skip")), course)
     log.train(call(10, [1.0] * 7 + [np.nan] * 2 + [3.0]), 0.1)
     found = {row["name"]: row["value"] for row in rows.read(tmp_path / "rows.jsonl")}
     assert found["train.skipped_steps"] == 2
     assert found["train.nats_per_event.pitch"] == pytest.approx(10 / 8)
-    stops = Log(tmp_path / "stops.jsonl", Config(), 20, Epochs(10, 2))
+    stops = Log(tmp_path / "stops.jsonl", Config(), course)
     with pytest.raises(DivergedError, match=r"train\.nats_per_event\.pitch is nan at step 10"):
         stops.train(call(10, [1.0] * 9 + [np.nan]), 0.1)
+
+
+def test_the_share_of_the_peak_is_told_where_that_is_known(tmp_path, monkeypatch):
+    course = Course(Config(train=TrainConfig(steps=20)), Epochs(10, 2), flops=1e6)
+    log = Log(tmp_path / "rows.jsonl", Config(), course)
+    log.train(call(10, [1.0] * 10), 0.1)
+    monkeypatch.setattr("midigen_jax.train.log.peak_flops", lambda: 1e9)
+    log.train(call(20, [1.0] * 10), 0.1)
+    shares = [
+        (row["step"], row["value"]) for row in rows.read(tmp_path / "rows.jsonl") if "peak" in row["name"]
+    ]
+    assert shares == [(20, pytest.approx(40 * 1e6 / 1e9))]  # 4 events in a tenth of a second
 
 
 def test_what_diverges_names_its_last_good_checkpoint(corpus, tmp_path):
@@ -106,6 +120,6 @@ def test_tensorboard_has_the_rows_and_takes_more_when_a_training_goes_on(corpus,
     assert main(words) == 0
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     content = events.read_bytes()
-    for name in (b"valid/nats_per_event.pitch", b"train/learning_rate", b"model/parameters"):
+    for name in (b"valid/nats_per_event.pitch", b"train/learning_rate", b"model/parameters", b"train/memory"):
         assert name in content
     assert main(words) == 0

@@ -1,8 +1,8 @@
 """Checkpoints: Orbax folders that hold the state and all that is needed to use it.
 
-In: a run folder. Out: `RUN/checkpoints/STEP/` with the training state and, as JSON, the config, the
-vocabulary and the metrics, written atomically and in the background. The newest, the best by validation
-and those that the config asks for are kept.
+In: the folder `RUN/checkpoints`, or an address in a bucket. Out: `STEP/` in it, with the training state and,
+as JSON, the config, the vocabulary and the metrics, written atomically and in the background. The newest, the
+best by validation and those that the config asks for are kept.
 """
 
 import hashlib
@@ -20,20 +20,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from midigen_jax import config as configs
-from midigen_jax.config import Config
+from midigen_jax.config import Config, TrainConfig, is_address
 from midigen_jax.errors import DiskError, InputError
+from midigen_jax.files import read_json, replacing
 from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network, Temperatures, tempered
 from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
 from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.processes import is_first
 from midigen_jax.train.state import TrainState, init_state
 
 # Orbax warns of what is meant to be: a run that is opened for reading, and what a kill left being replaced.
 _EXPECTED = ("is read only", "Attempted to create temporary directory")
 logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _EXPECTED))
+# Clients of buckets warn with every call of what they go without; what they cannot go without is raised.
+for _client in ("gcsfs", "google.auth"):
+    logging.getLogger(_client).setLevel(logging.ERROR)
 
 
 def _is_echo(error: BaseException | None) -> bool:
@@ -59,7 +65,15 @@ logging.getLogger("asyncio").addFilter(lambda record: not (record.exc_info and _
 FORMAT = 2
 _CHECKSUM = "crc32"  # of the other facts, and of the arrays
 _ROOM = 1_000_000  # bytes beside the arrays of a checkpoint
-_REFUSED = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "No space left", "Read-only", "DATA_LOSS")
+_REFUSED = (
+    "RESOURCE_EXHAUSTED",
+    "PERMISSION_DENIED",
+    "UNAVAILABLE",
+    "No space left",
+    "Read-only",
+    "DATA_LOSS",
+)
+_OF_BUCKETS = {"gcsfs", "google", "aiohttp"}  # packages whose exceptions are a bucket's
 METRIC = "valid.nats_per_event"
 TEMPERATURE = "valid.temperature"
 
@@ -91,9 +105,12 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for writes to end."""
+    """The checkpoints of one run; a context manager that waits for writes to end.
 
-    def __init__(self, run: Path, keep: Collection[int] = (), read_only: bool = False):
+    `place` is their folder or address. Raises InputError where an address cannot be reached.
+    """
+
+    def __init__(self, place: Path | str, keep: Collection[int] = (), read_only: bool = False):
         policies = [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(get_metric_fn=_metric, reverse=True, n=1),
@@ -112,8 +129,14 @@ class Checkpoints:
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
         )
-        self.path = run / "checkpoints"
-        self._manager = ocp.CheckpointManager(self.path.resolve(), options=options)
+        self._is_remote = is_address(str(place))
+        self.path = epath.Path(place)
+        with self._reached():
+            if self._is_remote and read_only and not self.path.is_dir():
+                raise FileNotFoundError("there is nothing")
+            self._manager = ocp.CheckpointManager(
+                self.path if self._is_remote else self.path.resolve(), options=options
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -155,8 +178,22 @@ class Checkpoints:
         with self._told():
             self._manager.save(step, args=args, metrics=dict(metrics))
 
+    def store(self, file: Path) -> None:
+        """Keep a copy of a file of the run beside checkpoints in a bucket, for a machine that is lost."""
+        if self._is_remote and is_first() and file.is_file():
+            with self._told():
+                (self.path / file.name).write_bytes(file.read_bytes())
+
+    def fetch(self, file: Path) -> None:
+        """Have back what `store` kept, where the run has no such file."""
+        if self._is_remote and is_first() and not file.is_file() and (self.path / file.name).exists():
+            with replacing(file) as partial:
+                partial.write_bytes((self.path / file.name).read_bytes())
+
     def _make_room(self, state: TrainState) -> None:
         """Raises DiskError where the disk has no room: Orbax would notice in the middle of a file."""
+        if self._is_remote:
+            return
         needed = 1.2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM
         free = shutil.disk_usage(self.path).free
         if free < needed:
@@ -170,17 +207,35 @@ class Checkpoints:
         """What a disk refuses in the background comes up at the next save, or at the end, in many forms."""
         try:
             yield
-        except (OSError, ValueError) as error:
-            words = str(error)
-            if not isinstance(error, OSError) and not any(sign in words for sign in _REFUSED):
+        except Exception as error:
+            if not _is_refusal(error):
                 raise
             raise DiskError(
                 f"{self.path}: a checkpoint could not be written ({_first_line(error)}); when that is mended "
                 f"the same command goes on from {self._newest()}"
             ) from None
 
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """What a bucket that cannot be reached raises comes up in as many forms."""
+        try:
+            yield
+        except ImportError:
+            raise InputError(
+                f"{self.path}: gcsfs is not installed; pip install 'midigen-jax[bucket]'"
+            ) from None
+        except Exception as error:
+            if not (self._is_remote and _is_refusal(error)):
+                raise
+            raise InputError(
+                f"{self.path}: cannot be reached ({_first_line(error)}); check the address, and that you may "
+                "use the bucket (gcloud auth application-default login)"
+            ) from None
+
     def _newest(self) -> str:
         """The newest checkpoint that is whole, in words."""
+        if self._is_remote:
+            return "its newest checkpoint"
         whole = [int(place.name) for place in self.path.iterdir() if place.name.isdecimal()]
         return f"step {max(whole)}" if whole else "its start"
 
@@ -271,11 +326,17 @@ def make_network(config: Config, tokenizer: Tokenizer) -> Network:
     return Network(config.model, grammar(tokenizer))
 
 
+def place_of(run: Path, settings: TrainConfig) -> Path | str:
+    """The folder or the address where a run has its checkpoints."""
+    return settings.checkpoints or run / "checkpoints"
+
+
 def open_run(run: Path) -> Checkpoints:
     """The checkpoints of an existing run. Raises InputError when `run` is none."""
     if not (run / "config.json").is_file():
         raise InputError(f"{run}: no run there; `midigen train CORPUS --out RUN` makes one")
-    return Checkpoints(run, read_only=True)
+    there = read_json(run / "config.json", "give another RUN").get("train", {})
+    return Checkpoints(there.get("checkpoints") or run / "checkpoints", read_only=True)
 
 
 def _shape(network: Network, config: Config) -> TrainState:
@@ -297,6 +358,15 @@ def _of_arrays(state: Any) -> int:
     for leaf in jax.tree.leaves(state):
         found = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), found)
     return found
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a disk or a bucket does not take, or give, what it should; and no fault of ours."""
+    if isinstance(error, TimeoutError) and jax.process_count() > 1:
+        return False  # another process has not written its part
+    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS:
+        return True
+    return isinstance(error, ValueError) and any(sign in str(error) for sign in _REFUSED)
 
 
 def _first_line(error: Exception) -> str:

@@ -7,12 +7,26 @@ losses agree to rounding and not to the bit with those of another number of devi
 """
 
 import os
+import sys
 from pathlib import Path
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 REPLICA, DATA = "replica", "data"
+
+# Dense bfloat16 operations a second, by the name that JAX has for the device: Google Cloud's pages of TPU
+# versions and NVIDIA's data sheets, as of November 2026.
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
 
 
 def split_cpu(devices: int = 0) -> None:
@@ -68,6 +82,25 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 def by_row(mesh: Mesh) -> NamedSharding:
     """Rows, the first axis of arrays, shared out evenly."""
     return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def peak_flops() -> float | None:
+    """Operations a second of all devices in bfloat16, after their makers; none where that is unknown."""
+    each = _PEAKS.get(jax.devices()[0].device_kind)
+    return each and each * jax.device_count()
+
+
+def memory_in_use() -> int:
+    """The most bytes that have been in use so far: of a device, or of this process where that is a CPU."""
+    known = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in known:
+        return int(known["peak_bytes_in_use"])
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def _cores() -> int:

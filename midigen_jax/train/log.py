@@ -14,9 +14,10 @@ import numpy as np
 from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Epochs
 from midigen_jax.errors import InputError
 from midigen_jax.train.checkpoint import METRIC, TEMPERATURE
+from midigen_jax.train.course import Course
+from midigen_jax.train.devices import memory_in_use, peak_flops
 from midigen_jax.train.optimizer import learning_rate
 from midigen_jax.train.processes import is_first
 from midigen_jax.train.state import Metrics
@@ -46,10 +47,10 @@ class DivergedError(InputError):
 class Log:
     """The rows of a run: training means every few steps, every validation, and what the progress shows."""
 
-    def __init__(self, path: Path, config: Config, steps: int, epochs: Epochs, mirror: Mirror | None = None):
-        self._path, self._epochs, self._mirror = path, epochs, mirror
+    def __init__(self, path: Path, config: Config, course: Course, mirror: Mirror | None = None):
+        self._path, self._course, self._mirror = path, course, mirror
         self._config = configs.to_json(config)
-        self._peak, self._rate = config.train.learning_rate, learning_rate(config.train, steps)
+        self._peak, self._rate = config.train.learning_rate, learning_rate(config.train, course.steps)
         self._metrics: list[Metrics] = []
         self._seconds: list[float] = []
         self._train, self._valid = "", ""
@@ -96,6 +97,8 @@ class Log:
         if not self._metrics:
             return
         pitch, duration, norm, events = (np.array(values) for values in zip(*self._metrics, strict=True))
+        speed, most = events.sum() / sum(self._seconds), peak_flops()
+        share = [("train.share_of_peak", speed * self._course.flops / most, "share")] if most else []
         self._write(
             step,
             [
@@ -103,7 +106,8 @@ class Log:
                 ("train.nats_per_event.duration", np.average(duration, weights=events), "nats"),
                 ("train.gradient_norm", norm.mean(), "1"),
                 ("train.learning_rate", self._peak * self._rate(step - 1), "1"),
-                ("train.events_per_s", events.sum() / sum(self._seconds), "events/s"),
+                ("train.events_per_s", speed, "events/s"),
+                *share,
             ],
         )
         self._metrics, self._seconds = [], []
@@ -114,7 +118,8 @@ class Log:
         self._spent += seconds
         units = {name: "1" if name.startswith(TEMPERATURE) else "nats" for name in metrics}
         scores = [(name, value, units[name]) for name, value in metrics.items()]
-        self._write(step, [*scores, ("train.seconds", self._spent, "s")])
+        used = ("train.memory", memory_in_use(), "bytes")
+        self._write(step, [*scores, ("train.seconds", self._spent, "s"), used])
         self._valid = f"valid {metrics[METRIC]:.3f}"
 
     def _write(self, step: int, values: list[tuple[str, float, str]], **fields: Any) -> None:
@@ -127,7 +132,11 @@ class Log:
                 )
         if not is_first():
             return
-        fields |= {"run": self._path.parent.name, "step": step, "epoch": round(self._epochs.at(step), 3)}
+        fields |= {
+            "run": self._path.parent.name,
+            "step": step,
+            "epoch": round(self._course.epochs.at(step), 3),
+        }
         fields["seed"] = self._config["train"]["seed"]
         made = [rows.make(name, float(value), unit, **fields) for name, value, unit in values]
         rows.append(self._path, made)

@@ -8,6 +8,7 @@ the device never waits for it. A folder that holds this very run, unfinished, is
 checkpoint.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,17 +24,19 @@ from midigen_jax.config import Config
 from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
+from midigen_jax.model.cost import flops
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import make_network
+from midigen_jax.train.course import Course
 from midigen_jax.train.devices import REPLICA, data_mesh, everywhere
 from midigen_jax.train.feed import make_feed
 from midigen_jax.train.folder import claimed
 from midigen_jax.train.log import Mirror
-from midigen_jax.train.member import Course, Fit, Member, Training
+from midigen_jax.train.member import Fit, Member, Training
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.pretrained import load_model
-from midigen_jax.train.processes import agreed, first_alone, is_first, spread
+from midigen_jax.train.processes import agreed, ends_with_others, first_alone, is_first, spread
 from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack, take
 from midigen_jax.train.scoring import Scorer
 from midigen_jax.train.state import Metrics, init_state, make_train_steps
@@ -86,8 +89,9 @@ def fit_all(
     if config.batch.stream and len(trainings) > 1:
         raise ValueError("trainings that are streamed share no program")
     feed = make_feed(corpus, trainings[0].config, _transposable(config))
-    course = Course(config, Epochs(feed.crops, config.batch.rows))
     network = make_network(config, corpus.tokenizer)
+    shape = config.batch.rows, config.batch.length
+    course = Course(config, Epochs(feed.crops, config.batch.rows), flops(network, *shape) / math.prod(shape))
     mesh = data_mesh(config.batch.rows, len(trainings))
     networks, weights = _teachers(config, corpus)
     train_steps = make_train_steps(
@@ -102,7 +106,7 @@ def fit_all(
     # What cannot be trained fails before it takes a folder.
     optimizer = make_optimizer(config.train, course.steps)
     jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    with ExitStack() as opened, StopRequest() as stop:
+    with ExitStack() as opened, StopRequest() as stop, ends_with_others():
         for training in trainings:
             first_alone(partial(opened.enter_context, claimed(corpus, *training)))
         members = [opened.enter_context(Member(one, corpus, course, mirror)) for one in trainings]

@@ -3,7 +3,6 @@
 In: a training, the course that the group has in common. Out: rows, checkpoints, and at last a `Fit`.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ import numpy as np
 import optax
 
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network, Temperatures
-from midigen_jax.train.checkpoint import METRIC, TEMPERATURE, Checkpoints, Experiment
+from midigen_jax.train.checkpoint import METRIC, TEMPERATURE, Checkpoints, Experiment, place_of
+from midigen_jax.train.course import Course
 from midigen_jax.train.log import Call, DivergedError, Log, Mirror
 from midigen_jax.train.scoring import TEMPERATURES, Scorer
 from midigen_jax.train.state import Metrics, TrainState, init_state
@@ -42,31 +41,6 @@ class Fit(NamedTuple):
     interrupted: bool = False  # whether there was a Ctrl-C, even one that came too late to cut anything
 
 
-class Course:
-    """Where trainings of one shape stop for a validation and a checkpoint, and where they end."""
-
-    def __init__(self, config: Config, epochs: Epochs):
-        self.epochs, self._config = epochs, config
-        self.steps = config.train.steps or epochs.steps(config.train.epochs)
-        self.kept = {max(1, round(share * self.steps)) for share in config.train.keep_at}
-
-    def stops(self, step: int) -> bool:
-        """Whether training stops after `step`."""
-        every = self._config.train.evaluate_every
-        due = step % every == 0 if every else self.epochs.ends(step)
-        return due or step in self.kept or step == self.steps
-
-    def next(self, step: int, pace: int) -> int:
-        """The end of a call that begins at `step`: `pace` steps later, or where it stops before."""
-        return next(end for end in itertools.count(step + 1) if end - step == pace or self.stops(end))
-
-    def is_over(self, step: int, best: int | None) -> bool:
-        """Whether a training that has come this far ends, at its end or for want of patience."""
-        validated = next((past for past in range(step, 0, -1) if self.stops(past)), 0)
-        waited = validated - (best or validated)
-        return step == self.steps or 0 < self._config.train.patience <= waited
-
-
 class Member:
     """A training while it is trained; a context manager that waits for its checkpoints to be written."""
 
@@ -76,9 +50,9 @@ class Member:
         self._experiment = Experiment(
             training.config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"])
         )
-        place = training.run / "rows.jsonl"
-        self._log = Log(place, training.config, course.steps, course.epochs, mirror)
-        self._checkpoints = Checkpoints(training.run, keep=course.kept)
+        self._rows = training.run / "rows.jsonl"
+        self._log = Log(self._rows, training.config, course, mirror)
+        self._checkpoints = Checkpoints(place_of(training.run, training.config.train), keep=course.kept)
         self.step = 0
         self.failure: str | None = None
         self._over = self._waits = False
@@ -93,10 +67,17 @@ class Member:
         """Its state: that of its newest checkpoint, or a fresh one."""
         if self._checkpoints.steps():
             try:
-                state = self._checkpoints.restore().state
+                restored = self._checkpoints.restore()
             except InputError as error:  # all of its checkpoints are damaged
                 self.failure = str(error)
                 return init_state(network, optimizer, self.training.config.train.seed)
+            if restored.experiment != self._experiment:
+                raise InputError(
+                    f"{self._checkpoints.path}: holds checkpoints of another experiment; give another "
+                    "--train.checkpoints"
+                )
+            state = restored.state
+            self._checkpoints.fetch(self._rows)
         else:
             state = init_state(network, optimizer, self.training.config.train.seed)
         self.step = int(state.step)
@@ -140,6 +121,7 @@ class Member:
         self._waits = False
         with self._ends_diverged():
             self._log.valid(self.step, scores, time.perf_counter() - began)
+            self._checkpoints.store(self._rows)
             self._checkpoints.save(state, self._experiment, scores)
             self._over = self._course.is_over(self.step, self._checkpoints.best())
 
@@ -150,6 +132,7 @@ class Member:
             with self._ends_diverged():
                 self._log.flush(self.step)
         if self.failure is None:
+            self._checkpoints.store(self._rows)
             self._checkpoints.save(state, self._experiment, {})
             if self._over and self.step < steps:
                 kept.add(self._checkpoints.best() or self.step)

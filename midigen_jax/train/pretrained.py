@@ -14,9 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from midigen_jax.config import is_address
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
-from midigen_jax.train.checkpoint import Restored, digest, from_facts, make_network, open_run, to_facts
+from midigen_jax.train.checkpoint import (
+    Checkpoints,
+    Restored,
+    digest,
+    from_facts,
+    make_network,
+    open_run,
+    to_facts,
+)
 from midigen_jax.train.state import TrainState
 
 PREFIX = "pretrained:"
@@ -25,12 +34,14 @@ _FACTS = "facts"  # of the arrays in the file the one that is no weight
 
 
 def load_model(run: str, which: str = "best") -> Restored:
-    """The checkpoint `which` of a run's folder, as `Checkpoints.restore` has it, or a model of the package.
+    """The checkpoint `which` of a run, as `Checkpoints.restore` has it, or a model of the package.
+
+    `run` is a folder, the address of checkpoints in a bucket, or `pretrained:NAME`.
 
     Raises InputError where there is none of that name; a model of the package has one checkpoint.
     """
     if not run.startswith(PREFIX):
-        with open_run(Path(run)) as checkpoints:
+        with Checkpoints(run, read_only=True) if is_address(run) else open_run(Path(run)) as checkpoints:
             return checkpoints.restore(which)
     name, there = run.removeprefix(PREFIX), sorted(path.stem for path in _FOLDER.glob("*.npz"))
     if name not in there:
@@ -45,14 +56,14 @@ def load_model(run: str, which: str = "best") -> Restored:
     return restored
 
 
-def is_pretrained(run: str) -> bool:
-    """Whether this is a model of the package, and no folder."""
-    return run.startswith(PREFIX)
+def is_folder(run: str) -> bool:
+    """Whether this is the folder of a run: no model of the package, and no address."""
+    return not (run.startswith(PREFIX) or is_address(run))
 
 
 def name_of(run: str) -> str:
-    """What a model is called: the name of a run's folder, or of a model of the package."""
-    return run.removeprefix(PREFIX) if is_pretrained(run) else Path(run).resolve().name
+    """What a model is called: the last part of a folder or address, or the name of a model of the package."""
+    return Path(run).resolve().name if is_folder(run) else Path(run.removeprefix(PREFIX)).name
 
 
 def write_model(restored: Restored, path: Path) -> None:

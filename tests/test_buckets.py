@@ -1,0 +1,121 @@
+"""Checkpoints in a bucket, against an emulator of Google's: a machine that is lost takes nothing with it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from midigen_jax.cli import main
+from midigen_jax.config import TrainConfig
+from midigen_jax.errors import InputError
+from tests.tiny import measured, train_words
+
+ADDRESS = "gs://bucket/runs/mine"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """A function that starts a command that can reach the bucket; with the file that takes what it says."""
+    folder = tmp_path_factory.mktemp("bucket")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    emulator = [sys.executable, str(Path(__file__).parent / "bucket_server.py"), str(port)]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(emulator, stdout=log, stderr=log)
+    environment = os.environ | {
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",  # for gcsfs
+        "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{port}",
+        "GCE_METADATA_HOST": "127.0.0.1:1",
+        "NO_GCE_CHECK": "true",
+    }
+
+    begun = []
+
+    def begin(words):
+        command = [sys.executable, "-m", "midigen_jax.cli", *map(str, words)]
+        said = folder / f"{len(begun)}.log"
+        with said.open("w") as err:
+            process = subprocess.Popen(command, env=environment, stderr=err, stdout=subprocess.DEVNULL)
+        begun.append(process)
+        return process, said
+
+    until = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    yield begin
+    for process in (*begun, server):
+        process.kill()
+        process.wait()
+
+
+def ended(begun):
+    """The exit code of a command, and what it said."""
+    process, said = begun
+    return process.wait(timeout=240), said.read_text()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, write_melodies):
+    folder = tmp_path_factory.mktemp("corpus")
+    assert (
+        main(["prepare", str(write_melodies(folder / "music", count=20)), "--out", str(folder / "out")]) == 0
+    )
+    return folder / "out"
+
+
+def test_a_run_whose_machine_is_lost_goes_on_from_its_bucket(bucket, corpus, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    length = {"train.steps": 40, "train.evaluate_every": 10}
+    alone = bucket(train_words(corpus, whole, **length))
+    words = train_words(corpus, run, **length, **{"train.checkpoints": ADDRESS})
+    first, said = bucket(words)
+    while not ((run / "rows.jsonl").is_file() and any(step >= 12 for step, *_ in measured(run))):
+        assert first.poll() is None, said.read_text()
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    assert ended((first, said))[0] == 130, said.read_text()
+    assert not (run / "checkpoints").exists()
+    shutil.rmtree(run)
+
+    code, said = ended(bucket(words))
+    assert code == 0, said
+    assert ended(alone)[0] == 0
+    assert measured(run) == measured(whole)
+    assert "training: 1/40" not in said
+
+    music = tmp_path / "music"
+    few = ["--count", "1", "--events", "8"]
+    code, said = ended(bucket(["generate", ADDRESS, "--out", music, *few]))
+    assert code == 0, said
+    assert [path.name for path in music.glob("*.mid")] == ["1.mid"]
+
+    code, said = ended(bucket(train_words(corpus, tmp_path / "other", **{"train.checkpoints": ADDRESS})))
+    assert code == 2
+    assert f"{ADDRESS}: holds checkpoints of another experiment; give another --train.checkpoints" in said
+
+
+def test_a_bucket_that_is_not_there_is_told(bucket, corpus, tmp_path):
+    words = train_words(corpus, tmp_path / "run", **{"train.checkpoints": "gs://nowhere/runs/mine"})
+    for given in (words, ["generate", "gs://nowhere/runs/mine", "--out", tmp_path / "music"]):
+        code, said = ended(bucket(given))
+        assert code == 2, said
+        assert said.splitlines()[-1].startswith("midigen: gs://nowhere/runs/mine: cannot be reached (")
+
+
+def test_an_address_names_a_bucket_and_a_folder():
+    assert TrainConfig(checkpoints=ADDRESS).checkpoints == ADDRESS
+    for wrong in ("gs://bucket", "gs://bucket/", "s3://bucket/runs/mine", "runs/mine"):
+        with pytest.raises(InputError, match=r"train\.checkpoints = .*: give gs://BUCKET/FOLDER, or"):
+            TrainConfig(checkpoints=wrong)
