@@ -51,8 +51,9 @@ from midigen_jax.study.decode_peers import Peers
 from midigen_jax.study.groups import by_shape, estimate, plan_in_words
 from midigen_jax.study.plan import MOST_RUNS, read_study
 from midigen_jax.train.board import TensorBoard
-from midigen_jax.train.checkpoint import METRIC, Restored, open_run
+from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.devices import data_mesh
+from midigen_jax.train.experiment import METRIC, Restored
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import is_folder, load_model, name_of
 from midigen_jax.train.processes import is_first

@@ -23,7 +23,8 @@ from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.rows import Row
-from midigen_jax.train.checkpoint import Restored, open_run
+from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train.experiment import Restored
 from midigen_jax.train.scoring import Scorer
 
 _EPOCHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)

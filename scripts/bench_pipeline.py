@@ -24,8 +24,8 @@ from midigen_jax.model.network import init_params
 from midigen_jax.study import decoding
 from midigen_jax.study.benchmark import bench_train, rows_of
 from midigen_jax.study.subject import Subject, without_end
-from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import split_cpu
+from midigen_jax.train.experiment import make_network
 
 
 def main() -> int:

@@ -30,8 +30,9 @@ from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.study.benchmark import elapsed
-from midigen_jax.train.checkpoint import Checkpoints, Experiment, make_network
+from midigen_jax.train.checkpoint import Checkpoints
 from midigen_jax.train.devices import data_mesh, split_cpu
+from midigen_jax.train.experiment import Experiment, make_network
 from midigen_jax.train.feed import make_feed
 from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import make_optimizer

@@ -12,7 +12,7 @@ from midigen_jax.model.network import IMPOSSIBLE, Temperatures, init_params, pre
 from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer
 from midigen_jax.study.evaluate import evaluate
 from midigen_jax.study.likelihood import pick
-from midigen_jax.train.checkpoint import METRIC, TEMPERATURE, make_network
+from midigen_jax.train.experiment import METRIC, TEMPERATURE, make_network
 from midigen_jax.train.loop import fit
 from midigen_jax.train.member import validate
 from midigen_jax.train.pretrained import load_model, read_model, write_model

@@ -25,7 +25,7 @@ from midigen_jax.music.write import write_midi
 from midigen_jax.sample import generate as module
 from midigen_jax.sample.generate import generate, scale_of, stream
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
-from midigen_jax.train.checkpoint import Experiment, Restored, make_network
+from midigen_jax.train.experiment import Experiment, Restored, make_network
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import init_state
 

@@ -11,7 +11,7 @@ from midigen_jax.model.network import init_params
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.train import pretrained
-from midigen_jax.train.checkpoint import Experiment, Restored, digest, make_network, to_facts
+from midigen_jax.train.experiment import Experiment, Restored, digest, make_network, to_facts
 from midigen_jax.train.pretrained import load_model, name_of, read_model, write_model
 from midigen_jax.train.state import TrainState
 

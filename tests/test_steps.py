@@ -17,8 +17,8 @@ from midigen_jax.data.batches import crops_of, make_crops
 from midigen_jax.data.prepare import prepare
 from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network, score
-from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import data_mesh
+from midigen_jax.train.experiment import make_network
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.state import TrainState, init_state, make_train_steps, start_alone
 

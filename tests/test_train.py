@@ -17,7 +17,8 @@ from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
 from midigen_jax.train import member
-from midigen_jax.train.checkpoint import METRIC, open_run
+from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train.experiment import METRIC
 from midigen_jax.train.loop import fit
 from midigen_jax.train.state import loss_weight
 from tests.tiny import SMALLEST

@@ -28,7 +28,7 @@ from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
 from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, decode, placed, resume, rows_mesh
 from midigen_jax.sample.filters import Controls
-from midigen_jax.train.checkpoint import Restored
+from midigen_jax.train.experiment import Restored
 
 _ROWS = 1024  # at once; more pieces are written in turns
 _EVENTS = 1024  # a call; a longer piece takes several

@@ -24,7 +24,7 @@ from midigen_jax.study.likelihood import (
     tally,
     units_of,
 )
-from midigen_jax.train.checkpoint import Restored
+from midigen_jax.train.experiment import Restored
 from midigen_jax.train.scoring import Scorer
 
 

@@ -22,8 +22,8 @@ from midigen_jax.model.grammar import ChordGrammar, Grammar, NoteGrammar, VoiceG
 from midigen_jax.model.network import Network
 from midigen_jax.study.benchmark import elapsed, peak_product
 from midigen_jax.study.plan import Run, Study
-from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.devices import REPLICA, data_mesh
+from midigen_jax.train.experiment import make_network
 from midigen_jax.train.replicas import shape_of
 from midigen_jax.train.state import make_train_steps, start_alone
 

@@ -19,7 +19,7 @@ from midigen_jax.music.tokenizers import Tokenizer
 from midigen_jax.music.tokens import END
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.study.turns import Loop
-from midigen_jax.train.checkpoint import Restored
+from midigen_jax.train.experiment import Restored
 
 PITCHES, DURATIONS = 1000, 50  # vocabulary of fresh weights
 

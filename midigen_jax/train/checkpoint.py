@@ -5,9 +5,7 @@ as JSON, the config, the vocabulary and the metrics, written atomically and in t
 best by validation and those that the config asks for are kept.
 """
 
-import hashlib
 import json
-import logging
 import math
 import shutil
 import sys
@@ -15,7 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,46 +21,26 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from midigen_jax import config as configs
 from midigen_jax.config import Config, TrainConfig, is_address
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import read_json, replacing
-from midigen_jax.model.grammar import grammar
-from midigen_jax.model.network import Network, Temperatures, tempered
-from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
+from midigen_jax.model.network import Network
+from midigen_jax.train.experiment import (
+    METRIC,
+    Experiment,
+    Restored,
+    digest,
+    from_facts,
+    make_network,
+    to_facts,
+)
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.processes import is_first
+from midigen_jax.train.quiet import hush
 from midigen_jax.train.state import TrainState, init_state
 
-# Orbax warns of what is meant to be: a run that is opened for reading, and what a kill left being replaced.
-_EXPECTED = ("is read only", "Attempted to create temporary directory")
-logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _EXPECTED))
-# Clients of buckets warn with every call of what they go without; what they cannot go without is raised.
-for _client in ("gcsfs", "google.auth"):
-    logging.getLogger(_client).setLevel(logging.ERROR)
+hush()
 
-
-def _is_echo(error: BaseException | None) -> bool:
-    """Whether this follows from another error: Orbax reads and writes many arrays at once, and where one of
-    them fails each of the others complains in a thread of its own."""
-    echoes = "Event loop is closed", "in OCDBT database", "Encountered error while reading array"
-    return any(words in str(error) for words in echoes)
-
-
-def _show(kind: type[BaseException], error: BaseException, trace: Any, before: Any = sys.excepthook) -> None:
-    if not _is_echo(error):
-        before(kind, error, trace)
-
-
-def _show_unraisable(unraisable: Any, before: Any = sys.unraisablehook) -> None:
-    if not _is_echo(unraisable.exc_value):
-        before(unraisable)
-
-
-sys.excepthook, sys.unraisablehook = _show, _show_unraisable
-logging.getLogger("asyncio").addFilter(lambda record: not (record.exc_info and _is_echo(record.exc_info[1])))
-
-FORMAT = 2
 _CHECKSUM = "crc32"  # of the other facts, and of the arrays
 _ROOM = 1_000_000  # bytes beside the arrays of a checkpoint
 _REFUSED = (
@@ -74,34 +52,6 @@ _REFUSED = (
     "DATA_LOSS",
 )
 _OF_BUCKETS = {"gcsfs", "google", "aiohttp"}  # packages whose exceptions are a bucket's
-METRIC = "valid.nats_per_event"
-TEMPERATURE = "valid.temperature"
-
-
-class Experiment(NamedTuple):
-    """What a checkpoint holds besides the state, and what no step of the training changes."""
-
-    config: Config
-    tokenizer: Tokenizer
-    tempo: float  # of the music that is trained on, the median, in quarters a minute
-    meter: tuple[int, int]  # likewise, the most frequent one
-
-
-class Restored(NamedTuple):
-    """A checkpoint made usable."""
-
-    step: int
-    state: TrainState
-    network: Network
-    experiment: Experiment
-    metrics: dict[str, float]
-    digest: str  # tells this checkpoint from those of other experiments
-
-    @property
-    def weights(self) -> dict:
-        """The parameters to evaluate and to sample with, at the temperatures that suit validation best."""
-        found = (self.metrics.get(f"{TEMPERATURE}.{head}", 1.0) for head in Temperatures._fields)
-        return tempered(self.state.weights, Temperatures(*found))
 
 
 class Checkpoints:
@@ -292,38 +242,6 @@ class Checkpoints:
                 f"checkpoint {which!r}: not in {self.path.parent}; there is best, latest, {there}"
             )
         return int(which)
-
-
-def to_facts(experiment: Experiment, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """All of a checkpoint but its arrays, as JSON knows it."""
-    return {
-        "format": FORMAT,
-        "config": configs.to_json(experiment.config),
-        "vocab": experiment.tokenizer.to_json(),
-        "tempo": experiment.tempo,
-        "meter": list(experiment.meter),
-        "metrics": dict(metrics),
-    }
-
-
-def from_facts(facts: Mapping[str, Any], name: str) -> Experiment:
-    """The experiment of what `to_facts` gave. Raises InputError, which names it, for another format."""
-    if facts.get("format") != FORMAT:
-        raise InputError(
-            f"{name}: checkpoint format {facts.get('format')}, this version reads {FORMAT}; train again"
-        )
-    config, tokenizer = configs.from_json(Config, facts["config"]), tokenizer_from_json(facts["vocab"])
-    return Experiment(config, tokenizer, facts["tempo"], (facts["meter"][0], facts["meter"][1]))
-
-
-def digest(step: int, facts: Mapping[str, Any]) -> str:
-    """Tells a checkpoint from those of other experiments and of other steps."""
-    return hashlib.sha256(json.dumps([step, facts], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def make_network(config: Config, tokenizer: Tokenizer) -> Network:
-    """The network of a config for a vocabulary."""
-    return Network(config.model, grammar(tokenizer))
 
 
 def place_of(run: Path, settings: TrainConfig) -> Path | str:

@@ -15,9 +15,9 @@ from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import Config
 from midigen_jax.errors import InputError
-from midigen_jax.train.checkpoint import METRIC, TEMPERATURE
 from midigen_jax.train.course import Course
 from midigen_jax.train.devices import memory_in_use, peak_flops
+from midigen_jax.train.experiment import METRIC, TEMPERATURE
 from midigen_jax.train.optimizer import learning_rate
 from midigen_jax.train.processes import is_first
 from midigen_jax.train.state import Metrics

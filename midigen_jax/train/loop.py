@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from midigen_jax import config as configs
 from midigen_jax.config import Config
@@ -27,10 +29,10 @@ from midigen_jax.errors import InputError
 from midigen_jax.model.cost import flops
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
-from midigen_jax.train.checkpoint import make_network
 from midigen_jax.train.course import Course
 from midigen_jax.train.devices import REPLICA, data_mesh, everywhere
-from midigen_jax.train.feed import make_feed
+from midigen_jax.train.experiment import make_network
+from midigen_jax.train.feed import Feed, make_feed
 from midigen_jax.train.folder import claimed
 from midigen_jax.train.log import Mirror
 from midigen_jax.train.member import Fit, Member, Training
@@ -39,7 +41,7 @@ from midigen_jax.train.pretrained import load_model
 from midigen_jax.train.processes import agreed, ends_with_others, first_alone, is_first, spread
 from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack, take
 from midigen_jax.train.scoring import Scorer
-from midigen_jax.train.state import Metrics, init_state, make_train_steps
+from midigen_jax.train.state import Metrics, TrainState, init_state, make_train_steps
 from midigen_jax.train.stop import StopRequest
 
 _SECONDS_A_CALL = 1.0  # about as long a Ctrl-C waits, and the progress stands still
@@ -53,6 +55,20 @@ class _Sent(NamedTuple):
     last: list[int]
     counts: list[int]
     metrics_NK: Metrics
+
+
+class _Program(NamedTuple):
+    """What the trainings of a group have in common."""
+
+    config: Config
+    network: Network
+    optimizer: optax.GradientTransformation
+    course: Course
+    mesh: Mesh
+    feed: Feed
+    train_steps: Callable[..., tuple[TrainState, Metrics]]
+    weights: list[dict]  # of teachers
+    scorer: Scorer
 
 
 def fit(corpus: Corpus, config: Config, run: Path, mirror: Mirror | None = None) -> Fit:
@@ -83,6 +99,18 @@ def fit_all(
     """
     prepared = configs.flatten({"prepare": configs.to_json(corpus.config)})
     trainings = [Training(configs.override(one.config, prepared), one.run) for one in trainings]
+    program = _program(corpus, trainings, together)
+    with ExitStack() as opened, StopRequest() as stop, ends_with_others():
+        for training in trainings:
+            first_alone(partial(opened.enter_context, claimed(corpus, *training)))
+        members = [opened.enter_context(Member(one, corpus, program.course, mirror)) for one in trainings]
+        state_N = _train(program, members, stop, watch)
+        ended = [member.end(take(state_N, number)) for number, member in enumerate(members)]
+        return [one._replace(interrupted=stop.requested) for one in ended]
+
+
+def _program(corpus: Corpus, trainings: Sequence[Training], together: int) -> _Program:
+    """What cannot be trained fails here, before it takes a folder."""
     config = shape_of(trainings[0].config)
     if any(shape_of(other.config) != config for other in trainings):
         raise ValueError("trainings of more than one shape")
@@ -103,54 +131,58 @@ def fit_all(
             "processes must share them evenly; give a multiple of their number"
         )
     scorer = Scorer(network, corpus, corpus.split("valid"), mesh if jax.process_count() > 1 else None)
-    # What cannot be trained fails before it takes a folder.
     optimizer = make_optimizer(config.train, course.steps)
     jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    with ExitStack() as opened, StopRequest() as stop, ends_with_others():
-        for training in trainings:
-            first_alone(partial(opened.enter_context, claimed(corpus, *training)))
-        members = [opened.enter_context(Member(one, corpus, course, mirror)) for one in trainings]
-        states = [member.begin(network, optimizer) for member in members]
-        # Where replicas do not share out evenly, copies of the first are there for show: they do no step.
-        shown = -(-len(members) // mesh.shape[REPLICA]) * mesh.shape[REPLICA]
-        whole = [*range(len(members)), *[0] * (shown - len(members))]
-        hyper = [hyperparameters(training.config) for training in trainings]
-        state_N, hyper_N = (stack([trees[place] for place in whole]) for trees in (states, hyper))
-        state_N, hyper_N = spread((state_N, hyper_N), by_replica(mesh))
-        weights = spread(weights, everywhere(mesh))
-        feed.begin(members[0].step, course.steps, mesh)
-        del states
+    return _Program(config, network, optimizer, course, mesh, feed, train_steps, weights, scorer)
 
-        began = sum(member.step for member in members)
-        steps = course.steps * len(members)
-        with Progress("training", steps, "steps", done=began, shown=is_first()) as progress:
-            since, pace = time.perf_counter(), 1
-            sent: _Sent | None = None
-            while any(member.goes_on for member in members) and not agreed(stop.requested, np.any):
-                pace = agreed(pace)
-                counts = [member.advance(pace) for member in members]
-                count_N = np.zeros(shown, np.int32)
-                count_N[: len(counts)] = counts
-                state_N, metrics_NK = train_steps(state_N, hyper_N, feed.take(counts[0]), count_N, weights)
-                if sent is not None:
-                    since, pace = _settle(sent, members, since, config)
-                sent = _Sent([member.step for member in members], counts, metrics_NK)
-                if any(member.waits for member in members):
-                    since, pace = _settle(sent, members, since, config)
-                    sent = None
-                    for number, member in enumerate(members):
-                        if member.waits:
-                            member.validate(take(state_N, number), scorer)
-                    since = time.perf_counter()
-                moved = [member for member, count in zip(members, counts, strict=True) if count]
-                if watch is not None:
-                    for member in moved:
-                        watch(member.training, member.step, member.note)
-                progress.advance(sum(counts), note=moved[0].note)
+
+def _train(
+    program: _Program, members: Sequence[Member], stop: StopRequest, watch: Watch | None
+) -> TrainState:
+    """Train the members to their ends, or to a Ctrl-C; returns the states of all, stacked."""
+    config, mesh, feed = program.config, program.mesh, program.feed
+    states = [member.begin(program.network, program.optimizer) for member in members]
+    # Where replicas do not share out evenly, copies of the first are there for show: they do no step.
+    shown = -(-len(members) // mesh.shape[REPLICA]) * mesh.shape[REPLICA]
+    whole = [*range(len(members)), *[0] * (shown - len(members))]
+    hyper = [hyperparameters(member.training.config) for member in members]
+    state_N, hyper_N = (stack([trees[place] for place in whole]) for trees in (states, hyper))
+    state_N, hyper_N = spread((state_N, hyper_N), by_replica(mesh))
+    weights = spread(program.weights, everywhere(mesh))
+    feed.begin(members[0].step, program.course.steps, mesh)
+    del states
+
+    began = sum(member.step for member in members)
+    steps = program.course.steps * len(members)
+    with Progress("training", steps, "steps", done=began, shown=is_first()) as progress:
+        since, pace = time.perf_counter(), 1
+        sent: _Sent | None = None
+        while any(member.goes_on for member in members) and not agreed(stop.requested, np.any):
+            pace = agreed(pace)
+            counts = [member.advance(pace) for member in members]
+            count_N = np.zeros(shown, np.int32)
+            count_N[: len(counts)] = counts
+            state_N, metrics_NK = program.train_steps(
+                state_N, hyper_N, feed.take(counts[0]), count_N, weights
+            )
             if sent is not None:
-                _settle(sent, members, since, config)
-        ended = [member.end(take(state_N, number)) for number, member in enumerate(members)]
-        return [one._replace(interrupted=stop.requested) for one in ended]
+                since, pace = _settle(sent, members, since, config)
+            sent = _Sent([member.step for member in members], counts, metrics_NK)
+            if any(member.waits for member in members):
+                since, pace = _settle(sent, members, since, config)
+                sent = None
+                for number, member in enumerate(members):
+                    if member.waits:
+                        member.validate(take(state_N, number), program.scorer)
+                since = time.perf_counter()
+            moved = [member for member, count in zip(members, counts, strict=True) if count]
+            if watch is not None:
+                for member in moved:
+                    watch(member.training, member.step, member.note)
+            progress.advance(sum(counts), note=moved[0].note)
+        if sent is not None:
+            _settle(sent, members, since, config)
+    return state_N
 
 
 def _settle(call: _Sent, members: Sequence[Member], since: float, config: Config) -> tuple[float, int]:

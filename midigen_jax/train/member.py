@@ -16,8 +16,9 @@ from midigen_jax.config import Config
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network, Temperatures
-from midigen_jax.train.checkpoint import METRIC, TEMPERATURE, Checkpoints, Experiment, place_of
+from midigen_jax.train.checkpoint import Checkpoints, place_of
 from midigen_jax.train.course import Course
+from midigen_jax.train.experiment import METRIC, TEMPERATURE, Experiment
 from midigen_jax.train.log import Call, DivergedError, Log, Mirror
 from midigen_jax.train.scoring import TEMPERATURES, Scorer
 from midigen_jax.train.state import Metrics, TrainState, init_state

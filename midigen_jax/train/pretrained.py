@@ -17,15 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from midigen_jax.config import is_address
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
-from midigen_jax.train.checkpoint import (
-    Checkpoints,
-    Restored,
-    digest,
-    from_facts,
-    make_network,
-    open_run,
-    to_facts,
-)
+from midigen_jax.train.checkpoint import Checkpoints, open_run
+from midigen_jax.train.experiment import Restored, digest, from_facts, make_network, to_facts
 from midigen_jax.train.state import TrainState
 
 PREFIX = "pretrained:"
