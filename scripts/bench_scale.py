@@ -96,12 +96,13 @@ def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
         return rows.of_runs(f"scale.{name}", values, unit, config=config, command=command)
 
     base = Config()
-    sides = {number: Trainer(base, corpus, data_mesh(number)) for number in (1, 2)}
-    ratios = [elapsed(sides[1]) / elapsed(sides[2]) for _ in range(rounds)]
-    shape = {"batch": base.batch.rows, "length": base.batch.length, "width": base.model.width}
-    yield row("two_devices", ratios, "x", **shape)
-
     wide = override(base, {"batch.rows": 64, "batch.length": 64})
+    for config in (base, wide):
+        sides = {number: Trainer(config, corpus, data_mesh(number)) for number in (1, 2)}
+        ratios = [elapsed(sides[1]) / elapsed(sides[2]) for _ in range(rounds)]
+        shape = {"batch": config.batch.rows, "length": config.batch.length, "width": config.model.width}
+        yield row("two_devices", ratios, "x", **shape)
+
     mesh = data_mesh(64)
     held, streamed = (
         Trainer(override(wide, {"batch.stream": stream}), corpus, mesh) for stream in (False, True)

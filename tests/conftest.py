@@ -92,6 +92,17 @@ def write_melodies():
 
 
 @pytest.fixture(scope="session")
+def corpus(tmp_path_factory, write_melodies):
+    """The folder of a corpus of twenty melodies."""
+    from midigen_jax.cli import main
+
+    folder = tmp_path_factory.mktemp("melodies")
+    words = ["prepare", str(write_melodies(folder / "music", count=20)), "--out", str(folder / "out")]
+    assert main(words) == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
 def parse():
     """Reads the text of an HTML page."""
     return Page

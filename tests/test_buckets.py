@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from midigen_jax.cli import main
 from midigen_jax.config import TrainConfig
 from midigen_jax.errors import InputError
 from tests.tiny import measured, train_words
@@ -64,15 +63,6 @@ def ended(begun):
     """The exit code of a command, and what it said."""
     process, said = begun
     return process.wait(timeout=240), said.read_text()
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory, write_melodies):
-    folder = tmp_path_factory.mktemp("corpus")
-    assert (
-        main(["prepare", str(write_melodies(folder / "music", count=20)), "--out", str(folder / "out")]) == 0
-    )
-    return folder / "out"
 
 
 def test_a_run_whose_machine_is_lost_goes_on_from_its_bucket(bucket, corpus, tmp_path):

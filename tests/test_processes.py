@@ -16,15 +16,6 @@ from tests.tiny import measured, train_words
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, write_melodies):
-    folder = tmp_path_factory.mktemp("corpus")
-    assert (
-        main(["prepare", str(write_melodies(folder / "music", count=20)), "--out", str(folder / "out")]) == 0
-    )
-    return folder / "out"
-
-
-@pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
     """What one process measures, with two devices."""
     run = tmp_path_factory.mktemp("whole") / "run"
