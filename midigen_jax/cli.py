@@ -28,14 +28,21 @@ from midigen_jax.config import (
     preset,
     spell,
 )
-from midigen_jax.errors import OUT_OF_MEMORY, InputError
+from midigen_jax.errors import AGAIN, MISTAKE, OUT_OF_MEMORY, DiskError, InputError
 
 # What the machine denies: no fault of the program, and nothing that a traceback would explain.
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
-_METAVARS = {"prepare.tracks": "{all,piano,melody,N}", "sample.meter": "N/N"}
+_METAVARS = {
+    "prepare.tracks": "{all,piano,melody,N}",
+    "sample.meter": "N/N",
+    "train.checkpoints": "gs://BUCKET/FOLDER",
+}
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
-_MODEL = "a folder that `midigen train` made, or pretrained:NAME, a model of the package"
+_MODEL = (
+    "a folder that `midigen train` made, the gs:// address of its checkpoints, or pretrained:NAME, a model "
+    "of the package"
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -47,17 +54,17 @@ def main(words: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if words is None else words)
     except InputError as error:
         print(f"midigen: {error}", file=sys.stderr)
-        return 2
+        return AGAIN if isinstance(error, DiskError) else MISTAKE
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
         print(f"midigen: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        return 2
+        return MISTAKE
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"midigen: {OUT_OF_MEMORY}", file=sys.stderr)
-        return 2
+        return MISTAKE
     except KeyboardInterrupt:
         print("midigen: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130

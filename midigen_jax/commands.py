@@ -17,7 +17,7 @@ import jax
 
 from midigen_jax import config as configs
 from midigen_jax import rows
-from midigen_jax.config import Config, PrepareConfig, SampleConfig
+from midigen_jax.config import Config, PrepareConfig, SampleConfig, is_address
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.inspect import inspect as inspect_music
 from midigen_jax.data.prepare import prepare as prepare_corpus
@@ -87,6 +87,8 @@ def prepare(sources: Sequence[str], out: str, config: PrepareConfig, workers: in
 def train(corpus: str, out: str, config: Config, tensorboard: bool = False) -> int:
     """`midigen train`: training, then samples of the checkpoints that were kept."""
     run = Path(out)
+    if is_address(out):
+        raise InputError(f"--out {out}: give a folder, and the address as --train.checkpoints")
     check_sample(config.sample)  # before the training, not after it
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
@@ -135,7 +137,7 @@ def generate(
     config = configs.override(config, changes)
     if run is None:
         raise InputError(
-            "generate: RUN is missing; give the folder of a run, pretrained:NAME, or --like FILE.mid"
+            "generate: RUN is missing; give a run's folder or address, pretrained:NAME, or --like FILE.mid"
         )
     check_sample(config)
     restored = load_model(run, checkpoint or "best")
@@ -179,6 +181,8 @@ def generate(
 
 def report(run: str, out: str) -> int:
     """`midigen report`."""
+    if is_address(run):
+        raise InputError(f"{run}: a report is made of the folder of a run; give that")
     write_report(Path(run), Path(out))
     _say(f"Report in {out}: open it in a browser.")
     return 0
@@ -190,7 +194,9 @@ def evaluate(
     """`midigen evaluate`."""
     _check_rows(out)
     restored = load_model(run, checkpoint)
-    facts = read_json(Path(run) / "corpus.json", "give CORPUS besides") if is_folder(run) else {}
+    facts: dict[str, Any] = {"plan": restored.experiment.plan}
+    if is_folder(run):
+        facts = read_json(Path(run) / "corpus.json", "give CORPUS besides")
     if corpus is None and not Path(str(facts.get("path"))).is_dir():
         missing = f"its corpus is not at {facts.get('path')}" if is_folder(run) else "comes without a corpus"
         raise InputError(f"{run}: {missing}; give CORPUS besides")
@@ -373,7 +379,7 @@ def demo(out: str, config: Config) -> int:
             score = f"{metrics[METRIC]:.3f} nats an event on validation"
             _say(f"  run/samples/{_step_name(step)} {count} pieces (.mid .mp3 .png), {score}")
     _say("  run/rows.jsonl          what was measured")
-    _say("  run/checkpoints         the model")
+    _say(f"  {config.train.checkpoints or 'run/checkpoints':23} the model")
     _say("  corpus                  the tokens")
     return 0
 

@@ -229,7 +229,7 @@ class TrainConfig:
     calibrate: bool = _option(
         False, "divide logits by the temperatures, one a head, that suit validation best"
     )
-    checkpoints: str = _option("", "gs://BUCKET/FOLDER for checkpoints and rows; none: RUN/checkpoints")
+    checkpoints: str = _option("", "a bucket's folder for checkpoints and rows; none: RUN/checkpoints")
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs"):

@@ -3,18 +3,22 @@
 import re
 
 OUT_OF_MEMORY = "out of memory; lower --batch.rows, --batch.length or --model.width"  # of a device
+MISTAKE, AGAIN = 2, 3  # exit codes: what was asked for cannot be done; it can, but not now or here
 
 
 class InputError(Exception):
     """What was asked for cannot be done as asked: one line that names the thing and the remedy.
 
-    The command line prints the line and exits with code 2; a library user catches it like any other.
+    The command line prints the line and exits with `MISTAKE`; a library user catches it like any other.
     Every other exception is a fault of the program and keeps its traceback.
     """
 
 
 class DiskError(InputError):
-    """The disk takes no more: no fault of what was being done, which goes on once that is mended."""
+    """A disk or a bucket takes, or gives, nothing: what was being done goes on once that is mended.
+
+    The exit code is `AGAIN`.
+    """
 
 
 def one_line(error: Exception) -> str:

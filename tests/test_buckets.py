@@ -1,5 +1,6 @@
 """Checkpoints in a bucket, against an emulator of Google's: a machine that is lost takes nothing with it."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from midigen_jax import rows
 from midigen_jax.config import TrainConfig
-from midigen_jax.errors import InputError
+from midigen_jax.errors import AGAIN, InputError
 from tests.tiny import measured, train_words
 
 ADDRESS = "gs://bucket/runs/mine"
@@ -67,23 +69,25 @@ def ended(begun):
 
 def test_a_run_whose_machine_is_lost_goes_on_from_its_bucket(bucket, corpus, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
-    length = {"train.steps": 40, "train.evaluate_every": 10}
+    length = {"train.steps": 80, "train.evaluate_every": 20}
     alone = bucket(train_words(corpus, whole, **length))
     words = train_words(corpus, run, **length, **{"train.checkpoints": ADDRESS})
     first, said = bucket(words)
-    while not ((run / "rows.jsonl").is_file() and any(step >= 12 for step, *_ in measured(run))):
+    # A checkpoint is begun when the one before it is whole.
+    while not ((run / "rows.jsonl").is_file() and any(step > 40 for step, *_ in measured(run))):
         assert first.poll() is None, said.read_text()
         time.sleep(0.05)
-    first.send_signal(signal.SIGTERM)
-    assert ended((first, said))[0] == 130, said.read_text()
+    first.kill()
+    assert ended((first, said))[0] == -signal.SIGKILL, said.read_text()
     assert not (run / "checkpoints").exists()
+    before = [row for row in rows.read(run / "rows.jsonl") if row["step"] <= 20]
     shutil.rmtree(run)
 
     code, said = ended(bucket(words))
     assert code == 0, said
     assert ended(alone)[0] == 0
     assert measured(run) == measured(whole)
-    assert "training: 1/40" not in said
+    assert rows.read(run / "rows.jsonl")[: len(before)] == before  # their hours too: they were not done again
 
     music = tmp_path / "music"
     few = ["--count", "1", "--events", "8"]
@@ -91,7 +95,12 @@ def test_a_run_whose_machine_is_lost_goes_on_from_its_bucket(bucket, corpus, tmp
     assert code == 0, said
     assert [path.name for path in music.glob("*.mid")] == ["1.mid"]
 
-    code, said = ended(bucket(train_words(corpus, tmp_path / "other", **{"train.checkpoints": ADDRESS})))
+    other = tmp_path / "corpus"
+    shutil.copytree(corpus, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"plan": "another"}))
+    words[words.index(str(corpus))] = str(other)
+    code, said = ended(bucket([*words, "--out", str(tmp_path / "other")]))
     assert code == 2
     assert f"{ADDRESS}: holds checkpoints of another experiment; give another --train.checkpoints" in said
 
@@ -100,7 +109,7 @@ def test_a_bucket_that_is_not_there_is_told(bucket, corpus, tmp_path):
     words = train_words(corpus, tmp_path / "run", **{"train.checkpoints": "gs://nowhere/runs/mine"})
     for given in (words, ["generate", "gs://nowhere/runs/mine", "--out", tmp_path / "music"]):
         code, said = ended(bucket(given))
-        assert code == 2, said
+        assert code == AGAIN, said
         assert said.splitlines()[-1].startswith("midigen: gs://nowhere/runs/mine: cannot be reached (")
 
 

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from midigen_jax.cli import main
-from midigen_jax.errors import DiskError, InputError
+from midigen_jax.errors import AGAIN, DiskError, InputError
 from midigen_jax.files import locked
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.plan import make_study
@@ -143,7 +143,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_told_and_nothing_is_lost(corpus, tmp_path, small_disk, capsys):
     disk = small_disk(3_000_000)
     given = train_words(corpus, disk / "run", **{"model.width": 64, "train.steps_per_call": 1})
-    assert main(given) == 2  # the second checkpoint finds no room
+    assert main(given) == AGAIN  # the second checkpoint finds no room
     said = capsys.readouterr().err.splitlines()[-1]
     assert "MB are free where a checkpoint takes" in said
     assert "the same command goes on from" in said
@@ -159,7 +159,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_is_told(corpus, tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr("orbax.checkpoint.CheckpointManager.save", refuse)
-        assert main(train_words(corpus, tmp_path / "run")) == 2
+        assert main(train_words(corpus, tmp_path / "run")) == AGAIN
     said = capsys.readouterr().err.splitlines()[-1]
     assert "a checkpoint could not be written (RESOURCE_EXHAUSTED" in said
     assert "goes on from its start" in said

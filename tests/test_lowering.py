@@ -89,7 +89,6 @@ def test_products_on_a_tpu_are_whole_tiles_of_bfloat16(attention):
     padded = {size for size in sizes if size % 128} - {config.model.attention_heads}  # as many products
     assert padded <= {tokenizer.pitch_size, tokenizer.duration_size, 1}
     assert tile_share(network, config.batch.rows, config.batch.length) > 0.95
-    assert not re.search(r"custom_call @\w*callback", lowered)
 
 
 @pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)

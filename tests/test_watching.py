@@ -120,6 +120,11 @@ def test_tensorboard_has_the_rows_and_takes_more_when_a_training_goes_on(corpus,
     assert main(words) == 0
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     content = events.read_bytes()
-    for name in (b"valid/nats_per_event.pitch", b"train/learning_rate", b"model/parameters", b"train/memory"):
+    for name in (
+        b"valid/nats_per_event.pitch",
+        b"train/learning_rate",
+        b"model/parameters",
+        b"train/most_memory",
+    ):
         assert name in content
     assert main(words) == 0

@@ -134,13 +134,13 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _flags(config: Mapping[str, Any]) -> str:
-    """The flags that make the settings of a run, its width apart, out of the default ones."""
+    """The flags that make the settings of a run, its width and place apart, out of the default ones."""
     usual = flatten(to_json(Config()))
     changed = {name: value for name, value in flatten(config).items() if value != usual[name]}
     return "".join(
         f" --{name} {spell(value)}"
         for name, value in changed.items()
-        if not name.startswith("prepare.") and name != "model.width"
+        if not name.startswith("prepare.") and name not in ("model.width", "train.checkpoints")
     )
 
 

@@ -17,7 +17,7 @@ _MARK = "midigen-jax recipe: "
 class Recipe:
     """One piece: the model, the settings, the prompt. Paths are relative to the folder of the MIDI file."""
 
-    run: str  # a path, or pretrained:NAME
+    run: str  # a path, an address, or pretrained:NAME
     step: int
     checkpoint: str  # the digest of the checkpoint, by which another one of the same name shows
     piece: int  # from 0

@@ -15,7 +15,7 @@ import numpy as np
 from midigen_jax.config import Config, PrepareConfig, override, spell
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import Corpus
-from midigen_jax.errors import OUT_OF_MEMORY, InputError
+from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.model.cost import flops
 from midigen_jax.model.grammar import ChordGrammar, Grammar, NoteGrammar, VoiceGrammar
@@ -121,7 +121,7 @@ def why(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
     if "RESOURCE_EXHAUSTED" in str(error):
-        return OUT_OF_MEMORY
+        return "out of memory: lower batch.rows, batch.length or model.width"
     raise error
 
 

@@ -7,6 +7,7 @@ best by validation and those that the config asks for are kept.
 
 import json
 import math
+import os
 import shutil
 import sys
 import zlib
@@ -21,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from midigen_jax.config import Config, TrainConfig, is_address
+from midigen_jax.config import Config, is_address
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import read_json, replacing
 from midigen_jax.model.network import Network
@@ -40,17 +41,18 @@ from midigen_jax.train.quiet import hush
 from midigen_jax.train.state import TrainState, init_state
 
 hush()
+# Buckets by gcsfs, whether TensorFlow is installed or not.
+os.environ.setdefault("EPATH_USE_TF", "false")
 
 _CHECKSUM = "crc32"  # of the other facts, and of the arrays
 _ROOM = 1_000_000  # bytes beside the arrays of a checkpoint
-_REFUSED = (
-    "RESOURCE_EXHAUSTED",
+_REFUSED = ("RESOURCE_EXHAUSTED", "NOT_FOUND", "No space left", "Read-only", "DATA_LOSS")
+_AWAY = (
     "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
     "UNAVAILABLE",
-    "No space left",
-    "Read-only",
-    "DATA_LOSS",
-)
+    "retry attempts failed",
+)  # TensorStore's words
 _OF_BUCKETS = {"gcsfs", "google", "aiohttp"}  # packages whose exceptions are a bucket's
 
 
@@ -79,14 +81,18 @@ class Checkpoints:
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
         )
-        self._is_remote = is_address(str(place))
+        self.is_remote = is_address(str(place))
         self.path = epath.Path(place)
         with self._reached():
-            if self._is_remote and read_only and not self.path.is_dir():
+            if self.is_remote and read_only and not self.path.is_dir():
                 raise FileNotFoundError("there is nothing")
             self._manager = ocp.CheckpointManager(
-                self.path if self._is_remote else self.path.resolve(), options=options
+                self.path if self.is_remote else self.path.resolve(), options=options
             )
+
+    @property
+    def _run(self) -> epath.Path:
+        return self.path if self.is_remote else self.path.parent
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -129,20 +135,29 @@ class Checkpoints:
             self._manager.save(step, args=args, metrics=dict(metrics))
 
     def store(self, file: Path) -> None:
-        """Keep a copy of a file of the run beside checkpoints in a bucket, for a machine that is lost."""
-        if self._is_remote and is_first() and file.is_file():
-            with self._told():
+        """Keep a copy of a file of the run beside checkpoints in a bucket, for a machine that is lost.
+
+        It is told where that fails; a checkpoint, which comes next, will fail too.
+        """
+        if self.is_remote and is_first() and file.is_file():
+            try:
                 (self.path / file.name).write_bytes(file.read_bytes())
+            except Exception as error:
+                if not _is_outage(error):
+                    raise
+                print(f"midigen: {self._unreachable(error)}", file=sys.stderr)
 
     def fetch(self, file: Path) -> None:
-        """Have back what `store` kept, where the run has no such file."""
-        if self._is_remote and is_first() and not file.is_file() and (self.path / file.name).exists():
-            with replacing(file) as partial:
-                partial.write_bytes((self.path / file.name).read_bytes())
+        """Have back what `store` kept: all that was known when the newest checkpoint was written."""
+        if self.is_remote and is_first():
+            with self._reached():
+                if (self.path / file.name).exists():
+                    with replacing(file) as partial:
+                        partial.write_bytes((self.path / file.name).read_bytes())
 
     def _make_room(self, state: TrainState) -> None:
         """Raises DiskError where the disk has no room: Orbax would notice in the middle of a file."""
-        if self._is_remote:
+        if self.is_remote:
             return
         needed = 1.2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM
         free = shutil.disk_usage(self.path).free
@@ -175,16 +190,19 @@ class Checkpoints:
                 f"{self.path}: gcsfs is not installed; pip install 'midigen-jax[bucket]'"
             ) from None
         except Exception as error:
-            if not (self._is_remote and _is_refusal(error)):
+            if not (self.is_remote and _is_outage(error)):
                 raise
-            raise InputError(
-                f"{self.path}: cannot be reached ({_first_line(error)}); check the address, and that you may "
-                "use the bucket (gcloud auth application-default login)"
-            ) from None
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> DiskError:
+        return DiskError(
+            f"{self.path}: cannot be reached ({_first_line(error)}); check the address, and that you may use "
+            "the bucket (gcloud auth application-default login)"
+        )
 
     def _newest(self) -> str:
         """The newest checkpoint that is whole, in words."""
-        if self._is_remote:
+        if self.is_remote:
             return "its newest checkpoint"
         whole = [int(place.name) for place in self.path.iterdir() if place.name.isdecimal()]
         return f"step {max(whole)}" if whole else "its start"
@@ -205,6 +223,8 @@ class Checkpoints:
                 raise
             # Orbax raises what its parts stumble over, a plain Exception too.
             except Exception as error:
+                if self.is_remote and _is_outage(error):
+                    raise self._unreachable(error) from None
                 damage = f"{self.path / str(step)}: damaged checkpoint ({_first_line(error)})"
                 if not older:
                     raise InputError(f"{damage}; choose another with --checkpoint, or train again") from None
@@ -231,30 +251,28 @@ class Checkpoints:
     def _step(self, which: str) -> int:
         steps = self.steps()
         if not steps:
-            raise InputError(f"{self.path.parent}: no checkpoint yet; `midigen train` makes one")
+            raise InputError(f"{self._run}: no checkpoint yet; `midigen train` makes one")
         if which == "latest":
             return steps[-1]
         if which == "best":
             return self.best() or steps[-1]
         if not which.isdecimal() or int(which) not in steps:
             there = ", ".join(str(step) for step in steps)
-            raise InputError(
-                f"checkpoint {which!r}: not in {self.path.parent}; there is best, latest, {there}"
-            )
+            raise InputError(f"checkpoint {which!r}: not in {self._run}; there is best, latest, {there}")
         return int(which)
 
 
-def place_of(run: Path, settings: TrainConfig) -> Path | str:
-    """The folder or the address where a run has its checkpoints."""
-    return settings.checkpoints or run / "checkpoints"
+def place_of(run: Path, address: str) -> Path | str:
+    """Where a run has its checkpoints: the address, if there is one."""
+    return address or run / "checkpoints"
 
 
 def open_run(run: Path) -> Checkpoints:
     """The checkpoints of an existing run. Raises InputError when `run` is none."""
     if not (run / "config.json").is_file():
         raise InputError(f"{run}: no run there; `midigen train CORPUS --out RUN` makes one")
-    there = read_json(run / "config.json", "give another RUN").get("train", {})
-    return Checkpoints(there.get("checkpoints") or run / "checkpoints", read_only=True)
+    there = read_json(run / "config.json", "give another RUN").get("train", {}).get("checkpoints", "")
+    return Checkpoints(place_of(run, there), read_only=True)
 
 
 def _shape(network: Network, config: Config) -> TrainState:
@@ -282,9 +300,15 @@ def _is_refusal(error: Exception) -> bool:
     """Whether a disk or a bucket does not take, or give, what it should; and no fault of ours."""
     if isinstance(error, TimeoutError) and jax.process_count() > 1:
         return False  # another process has not written its part
-    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS:
-        return True
-    return isinstance(error, ValueError) and any(sign in str(error) for sign in _REFUSED)
+    return _is_outage(error) or (
+        isinstance(error, ValueError) and any(sign in str(error) for sign in _REFUSED)
+    )
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether a disk or a bucket is out of reach: what was asked for may be there."""
+    known = isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+    return known or (isinstance(error, ValueError) and any(sign in str(error) for sign in _AWAY))
 
 
 def _first_line(error: Exception) -> str:

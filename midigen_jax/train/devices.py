@@ -20,8 +20,11 @@ REPLICA, DATA = "replica", "data"
 _PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
     "TPU v5": 459e12,
+    "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
@@ -90,13 +93,13 @@ def peak_flops() -> float | None:
     return each and each * jax.device_count()
 
 
-def memory_in_use() -> int:
-    """The most bytes that have been in use so far: of a device, or of this process where that is a CPU."""
+def most_memory() -> int | None:
+    """The most bytes in use so far: of a device, or of this process on a CPU; none where nobody counts."""
     known = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in known:
         return int(known["peak_bytes_in_use"])
     if sys.platform == "win32":
-        return 0
+        return None
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

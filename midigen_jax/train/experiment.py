@@ -28,6 +28,7 @@ class Experiment(NamedTuple):
     tokenizer: Tokenizer
     tempo: float  # of the music that is trained on, the median, in quarters a minute
     meter: tuple[int, int]  # likewise, the most frequent one
+    plan: str = ""  # of the corpus: tells it from all others; not known of older checkpoints
 
 
 class Restored(NamedTuple):
@@ -55,6 +56,7 @@ def to_facts(experiment: Experiment, metrics: Mapping[str, float]) -> dict[str, 
         "vocab": experiment.tokenizer.to_json(),
         "tempo": experiment.tempo,
         "meter": list(experiment.meter),
+        "plan": experiment.plan,
         "metrics": dict(metrics),
     }
 
@@ -66,7 +68,8 @@ def from_facts(facts: Mapping[str, Any], name: str) -> Experiment:
             f"{name}: checkpoint format {facts.get('format')}, this version reads {FORMAT}; train again"
         )
     config, tokenizer = configs.from_json(Config, facts["config"]), tokenizer_from_json(facts["vocab"])
-    return Experiment(config, tokenizer, facts["tempo"], (facts["meter"][0], facts["meter"][1]))
+    meter = facts["meter"][0], facts["meter"][1]
+    return Experiment(config, tokenizer, facts["tempo"], meter, facts.get("plan", ""))
 
 
 def digest(step: int, facts: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from midigen_jax import rows
 from midigen_jax.config import Config
 from midigen_jax.errors import InputError
 from midigen_jax.train.course import Course
-from midigen_jax.train.devices import memory_in_use, peak_flops
+from midigen_jax.train.devices import most_memory, peak_flops
 from midigen_jax.train.experiment import METRIC, TEMPERATURE
 from midigen_jax.train.optimizer import learning_rate
 from midigen_jax.train.processes import is_first
@@ -118,8 +118,9 @@ class Log:
         self._spent += seconds
         units = {name: "1" if name.startswith(TEMPERATURE) else "nats" for name in metrics}
         scores = [(name, value, units[name]) for name, value in metrics.items()]
-        used = ("train.memory", memory_in_use(), "bytes")
-        self._write(step, [*scores, ("train.seconds", self._spent, "s"), used])
+        most = most_memory()
+        used = [("train.most_memory", float(most), "bytes")] if most else []
+        self._write(step, [*scores, ("train.seconds", self._spent, "s"), *used])
         self._valid = f"valid {metrics[METRIC]:.3f}"
 
     def _write(self, step: int, values: list[tuple[str, float, str]], **fields: Any) -> None:

@@ -100,7 +100,8 @@ def fit_all(
     prepared = configs.flatten({"prepare": configs.to_json(corpus.config)})
     trainings = [Training(configs.override(one.config, prepared), one.run) for one in trainings]
     program = _program(corpus, trainings, together)
-    with ExitStack() as opened, StopRequest() as stop, ends_with_others():
+    # Within, nothing waits for a process that is gone; to close the checkpoints is to wait for all.
+    with ends_with_others(), ExitStack() as opened, StopRequest() as stop, ends_with_others():
         for training in trainings:
             first_alone(partial(opened.enter_context, claimed(corpus, *training)))
         members = [opened.enter_context(Member(one, corpus, program.course, mirror)) for one in trainings]

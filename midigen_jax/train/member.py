@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import optax
 
-from midigen_jax.config import Config
+from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network, Temperatures
@@ -47,13 +47,15 @@ class Member:
 
     def __init__(self, training: Training, corpus: Corpus, course: Course, mirror: Mirror | None = None):
         self.training, self._course = training, course
-        facts = corpus.manifest["summary"]
-        self._experiment = Experiment(
-            training.config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"])
-        )
+        facts, plan = corpus.manifest["summary"], corpus.manifest["plan"]
+        # Where checkpoints are is no part of what they are.
+        config = override(training.config, {"train.checkpoints": ""})
+        self._experiment = Experiment(config, corpus.tokenizer, facts["tempo"], tuple(facts["meter"]), plan)
         self._rows = training.run / "rows.jsonl"
         self._log = Log(self._rows, training.config, course, mirror)
-        self._checkpoints = Checkpoints(place_of(training.run, training.config.train), keep=course.kept)
+        self._checkpoints = Checkpoints(
+            place_of(training.run, training.config.train.checkpoints), keep=course.kept
+        )
         self.step = 0
         self.failure: str | None = None
         self._over = self._waits = False
@@ -72,7 +74,7 @@ class Member:
             except InputError as error:  # all of its checkpoints are damaged
                 self.failure = str(error)
                 return init_state(network, optimizer, self.training.config.train.seed)
-            if restored.experiment != self._experiment:
+            if self._checkpoints.is_remote and restored.experiment != self._experiment:
                 raise InputError(
                     f"{self._checkpoints.path}: holds checkpoints of another experiment; give another "
                     "--train.checkpoints"

@@ -16,10 +16,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from midigen_jax.errors import OUT_OF_MEMORY, InputError, one_line
+from midigen_jax.errors import AGAIN, MISTAKE, OUT_OF_MEMORY, InputError, one_line
 
 AUTO = "auto"  # the coordinator that the environment names: TPU VMs, Slurm, Open MPI, Kubernetes
-LOST = 3  # the exit code of one of several processes that cannot go on without another
 _SECONDS = 60  # how long processes wait for each other before they say that one is missing
 _SILENCE = 30  # after so many seconds without a sign of life a process is lost
 # How errors begin that a collective ends in, where JAX makes a ValueError of them.
@@ -66,17 +65,16 @@ def ends_with_others() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, TimeoutError, ValueError) as error:
-        ours = type(error) is ValueError and not str(error).startswith(_FROM_OTHERS)
+        ours = isinstance(error, ValueError) and not str(error).startswith(_FROM_OTHERS)
         if ours or jax.process_count() == 1:
             raise
         told = (
             f"another process of this training has ended ({one_line(error)}); start all of them again, with "
             "the same command: they go on from the newest checkpoint"
         )
-        if "RESOURCE_EXHAUSTED" in str(error):
-            told = OUT_OF_MEMORY
-        print(f"midigen: {told}", file=sys.stderr, flush=True)
-        os._exit(LOST)
+        is_ours = "RESOURCE_EXHAUSTED" in str(error)
+        print(f"midigen: {OUT_OF_MEMORY if is_ours else told}", file=sys.stderr, flush=True)
+        os._exit(MISTAKE if is_ours else AGAIN)
 
 
 def is_first() -> bool:
