@@ -19,7 +19,7 @@ SMALL = ModelConfig(pitch_embedding=24, duration_embedding=8, width=32, layers=2
 
 
 def multiplied(jaxpr):
-    """Floating-point operations of all products in a jaxpr, loops as often as they run."""
+    """Floating-point operations of all products in a jaxpr that are done, loops as often as they run."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -28,7 +28,8 @@ def multiplied(jaxpr):
             shared = math.prod(left[axis] for axis in (*contracted, *batch))
             total += 2 * math.prod(left) * math.prod(right) // max(shared, 1)
         inner = [multiplied(part) for part in jaxprs_in_params(equation.params)]
-        total += sum(inner) * equation.params.get("length", 1)
+        run = max if equation.primitive.name == "cond" else sum  # one branch of several
+        total += run(inner) * equation.params.get("length", 1)
     return total
 
 
