@@ -2,10 +2,11 @@
 
     python scripts/bench_scale.py --out rows.jsonl
 
-trains the default model on random note tokens. Rivals take turns in one process, warm and blocked; a row has
-the median over rounds of the ratio within each round.
+trains the default model on random note tokens. Rivals take turns, warm and blocked; a row has the median over
+rounds of the ratio within each round.
 
-    scale.two_devices     speed on two devices over that on one
+    scale.two_devices     speed on two devices, a core each, over that on one: on one core, in a process of its
+                          own, or over both cores, which XLA then shares each operation among
     scale.grain_cost      share of a step that reading batches from disk adds (64 rows of 64 events)
     scale.save_stall      steps that an asynchronous checkpoint holds training up for
     scale.recompilations  programs that are compiled after the first validation of a training
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.study.benchmark import elapsed
+from midigen_jax.study.side import SideProcess
 from midigen_jax.train.checkpoint import Checkpoints
 from midigen_jax.train.devices import data_mesh, split_cpu
 from midigen_jax.train.experiment import Experiment, make_network
@@ -38,6 +41,7 @@ from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.replicas import by_replica, hyperparameters, stack, take
 from midigen_jax.train.state import init_state, make_train_steps
+from train_sides.job import Job
 
 _STEPS = 8  # a call
 _PIECES, _NOTES = 64, 400
@@ -98,10 +102,11 @@ def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
     base = Config()
     wide = override(base, {"batch.rows": 64, "batch.length": 64})
     for config in (base, wide):
+        shape = {"batch": config.batch.rows, "length": config.batch.length, "width": config.model.width}
+        yield row("two_devices", over_a_core(config, rounds), "x", **shape, one="on one core")
         sides = {number: Trainer(config, corpus, data_mesh(number)) for number in (1, 2)}
         ratios = [elapsed(sides[1]) / elapsed(sides[2]) for _ in range(rounds)]
-        shape = {"batch": config.batch.rows, "length": config.batch.length, "width": config.model.width}
-        yield row("two_devices", ratios, "x", **shape)
+        yield row("two_devices", ratios, "x", **shape, one="over both cores")
 
     mesh = data_mesh(64)
     held, streamed = (
@@ -125,6 +130,17 @@ def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
     small = override(base, {"model.width": 32, "train.steps": 120, "train.evaluate_every": 20})
     again = recompilations(small, corpus, folder / "small")
     yield row("recompilations", [again], "programs", steps=120, validations=6)
+
+
+def over_a_core(config: Config, rounds: int) -> list[float]:
+    """The speed of two devices on two cores over that of one on one: of random events, as in bench_train.py."""
+    jobs = [Job("ours", cores, rows=config.batch.rows, length=config.batch.length) for cores in (1, 2)]
+    with ExitStack() as opened:
+        one, two = (
+            opened.enter_context(SideProcess("train_sides.ours", job, Path(__file__).resolve().parent))
+            for job in jobs
+        )
+        return [two.round()[0] / one.round()[0] for _ in range(rounds)]
 
 
 def recompilations(config: Config, corpus: Corpus, run: Path) -> int:
