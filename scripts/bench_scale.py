@@ -5,8 +5,8 @@
 trains the default model on random note tokens. Rivals take turns, warm and blocked; a row has the median over
 rounds of the ratio within each round.
 
-    scale.two_devices     speed on two devices, a core each, over that on one: on one core, in a process of its
-                          own, or over both cores, which XLA then shares each operation among
+    scale.two_devices     speed on two devices, a core each, over that on one: on one core, in a process of
+                          its own, or over both cores, which XLA then shares each operation among
     scale.grain_cost      share of a step that reading batches from disk adds (64 rows of 64 events)
     scale.save_stall      steps that an asynchronous checkpoint holds training up for
     scale.recompilations  programs that are compiled after the first validation of a training
@@ -133,7 +133,7 @@ def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
 
 
 def over_a_core(config: Config, rounds: int) -> list[float]:
-    """The speed of two devices on two cores over that of one on one: of random events, as in bench_train.py."""
+    """The speed of two devices on two cores over that of one on one, as bench_train.py has its sides."""
     jobs = [Job("ours", cores, rows=config.batch.rows, length=config.batch.length) for cores in (1, 2)]
     with ExitStack() as opened:
         one, two = (
