@@ -85,7 +85,7 @@ class Checkpoints:
         self.path = epath.Path(place)
         with self._reached():
             if self.is_remote and read_only and not self.path.is_dir():
-                raise FileNotFoundError("there is nothing")
+                raise FileNotFoundError("nothing is there, or nobody answers")
             self._manager = ocp.CheckpointManager(
                 self.path if self.is_remote else self.path.resolve(), options=options
             )

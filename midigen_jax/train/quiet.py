@@ -20,9 +20,9 @@ def hush() -> None:
     logging.getLogger("asyncio").addFilter(
         lambda record: not (record.exc_info and _is_echo(record.exc_info[1]))
     )
-    # They warn with every call of what they go without; what they cannot go without is raised.
+    # They warn with every call of what they go without; and what they cannot go without is raised.
     for client in ("gcsfs", "google.auth"):
-        logging.getLogger(client).setLevel(logging.ERROR)
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     show, show_unraisable = sys.excepthook, sys.unraisablehook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
