@@ -154,10 +154,10 @@ def _compare(count: Count, expected: dict[Any, Any], found: dict[Any, Any]) -> C
 
 
 def _rows(run: Path) -> dict[Any, Any]:
-    """Values by step and name, but for what a clock decides; samples as bytes."""
+    """Values by step and name, but for what the clock and the memory decide; samples as bytes."""
     found: dict[Any, Any] = {}
     for row in rows.read(run / "rows.jsonl"):
-        if not row["name"].endswith(("_per_s", "seconds")):
+        if not row["name"].endswith(("_per_s", "seconds", "most_memory", "share_of_peak")):
             found.setdefault((row["step"], row["name"]), []).append(row["value"])
     return found | {path.name: [path.read_bytes()] for path in run.glob("samples/*/*.mid")}
 
