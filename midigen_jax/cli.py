@@ -123,13 +123,13 @@ def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     config = override(preset(given.preset), one_length(settings))
     _start(given.cpu_devices)
+    alone = [name for name in ("processes", "process") if getattr(given, name) is not None]
     if given.coordinator is not None:
         from midigen_jax.train.processes import Place, join
 
         join(Place(given.coordinator, given.processes, given.process))
-    for name in ("processes", "process"):
-        if given.coordinator is None and getattr(given, name) is not None:
-            raise InputError(f"train: --{name}: give --coordinator besides, or leave it out")
+    elif alone:
+        raise InputError(f"train: --{alone[0]}: give --coordinator besides, or leave it out")
     from midigen_jax import commands
 
     return commands.train(given.corpus, given.out, config, given.tensorboard)

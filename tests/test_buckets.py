@@ -15,7 +15,7 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.config import TrainConfig
 from midigen_jax.errors import AGAIN, InputError
-from tests.tiny import measured, train_words
+from tests.tiny import free_port, measured, train_words
 
 ADDRESS = "gs://bucket/runs/mine"
 
@@ -24,9 +24,7 @@ ADDRESS = "gs://bucket/runs/mine"
 def bucket(tmp_path_factory):
     """A function that starts a command that can reach the bucket; with the file that takes what it says."""
     folder = tmp_path_factory.mktemp("bucket")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     emulator = [sys.executable, str(Path(__file__).parent / "bucket_server.py"), str(port)]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(emulator, stdout=log, stderr=log)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.errors import AGAIN
-from tests.tiny import measured, train_words
+from tests.tiny import free_port, measured, train_words
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +24,7 @@ def whole(corpus, tmp_path_factory):
 
 def start(folder, given, count, devices=1):
     """`count` processes that are one training, each with so many devices."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     command = [

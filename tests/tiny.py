@@ -1,5 +1,6 @@
-"""The smallest training: the settings that tests begin with, its command, and what it measured."""
+"""The smallest training: the settings that tests begin with, its command, a port for it, what it measured."""
 
+import socket
 from pathlib import Path
 
 from midigen_jax import rows
@@ -27,6 +28,14 @@ def train_words(corpus: Path, run: Path, **changes: object) -> list[str]:
     """`midigen train` of twelve steps and a sample, but for what changes."""
     flags = (f"--{name}={value}" for name, value in (_COMMAND | changes).items())
     return ["train", str(corpus), "--out", str(run), *flags]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def measured(run: Path, part: str = "") -> list[tuple[int, str, float]]:

@@ -27,6 +27,11 @@ def flops(network: Network, rows: int, length: int) -> float:
     return sum(3 * 2 * math.prod(product) for product in matmuls(network, rows, length))
 
 
+def flops_per_event(network: Network, rows: int, length: int) -> float:
+    """An event's part of them."""
+    return flops(network, rows, length) / (rows * length)
+
+
 def tile_share(network: Network, rows: int, length: int) -> float:
     """The share of those operations in what a TPU does for them: it pads rows to 8 and the others to 128."""
     padded = sum(

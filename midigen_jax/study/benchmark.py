@@ -4,7 +4,6 @@ In: a config, a corpus or none. Out: rows, and on request a trace of one call. E
 warm, blocked calls that take turns with the machine's own peak; compiling is a row of its own.
 """
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +19,7 @@ from midigen_jax import rows
 from midigen_jax.config import Config, override
 from midigen_jax.data.batches import Crops, crops_of, make_crops
 from midigen_jax.data.corpus import Corpus
-from midigen_jax.model.cost import flops, tile_share
+from midigen_jax.model.cost import flops_per_event, tile_share
 from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
@@ -79,7 +78,7 @@ def bench_train(
         with jax.profiler.trace(profile, create_perfetto_trace=True):
             train(1)
     share = config.batch.rows // mesh.size, config.batch.length
-    each = flops(network, *share) / math.prod(share)
+    each = flops_per_event(network, *share)
     return Measured(compile_seconds, rates, peaks, each, tile_share(network, *share))
 
 

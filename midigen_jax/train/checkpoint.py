@@ -47,12 +47,8 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 _CHECKSUM = "crc32"  # of the other facts, and of the arrays
 _ROOM = 1_000_000  # bytes beside the arrays of a checkpoint
 _REFUSED = ("RESOURCE_EXHAUSTED", "NOT_FOUND", "No space left", "Read-only", "DATA_LOSS")
-_AWAY = (
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
-    "retry attempts failed",
-)  # TensorStore's words
+# TensorStore's words for a bucket that is out of reach.
+_AWAY = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "retry attempts failed")
 _OF_BUCKETS = {"gcsfs", "google", "aiohttp"}  # packages whose exceptions are a bucket's
 
 
@@ -141,11 +137,10 @@ class Checkpoints:
         """
         if self.is_remote and is_first() and file.is_file():
             try:
-                (self.path / file.name).write_bytes(file.read_bytes())
-            except Exception as error:
-                if not _is_outage(error):
-                    raise
-                print(f"midigen: {self._unreachable(error)}", file=sys.stderr)
+                with self._reached():
+                    (self.path / file.name).write_bytes(file.read_bytes())
+            except DiskError as error:
+                print(f"midigen: {error}", file=sys.stderr)
 
     def fetch(self, file: Path) -> None:
         """Have back what `store` kept: all that was known when the newest checkpoint was written."""
@@ -185,20 +180,17 @@ class Checkpoints:
         """What a bucket that cannot be reached raises comes up in as many forms."""
         try:
             yield
-        except ImportError:
-            raise InputError(
-                f"{self.path}: gcsfs is not installed; pip install 'midigen-jax[bucket]'"
-            ) from None
         except Exception as error:
+            if self.is_remote and isinstance(error, ImportError):
+                raise InputError(
+                    f"{self.path}: gcsfs is not installed; pip install 'midigen-jax[bucket]'"
+                ) from None
             if not (self.is_remote and _is_outage(error)):
                 raise
-            raise self._unreachable(error) from None
-
-    def _unreachable(self, error: Exception) -> DiskError:
-        return DiskError(
-            f"{self.path}: cannot be reached ({_first_line(error)}); check the address, and that you may use "
-            "the bucket (gcloud auth application-default login)"
-        )
+            raise DiskError(
+                f"{self.path}: cannot be reached ({_first_line(error)}); check the address, and that you may "
+                "use the bucket (gcloud auth application-default login)"
+            ) from None
 
     def _newest(self) -> str:
         """The newest checkpoint that is whole, in words."""
@@ -218,13 +210,12 @@ class Checkpoints:
         older = [known for known in reversed(steps) if known < step] if which == "latest" else []
         while True:
             try:
-                return self._restore(step)
+                with self._reached():
+                    return self._restore(step)
             except InputError:
                 raise
             # Orbax raises what its parts stumble over, a plain Exception too.
             except Exception as error:
-                if self.is_remote and _is_outage(error):
-                    raise self._unreachable(error) from None
                 damage = f"{self.path / str(step)}: damaged checkpoint ({_first_line(error)})"
                 if not older:
                     raise InputError(f"{damage}; choose another with --checkpoint, or train again") from None

@@ -8,7 +8,6 @@ the device never waits for it. A folder that holds this very run, unfinished, is
 checkpoint.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from midigen_jax.config import Config
 from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
-from midigen_jax.model.cost import flops
+from midigen_jax.model.cost import flops_per_event
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.course import Course
@@ -119,8 +118,8 @@ def _program(corpus: Corpus, trainings: Sequence[Training], together: int) -> _P
         raise ValueError("trainings that are streamed share no program")
     feed = make_feed(corpus, trainings[0].config, _transposable(config))
     network = make_network(config, corpus.tokenizer)
-    shape = config.batch.rows, config.batch.length
-    course = Course(config, Epochs(feed.crops, config.batch.rows), flops(network, *shape) / math.prod(shape))
+    each = flops_per_event(network, config.batch.rows, config.batch.length)
+    course = Course(config, Epochs(feed.crops, config.batch.rows), each)
     mesh = data_mesh(config.batch.rows, len(trainings))
     networks, weights = _teachers(config, corpus)
     train_steps = make_train_steps(

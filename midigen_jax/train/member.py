@@ -124,8 +124,7 @@ class Member:
         self._waits = False
         with self._ends_diverged():
             self._log.valid(self.step, scores, time.perf_counter() - began)
-            self._checkpoints.store(self._rows)
-            self._checkpoints.save(state, self._experiment, scores)
+            self._save(state, scores)
             self._over = self._course.is_over(self.step, self._checkpoints.best())
 
     def end(self, state: TrainState) -> Fit:
@@ -135,12 +134,16 @@ class Member:
             with self._ends_diverged():
                 self._log.flush(self.step)
         if self.failure is None:
-            self._checkpoints.store(self._rows)
-            self._checkpoints.save(state, self._experiment, {})
+            self._save(state, {})
             if self._over and self.step < steps:
                 kept.add(self._checkpoints.best() or self.step)
         reached = tuple(sorted(step for step in kept if step <= self.step))
         return Fit(self.step, steps, reached, not self._over and self.failure is None, self.failure)
+
+    def _save(self, state: TrainState, scores: dict[str, float]) -> None:
+        # The rows first: where there is a checkpoint, there are all rows up to it.
+        self._checkpoints.store(self._rows)
+        self._checkpoints.save(state, self._experiment, scores)
 
     @contextmanager
     def _ends_diverged(self) -> Iterator[None]:

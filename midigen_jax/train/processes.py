@@ -72,9 +72,9 @@ def ends_with_others() -> Iterator[None]:
             f"another process of this training has ended ({one_line(error)}); start all of them again, with "
             "the same command: they go on from the newest checkpoint"
         )
-        is_ours = "RESOURCE_EXHAUSTED" in str(error)
-        print(f"midigen: {OUT_OF_MEMORY if is_ours else told}", file=sys.stderr, flush=True)
-        os._exit(MISTAKE if is_ours else AGAIN)
+        is_full = "RESOURCE_EXHAUSTED" in str(error)
+        print(f"midigen: {OUT_OF_MEMORY if is_full else told}", file=sys.stderr, flush=True)
+        os._exit(MISTAKE if is_full else AGAIN)
 
 
 def is_first() -> bool:
