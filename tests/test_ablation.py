@@ -161,7 +161,23 @@ run_study(make_study(json.loads(sys.argv[1]), "tiny"), Path(sys.argv[2]), keep=T
 
 
 def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(music, whole, tmp_path):
-    out, given = tmp_path / "out", json.dumps(describe(music))
+    kill_again_and_again(describe(music), tmp_path / "out", tmp_path)
+    agree(tmp_path / "out", *whole)
+
+
+@pytest.mark.slow
+def test_twelve_runs_that_are_killed_again_and_again_end_with_the_rows_of_any_other(music, tmp_path):
+    arms = FASTER | {"deep": {"model.layers": 2}, "wide": {"model.width": 12}}
+    described = describe(music, arms, seeds=(0, 1, 2))
+    alone = run_study(make_study(described, "tiny"), tmp_path / "alone", keep=True)
+    assert len(list(tmp_path.glob("alone/runs/*/*/rows.jsonl"))) == 12
+    assert kill_again_and_again(described, tmp_path / "out", tmp_path) == 5
+    agree(tmp_path / "out", tmp_path / "alone", alone)
+
+
+def kill_again_and_again(described, out, tmp_path):
+    """Up to five times at random, each time further on; then the study is left to end. Returns the kills."""
+    given = json.dumps(described)
     environment = os.environ | {
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),
@@ -183,9 +199,14 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, errors.decode()
-    assert findings(rows.read(out / "results.jsonl")) == findings(whole[1])
-    for path in whole[0].glob("runs/*/*/rows.jsonl"):
-        theirs = rows.read(out / path.relative_to(whole[0]))
+    return killed
+
+
+def agree(out, whole, found):
+    """The study in `out` has the rows that that in `whole` found, and so have its runs."""
+    assert findings(rows.read(out / "results.jsonl")) == findings(found)
+    for path in whole.glob("runs/*/*/rows.jsonl"):
+        theirs = rows.read(out / path.relative_to(whole))
         names = [(row["name"], row["step"]) for row in theirs]
         assert len(set(names)) == len(names)
         assert names == [(row["name"], row["step"]) for row in rows.read(path)]
