@@ -194,11 +194,11 @@ def kill_again_and_again(described, out, tmp_path):
             wait_for(lambda begun=begun: done(out) > begun, process)
             time.sleep(rng.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
-            killed += 1
         _, errors = process.communicate()
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, errors.decode()
+        killed += 1
     return killed
 
 
