@@ -71,22 +71,27 @@ class LSTM(nn.Module):
         rows_FG = self.input[first : first + features_VF.shape[1]]
         return product(self.compute_dtype)(features_VF, rows_FG)
 
+    def input_from(self, first: int) -> Array:
+        """(I - first, 4D): the weights of the features from `first` on."""
+        return self.input[first:]
+
     def from_projected(
         self,
         carry: LSTMCarry,
         projected_BTG: Array,
         rest: Sequence[Array],
+        rest_RG: Array,
         mask_BT: Array,
         drop: DropConnect | None = None,
     ) -> tuple[LSTMCarry, Array]:
         """As `__call__`, of inputs whose first features were multiplied already: sums of what `project` gave.
 
-        `rest` are the features after them, in arrays (B, T, F); there may be none.
+        `rest` are the R features after them, in arrays (B, T, F), and `rest_RG` is `input_from` of the first
+        of them; there may be none. (A slice of weights that is taken in a loop is copied in each step.)
         """
-        inputs_BTI = jnp.concatenate([jnp.zeros((*mask_BT.shape, 0), self.input.dtype), *rest], axis=-1)
-        first = self.inputs - inputs_BTI.shape[-1]
-        weights = LSTMWeights(self.input[first:], self._recurrent(drop), self.bias)
-        return lstm(weights, carry, inputs_BTI, mask_BT, projected_BTG, product(self.compute_dtype))
+        inputs_BTR = jnp.concatenate([jnp.zeros((*mask_BT.shape, 0), self.input.dtype), *rest], axis=-1)
+        weights = LSTMWeights(rest_RG, self._recurrent(drop), self.bias)
+        return lstm(weights, carry, inputs_BTR, mask_BT, projected_BTG, product(self.compute_dtype))
 
     def _recurrent(self, drop: DropConnect | None) -> Array:
         if drop is None:

@@ -80,6 +80,7 @@ class Tables(NamedTuple):
 
     pitch_PG: Array
     duration_RG: Array
+    told_CG: Array  # its weights for what else it is told
 
 
 class Logits(NamedTuple):
@@ -210,7 +211,7 @@ class Network(nn.Module):
         if tables is not None:
             projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[shown_BT]
             memory, hidden_BTD = layer.from_projected(
-                memory, projected_BTG, told, mask_BT, _of_layer(drops, 0)
+                memory, projected_BTG, told, tables.told_CG, mask_BT, _of_layer(drops, 0)
             )
         else:
             embedded = [self.embed_pitch(pitch_BT), self.embed_duration(shown_BT), *told]
@@ -267,9 +268,12 @@ class Network(nn.Module):
 
     def tables(self) -> Tables:
         """What each id adds to the gates of the first layer: its embedding, multiplied once for all uses."""
-        first = self.layers[0]
+        config, first = self.config, self.layers[0]
         pitch_PG = first.project(self.embed_pitch.embedding, 0)
-        return Tables(pitch_PG, first.project(self.embed_duration.embedding, self.config.pitch_embedding))
+        duration_RG = first.project(self.embed_duration.embedding, config.pitch_embedding)
+        return Tables(
+            pitch_PG, duration_RG, first.input_from(config.pitch_embedding + config.duration_embedding)
+        )
 
     def pitch_logits(self, trunk: Trunk) -> Array:
         """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
