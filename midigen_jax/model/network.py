@@ -76,11 +76,14 @@ class Drops(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The first layer's projection of every id: looking up the two rows of an event is multiplying it."""
+    """What the first layer needs of its weights: its projection of every id, and those of what else it reads.
+
+    Looking up the two rows of an event is multiplying it.
+    """
 
     pitch_PG: Array
     duration_RG: Array
-    told_CG: Array  # its weights for what else it is told
+    told_CG: Array  # the weights of the C features that stand beside the ids' embeddings
 
 
 class Logits(NamedTuple):
