@@ -14,16 +14,10 @@ from hypothesis import strategies as st
 from midigen_jax.config import BatchConfig, ContextConfig, ModelConfig
 from midigen_jax.data.batches import batch, crops_of, row_numbers
 from midigen_jax.errors import InputError
-from midigen_jax.model.context import (
-    NONE,
-    ContextInput,
-    IntervalHead,
-    context_carry,
-    observe,
-    references,
-)
+from midigen_jax.model.context import NONE, context_carry, observe
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.network import Drops, Network, Rates, init_params, predict, score
+from midigen_jax.model.told import ContextInput, IntervalHead, references
 from midigen_jax.music.slices import from_entries
 from midigen_jax.music.tokens import START, NoteTokenizer
 
@@ -105,6 +99,8 @@ def test_features_are_those_of_a_plain_reading_of_the_past_however_it_is_cut(tok
             pitches, lasted, begun = expected["lags"][lag]
             assert set(np.flatnonzero(now.heard_BTLK[number]).tolist()) == pitches, (lag, step)
             assert (now.lasted_BTL[number], bool(now.begun_BTL[number])) == (lasted, begun), (lag, step)
+    at_once, _ = read(CONFIG, context_carry(CONFIG, 1), *arrays)
+    jax.tree.map(np.testing.assert_array_equal, carry, at_once)
 
 
 def test_the_vector_and_the_interval_logits_move_with_the_music():

@@ -18,19 +18,13 @@ from jax import Array
 from midigen_jax.config import ModelConfig
 from midigen_jax.errors import InputError
 from midigen_jax.model.attention import PooledAttention, pooled_carry
-from midigen_jax.model.context import (
-    REFERENCES,
-    ContextInput,
-    IntervalHead,
-    context_carry,
-    observe,
-    references,
-)
+from midigen_jax.model.context import context_carry, observe
 from midigen_jax.model.grammar import ChordGrammar, Grammar
 from midigen_jax.model.layer import LSTM, DropConnect, backend_of
 from midigen_jax.model.lstm import LSTMCarry, lstm_carry
 from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
 from midigen_jax.model.precision import dense
+from midigen_jax.model.told import REFERENCES, ContextInput, IntervalHead, references
 
 IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the others are
 
