@@ -14,9 +14,8 @@ default; `--split test` is for the end.
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from midigen_jax import rows
@@ -76,8 +75,6 @@ class Recipe(NamedTuple):
     settings: dict[str, object]
     tried: int
     data: str | None = None  # what is read where --data is not given
-    teachers: int = 0  # models, of seeds 0, 1 …, that each model learns from
-    taught: Mapping[str, object] = MappingProxyType({})  # settings of pupils, and not of their teachers
 
 
 RECIPES = {
@@ -207,14 +204,8 @@ def run(
     config = override(Config(), recipe.settings | fewer)
     corpus = prepare([source], out / "corpus", config.prepare)
     models = list(evaluation.evaluate_baselines(corpus, split))
-    teachers = [out / f"teacher-{number}" for number in range(recipe.teachers)]
-    for number, teacher in enumerate(teachers):
-        _train(corpus, override(config, {"train.seed": number}), teacher)
-    taught: dict[str, object] = {}
-    if teachers:
-        taught = {**recipe.taught, **fewer, "train.teachers": tuple(map(str, teachers))}
     for place, seed in enumerate(dict.fromkeys(seeds)):
-        _train(corpus, override(config, taught | {"train.seed": seed}), out / f"seed-{seed}")
+        _train(corpus, override(config, {"train.seed": seed}), out / f"seed-{seed}")
         restored = load_model(str(out / f"seed-{seed}"))
         models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
     for line in evaluation.table(models):

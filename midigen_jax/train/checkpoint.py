@@ -23,7 +23,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from midigen_jax.config import Config, is_address
-from midigen_jax.errors import DiskError, InputError
+from midigen_jax.errors import DiskError, InputError, one_line
 from midigen_jax.files import read_json, replacing
 from midigen_jax.model.network import Network
 from midigen_jax.train.experiment import (
@@ -171,7 +171,7 @@ class Checkpoints:
             if not _is_refusal(error):
                 raise
             raise DiskError(
-                f"{self.path}: a checkpoint could not be written ({_first_line(error)}); when that is mended "
+                f"{self.path}: a checkpoint could not be written ({one_line(error)}); when that is mended "
                 f"the same command goes on from {self._newest()}"
             ) from None
 
@@ -188,7 +188,7 @@ class Checkpoints:
             if not (self.is_remote and _is_outage(error)):
                 raise
             raise DiskError(
-                f"{self.path}: cannot be reached ({_first_line(error)}); check the address, and that you may "
+                f"{self.path}: cannot be reached ({one_line(error)}); check the address, and that you may "
                 "use the bucket (gcloud auth application-default login)"
             ) from None
 
@@ -216,7 +216,7 @@ class Checkpoints:
                 raise
             # Orbax raises what its parts stumble over, a plain Exception too.
             except Exception as error:
-                damage = f"{self.path / str(step)}: damaged checkpoint ({_first_line(error)})"
+                damage = f"{self.path / str(step)}: damaged checkpoint ({one_line(error)})"
                 if not older:
                     raise InputError(f"{damage}; choose another with --checkpoint, or train again") from None
                 step = older.pop(0)
@@ -300,10 +300,6 @@ def _is_outage(error: Exception) -> bool:
     """Whether a disk or a bucket is out of reach: what was asked for may be there."""
     known = isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
     return known or (isinstance(error, ValueError) and any(sign in str(error) for sign in _AWAY))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _metric(metrics: dict[str, Any]) -> float:
