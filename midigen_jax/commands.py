@@ -155,7 +155,9 @@ def generate(
     } | ({} if recipe is None else {"piece": recipe.piece + 1})
     _check_claim(folder, settings)
     how = restored.experiment.config.prepare
-    given = None if source is None else read_piece(source, how.quantizer, how.tracks, how.frame_ticks)
+    given = (
+        None if source is None else read_piece(source, how.quantizer, how.tracks, how.frame_ticks, how.voices)
+    )
     only = None if recipe is None else recipe.piece
     if only is not None and only >= config.count:
         raise InputError(f"sample.count = {config.count}: {like} is piece {only + 1}; leave --count out")

@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data.reading import read_source
 from midigen_jax.errors import InputError
 from midigen_jax.music import frames
-from midigen_jax.music.frames import known_ticks, read_frames, split_frames
+from midigen_jax.music.frames import as_sets, known_ticks, read_frames, split_frames
 from midigen_jax.music.read import Piece, find_sources, read_piece
+from midigen_jax.music.tokens import NoteTokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -115,6 +118,26 @@ def test_a_pitch_that_sounded_in_the_frame_before_is_held_in_its_own_voice_alone
         ),
     ):
         assert piece_of(split_frames(".json", content)["train/0"]).notes.tolist() == notes
+
+
+@given(st.lists(st.lists(st.integers(58, 62) | st.just(-1), min_size=3, max_size=3), min_size=1, max_size=12))
+def test_without_voices_frames_are_sets_of_pitches(rows: list[list[int]]) -> None:
+    voiced = piece_of(split_frames(".json", as_json(train=[rows]))["train/0"])
+    sets = [sorted({pitch for pitch in frame if pitch >= 0}) for frame in rows]
+    plain = piece_of(split_frames(".json", as_json(train=[sets, [[60], []]]))["train/0"])
+    assert as_sets(voiced.notes).tolist() == plain.notes.tolist()
+
+
+def test_corpora_of_voices_alone_tell_them_apart(tmp_path: Path) -> None:
+    """A pitch that passes from voice to voice is struck by the other one, and is held where there are none."""
+    path = tmp_path / "mine.json"
+    path.write_bytes(as_json(train=[[[67, 60], [60, 55]]]))
+    (source,) = find_sources([str(path)])
+    attacked, held = NoteTokenizer.ATTACKED + 60, NoteTokenizer.HELD + 60
+    for voices, id in ((2, attacked), (0, held)):
+        ids = read_source(source, PrepareConfig(voices=voices)).tokens[:, 0]
+        assert id in ids[3:]
+        assert (held in ids) == (id == held)
 
 
 def test_rests_at_the_ends_are_in_the_length() -> None:

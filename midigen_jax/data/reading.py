@@ -99,7 +99,9 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     try:
         content = source.content()
         digest = _digest(content)
-        piece = read_content(source, content, config.quantizer, config.tracks, config.frame_ticks)
+        piece = read_content(
+            source, content, config.quantizer, config.tracks, config.frame_ticks, config.voices
+        )
         key = keys.find_key(piece.notes, config.profile)
         if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
             return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))

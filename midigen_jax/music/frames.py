@@ -3,6 +3,7 @@
 In: the bytes of a .mat, .npz or .json file. Out: its pieces by name (`train/0`), each as JSON that one
 function turns into notes. A pitch that sounded in the frame before, in the same voice where there are voices,
 is held; any other is attacked: the files do not know of repeated notes. Frames of rest at the ends count.
+Where voices are not wanted, `as_sets` leaves no trace of them.
 """
 
 import io
@@ -93,6 +94,17 @@ def read_frames(content: bytes, ticks: int) -> tuple[Notes, int]:
     voice, pitch, begin = sounding[first].T
     frames_long = np.diff(np.append(first, len(sounding)))
     return make_notes(begin * ticks, frames_long * ticks, pitch, voice), len(frames) * ticks
+
+
+def as_sets(notes: Notes) -> Notes:
+    """The same pitches at the same times without voices: one that passes from voice to voice is held."""
+    onset, duration, pitch, _ = notes[np.lexsort((notes[:, 0], notes[:, 2]))].T.astype(np.int64)
+    apart = pitch * (1 + int((onset + duration).max(initial=0)))  # no pitch reaches the times of the next one
+    sounded = np.maximum.accumulate(apart + onset + duration)
+    first = np.flatnonzero(np.append(True, (apart + onset)[1:] > sounded[:-1])[: len(onset)])
+    last = np.append(first[1:], len(onset))[: len(first)] - 1
+    end = (sounded - apart)[last]
+    return make_notes(onset[first], end - onset[first], pitch[first], np.zeros_like(first))
 
 
 def _packed(name: str, voices: bool, frames: _Frames) -> bytes:

@@ -19,24 +19,35 @@ _SCORE_TEMPO = 90.0
 
 
 def read_piece(
-    source: Source, quantizer: Quantizer = "adaptive", tracks: str = "all", frame_ticks: int = 0
+    source: Source,
+    quantizer: Quantizer = "adaptive",
+    tracks: str = "all",
+    frame_ticks: int = 0,
+    voices: int | None = None,
 ) -> Piece:
     """The piece at `source`, drums left out. Only MIDI is quantised: scores are written on a grid.
 
     tracks: all of them, or piano, melody, or a number: see `tracks.choose`. Parts and voices are tracks too.
     frame_ticks: in a frame of a frame file; 0 is what `frames.known_ticks` knows of the file's name.
+    voices: 0 takes a frame of a frame file for a set of pitches, whoever sings them: see `frames.as_sets`.
     Raises InputError, which names the source, for what cannot be read or holds no notes.
     """
-    return read_content(source, source.content(), quantizer, tracks, frame_ticks)
+    return read_content(source, source.content(), quantizer, tracks, frame_ticks, voices)
 
 
 def read_content(
-    source: Source, content: bytes, quantizer: Quantizer, tracks: str = "all", frame_ticks: int = 0
+    source: Source,
+    content: bytes,
+    quantizer: Quantizer,
+    tracks: str = "all",
+    frame_ticks: int = 0,
+    voices: int | None = None,
 ) -> Piece:
     """As `read_piece`, for who has the source's bytes already."""
     try:
         if source.suffix in frames.SUFFIXES:
-            piece = _read_frames(content, tracks, frame_ticks or frames.known_ticks(source.path.name))
+            ticks = frame_ticks or frames.known_ticks(source.path.name)
+            piece = _read_frames(content, tracks, ticks, voices)
         elif source.suffix in scores.SUFFIXES:
             piece = _read_score(source.suffix, content, tracks)
         else:
@@ -49,10 +60,12 @@ def read_content(
     return piece
 
 
-def _read_frames(content: bytes, tracks: str, ticks: int) -> Piece:
+def _read_frames(content: bytes, tracks: str, ticks: int, voices: int | None) -> Piece:
     notes, length = frames.read_frames(content, ticks)
-    voices = [Track(number=voice) for voice in range(int(notes[:, 3].max(initial=0)) + 1)]
-    return Piece(choose(notes, voices, tracks), length=length, frame=ticks)
+    notes = choose(
+        notes, [Track(number=voice) for voice in range(int(notes[:, 3].max(initial=0)) + 1)], tracks
+    )
+    return Piece(frames.as_sets(notes) if voices == 0 else notes, length=length, frame=ticks)
 
 
 def _read_score(suffix: str, content: bytes, tracks: str) -> Piece:

@@ -279,7 +279,7 @@ def _prompt(study: Study) -> Piece | None:
     if len(sources) != 1:
         raise InputError(f"{study.name}: prompt {study.prompt}: {len(sources)} pieces; give a file with one")
     how = study.base.prepare
-    return read_piece(sources[0], how.quantizer, how.tracks, how.frame_ticks)
+    return read_piece(sources[0], how.quantizer, how.tracks, how.frame_ticks, how.voices)
 
 
 def _try_arms(study: Study, out: Path, prompt: Piece | None, on_sample: OnSample | None) -> None:
