@@ -129,7 +129,7 @@ def test_without_voices_frames_are_sets_of_pitches(rows: list[list[int]]) -> Non
 
 
 def test_corpora_of_voices_alone_tell_them_apart(tmp_path: Path) -> None:
-    """A pitch that passes from voice to voice is struck by the other one, and is held where there are none."""
+    """A pitch that passes from voice to voice is struck again, and held where there are none."""
     path = tmp_path / "mine.json"
     path.write_bytes(as_json(train=[[[67, 60], [60, 55]]]))
     (source,) = find_sources([str(path)])

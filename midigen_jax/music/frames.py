@@ -101,9 +101,8 @@ def as_sets(notes: Notes) -> Notes:
     onset, duration, pitch, _ = notes[np.lexsort((notes[:, 0], notes[:, 2]))].T.astype(np.int64)
     apart = pitch * (1 + int((onset + duration).max(initial=0)))  # no pitch reaches the times of the next one
     sounded = np.maximum.accumulate(apart + onset + duration)
-    first = np.flatnonzero(np.append(True, (apart + onset)[1:] > sounded[:-1])[: len(onset)])
-    last = np.append(first[1:], len(onset))[: len(first)] - 1
-    end = (sounded - apart)[last]
+    first = np.flatnonzero(apart + onset > np.append(-1, sounded)[:-1])
+    end = (sounded - apart)[np.append(first[1:], len(onset))[: len(first)] - 1]
     return make_notes(onset[first], end - onset[first], pitch[first], np.zeros_like(first))
 
 

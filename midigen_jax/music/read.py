@@ -62,9 +62,8 @@ def read_content(
 
 def _read_frames(content: bytes, tracks: str, ticks: int, voices: int | None) -> Piece:
     notes, length = frames.read_frames(content, ticks)
-    notes = choose(
-        notes, [Track(number=voice) for voice in range(int(notes[:, 3].max(initial=0)) + 1)], tracks
-    )
+    there = [Track(number=voice) for voice in range(int(notes[:, 3].max(initial=0)) + 1)]
+    notes = choose(notes, there, tracks)
     return Piece(frames.as_sets(notes) if voices == 0 else notes, length=length, frame=ticks)
 
 
