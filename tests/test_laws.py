@@ -298,20 +298,26 @@ def test_padding_changes_nothing(attention, heads, tokenizer):
 
 
 @pytest.mark.parametrize(("attention", "heads", "tokenizer"), KINDS)
-def test_probabilities_of_all_events_sum_to_one_at_every_step(attention, heads, tokenizer):
+def test_likelihoods_of_all_events_that_may_come_next_sum_to_one(attention, heads, tokenizer):
+    """As `score` has them, of every pitch id with every duration id, and those that may not come have 0."""
     network, params = tiny(attention, heads, tokenizer)
-    pitch, duration = some_music(network)
-    model = network.bind({"params": params})
-    _, trunk = model(network.initial_carry(ROWS), pitch, duration, jnp.ones(pitch.shape, bool))
-    of_pitch = jax.nn.softmax(model.pitch_logits(trunk))
-    total = jnp.zeros(pitch.shape)
-    for pitch_id in range(network.grammar.pitch_size):
-        given_pitch = jax.nn.softmax(model.duration_logits(trunk, jnp.full(pitch.shape, pitch_id)))
-        possible = network.grammar.durations()[trunk.kind_BT, pitch_id]
-        assert (np.asarray(given_pitch)[~possible] == 0).all()
-        total += of_pitch[..., pitch_id] * given_pitch.sum(axis=-1)
-    assert (of_pitch[~trunk.allowed_BTP] == 0).all()
-    np.testing.assert_allclose(total, 1, rtol=1e-5)
+    rules, (pitch, duration) = network.grammar, some_music(network, rows=1)
+    ids_P, ids_R = np.arange(rules.pitch_size), np.arange(rules.duration_size)
+    next_pitch, next_duration = (ids.ravel() for ids in np.meshgrid(ids_P, ids_R, indexing="ij"))
+    for read in (1, 3, TIMES):
+        pitches, durations = (
+            np.tile(part[:, : TIMES + 1], (len(next_pitch), 1)) for part in (pitch, duration)
+        )
+        pitches[:, read], durations[:, read] = next_pitch, next_duration
+        mask = np.tile(np.arange(TIMES) < read, (len(next_pitch), 1))
+        _, nats = run(network, params, pitches, durations, mask)
+        likelihood = np.exp(-np.asarray(nats, np.float64).sum(axis=0)[:, read - 1])
+        np.testing.assert_allclose(likelihood.sum(), 1, rtol=1e-5)
+        events = pitch[:, :read], duration[:, :read], jnp.ones((1, read), bool)
+        _, (allowed_BTP, kind_BT) = follow(rules, rules.initial_carry(1), *events)
+        durations_PR = rules.durations()[int(kind_BT[0, -1])]
+        possible_PR = np.asarray(allowed_BTP)[0, -1, :, None] & durations_PR
+        np.testing.assert_array_equal(likelihood > 0, possible_PR.ravel())
 
 
 @pytest.mark.parametrize("heads", ["independent", "chained"])
