@@ -206,7 +206,8 @@ def evaluate(
     if music.manifest["plan"] != facts.get("plan"):
         if corpus is None:
             raise InputError(f"{music.path}: no longer the corpus of {run}; give it as CORPUS to score it")
-        _say(f"Note: {corpus} is not the corpus of {run}: leaked and baselines are of its own training.")
+        differs = "is not" if facts.get("plan") else "may not be"
+        _say(f"Note: {corpus} {differs} the corpus of {run}: leaked and baselines are of its own training.")
     name = name_of(run)
     models = [evaluation.evaluate(restored, music, split, name)]
     models += evaluation.evaluate_baselines(music, split)

@@ -36,6 +36,10 @@ def shipped(restored, tmp_path, monkeypatch):
     return restored
 
 
+def test_the_model_of_the_package_knows_of_its_corpus():
+    assert len(load_model("pretrained:chorales").experiment.plan) == 64
+
+
 def test_what_is_written_is_read_back_in_half_precision(restored, tmp_path):
     write_model(restored, tmp_path / "model.npz")
     again = read_model(tmp_path / "model.npz")

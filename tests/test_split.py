@@ -155,6 +155,11 @@ def test_a_given_split_is_kept_and_takes_relatives_without_one_with_it() -> None
     assert leaked(found, names).tolist() == [False, False, False, False, False, True]
 
 
+def test_a_given_split_may_have_relatives_of_another_s_alone() -> None:
+    given = ["train", "valid", "test"]
+    assert split(np.array([0, 1, 1]), SHARES, 0, given) == given
+
+
 def test_what_a_given_split_lacks_is_dealt() -> None:
     names = split(np.arange(10), SHARES, 0, ["train"] * 5 + [None] * 5)
     assert names[:5] == ["train"] * 5

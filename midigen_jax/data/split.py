@@ -76,7 +76,7 @@ def split(
     given = given or [None] * len(families)
     placed = {family: name for family, name in zip(families.tolist(), given, strict=True) if name}
     members = np.bincount(families)
-    empty = set(shares) - set(placed.values())
+    empty = set(shares) - set(given)
     free = [family for family in range(len(members)) if family not in placed]
     if len(free) < len(empty):
         raise InputError(

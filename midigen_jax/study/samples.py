@@ -1,8 +1,8 @@
 """What a run writes beside what people wrote: statistics, histograms, and how much was copied.
 
 In: samples and a corpus. Out: rows, and a table of them. A figure of samples says little alone; beside it
-stands that of the pieces of a split, and a copied run beside the runs that held-out pieces share with the
-training music.
+stands that of the pieces of a split, those left out that share music with training, and a copied run beside
+the runs that such pieces have in common with the training music all the same.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
+from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes, ticks_per_bar
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import slice_notes
@@ -45,18 +46,32 @@ class Compared(NamedTuple):
     pieces: Measured
     split: Split
     sources: list[str]
+    leaked: int  # pieces of the split that are left out
+    unknown: float  # the share of the split's chords that are not in the vocabulary, and rests in `pieces`
 
 
 def compare(samples: Sequence[Notes], meter: tuple[int, int], corpus: Corpus, split: Split) -> Compared:
-    """Samples, all in one meter, beside the pieces of a split. Raises InputError for an empty split."""
+    """Samples, all in one meter, beside the pieces of a split that share no music with training.
+
+    Grooves are measured in that meter, and of pieces in another one not at all.
+
+    Raises InputError for a split that is empty, or all of which is left out.
+    """
     training = corpus.split("train")
     known = Training([slice_notes(_notes(corpus, piece)) for piece in training])
-    people = pieces_of(corpus, split)
+    every = pieces_of(corpus, split)
+    people = [piece for piece in every if not piece.leaked]
+    if not people:
+        raise InputError(f"{corpus.path}: all of {split} shares music with training; leave --samples out")
     with Progress("comparing", len(samples) + len(people), "pieces") as progress:
-        ours = _measure(samples, [meter] * len(samples), known, progress)
+        bar = ticks_per_bar(meter)
+        ours = _measure(samples, [bar] * len(samples), known, progress)
         notes = [_notes(corpus, piece) for piece in people]
-        theirs = _measure(notes, [piece.meter for piece in people], known, progress)
-    return Compared(ours, theirs, split, [piece.source for piece in training])
+        bars = [bar if piece.meter == meter else None for piece in people]
+        theirs = _measure(notes, bars, known, progress)
+    unknown = corpus.manifest["summary"].get("unknown_share", {}).get(split, 0.0)
+    sources = [piece.source for piece in training]
+    return Compared(ours, theirs, split, sources, len(every) - len(people), unknown)
 
 
 def rows_of(compared: Compared, settings: dict[str, Any], **fields: Any) -> list[rows.Row]:
@@ -64,6 +79,8 @@ def rows_of(compared: Compared, settings: dict[str, Any], **fields: Any) -> list
     found = []
     for name, measured in (("samples", compared.samples), (compared.split, compared.pieces)):
         about = {"config": settings | {"of": name}, "pieces": len(measured.runs)} | fields
+        if measured is compared.pieces:
+            about |= {"leaked": compared.leaked, "unknown_share": compared.unknown}
         for statistic in Statistics._fields:
             value, low, high = _mean(measured, statistic)
             found.append(
@@ -84,7 +101,8 @@ def rows_of(compared: Compared, settings: dict[str, Any], **fields: Any) -> list
 def table(compared: Compared) -> list[str]:
     """Lines of text: a figure a line, of the samples and of the split."""
     ours, theirs = compared.samples, compared.pieces
-    lines = [f"{'mean of pieces':<22} {'samples':<26} {compared.split}"]
+    clean = f" ({len(theirs.runs)} pieces; {compared.leaked} that share music with training left out)"
+    lines = [f"{'mean of pieces':<22} {'samples':<26} {compared.split}{clean if compared.leaked else ''}"]
     for statistic in Statistics._fields:
         cells = [_cell(*_mean(measured, statistic)) for measured in (ours, theirs)]
         lines.append(f"{statistic.replace('_', ' '):<22} {cells[0]:<26} {cells[1]}")
@@ -99,15 +117,18 @@ def table(compared: Compared) -> list[str]:
         run = max(measured.runs, key=lambda run: run.slices)
         where = f"in {compared.sources[run.source]}, {run.quarters:g} quarters" if run.slices else "none"
         lines.append(f"{name:<22} median {median:g}, 90 % up to {most:g}, longest {longest:g} ({where})")
+    if compared.unknown:
+        share = f"{compared.unknown:.1%} of the chords of {compared.split} are not in the vocabulary"
+        lines += ["", f"{share}, and rests here: its figures are not those of what people wrote"]
     return lines
 
 
 def _measure(
-    pieces: Sequence[Notes], meters: Sequence[tuple[int, int]], known: Training, progress: Progress
+    pieces: Sequence[Notes], bars: Sequence[int | None], known: Training, progress: Progress
 ) -> Measured:
     each, runs = [], []
-    for notes, meter in zip(pieces, meters, strict=True):
-        each.append(statistics(notes, ticks_per_bar(meter)))
+    for notes, bar in zip(pieces, bars, strict=True):
+        each.append(statistics(notes, bar))
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
     return Measured(each, runs, {kind: histogram(kind, pieces) for kind in HISTOGRAMS})

@@ -1,8 +1,9 @@
 """What pieces are like, in figures that have a definition and a source; and how far two sets of pieces agree.
 
 In: notes of pieces, their meter. Out: a value of each statistic for each piece; histograms of a set of
-pieces, and of two sets the overlap and the divergence of their histograms (Yang & Lerch 2020, "On the
-evaluation of generative models in music").
+pieces, and of two sets the overlap and the divergence of their histograms. These are of all notes of a set:
+Yang & Lerch 2020, "On the evaluation of generative models in music", compare distances between pieces, which
+is another thing.
 
 Pitch entropies, polyphony, scale consistency are those of MusPy (Dong et al. 2020), groove consistency that
 of Wu & Yang 2020, "The Jazz Transformer on the front line". MusPy has one more bar, an empty one, where a
@@ -56,8 +57,8 @@ class Statistics(NamedTuple):
 HISTOGRAMS = ("pitch_class", "note_length", "inter_onset")
 
 
-def statistics(notes: Notes, bar: int) -> Statistics:
-    """Of one piece whose bars have so many ticks.
+def statistics(notes: Notes, bar: int | None) -> Statistics:
+    """Of one piece whose bars have so many ticks; None: it has no groove.
 
     Parallels count between slices of equally many pitches. Voices are tracks with a note at a time, by their
     mean pitch; of pieces without them nothing is known of crossings.
@@ -71,7 +72,7 @@ def statistics(notes: Notes, bar: int) -> Statistics:
         pitch_entropy=_entropy(np.bincount(notes[:, 2])),
         polyphony=_polyphony(slices),
         scale_consistency=_scale_consistency(notes),
-        groove_consistency=_groove_consistency(notes, bar),
+        groove_consistency=float("nan") if bar is None else _groove_consistency(notes, bar),
         empty_beat_rate=_empty_beat_rate(notes),
         held_share=float(1 - slices.attacked.mean()),
         dissonance=_dissonance(slices),
@@ -97,7 +98,10 @@ def histogram(kind: str, pieces: Sequence[Notes]) -> NDArray[np.float64]:
 
 
 def overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The area that two histograms have in common, each scaled to 1: 1 if they are alike, 0 if apart."""
+    """The area that two histograms have in common, each scaled to 1: 1 if they are alike, 0 if apart.
+
+    Histogram intersection, of Swain & Ballard 1991, "Color indexing".
+    """
     if not one.sum() or not other.sum():
         return float("nan")
     return float(np.minimum(one / one.sum(), other / other.sum()).sum())
