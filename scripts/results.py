@@ -3,12 +3,13 @@
     python scripts/results.py jsb_quarter --data JSB_Chorales.mat --out results/jsb_quarter
     python scripts/results.py nottingham  --data Nottingham.mat   --out results/nottingham
     python scripts/results.py jsb16 --data Jsb16thSeparated.npz   --out results/jsb16
+    python scripts/results.py jsb16_sets --data Jsb16thSeparated.npz --out results/jsb16_sets
     python scripts/results.py bach                                --out results/bach
+    python scripts/results.py article --data midi_dataset.zip     --out results/article
 
-prepares the corpus, trains a model for each seed and before it the models that it learns from, if the recipe
-has any (a command that was cut goes on where it was), scores it and the models without a network, prints
-tables, and adds rows `quality.RECIPE` to `OUT/results.jsonl`. Choices are made with `--split valid`, the
-default; `--split test` is for the end.
+prepares the corpus, trains a model for each seed (a command that was cut goes on where it was), scores it and
+the models without a network, prints tables, and adds rows `quality.RECIPE` to `OUT/results.jsonl`. Choices
+are made with `--split valid`, the default; `--split test` is for the end.
 """
 
 import argparse
@@ -210,7 +211,7 @@ def run(
         models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
     for line in evaluation.table(models):
         print(line)
-    found = [row for model in models for row in _rows(name, recipe, model, split)]
+    found = [row for model in models for row in _rows(name, recipe, model, split, out)]
     path = out / "results.jsonl"
     # A command that is given again says again what it said.
     before = rows.read(path) if path.is_file() else []
@@ -229,12 +230,17 @@ def _same(one: rows.Row, other: rows.Row) -> bool:
     return all(one.get(key) == other.get(key) for key in ("name", "config", "seed"))
 
 
-def _rows(name: str, recipe: Recipe, model: evaluation.Evaluated, split: Split) -> Iterator[rows.Row]:
+def _rows(
+    name: str, recipe: Recipe, model: evaluation.Evaluated, split: Split, out: Path
+) -> Iterator[rows.Row]:
     """The recipe's figure of one model, of all pieces and of each part of them."""
     trained = model.model.startswith("seed ")
     fields: dict[str, Any] = {"command": shlex.join(["python", "scripts/results.py", *sys.argv[1:]])}
     if trained:
-        fields |= {"seed": int(model.model.removeprefix("seed ")), "tried": recipe.tried}
+        seed = int(model.model.removeprefix("seed "))
+        logged = rows.read(out / f"seed-{seed}" / "rows.jsonl")
+        seconds = max(row["value"] for row in logged if row["name"] == "train.seconds")
+        fields |= {"seed": seed, "tried": recipe.tried, "train_seconds": seconds}
     for part, found in model.parts.items():
         figure = pick(found, recipe.unit)
         config = {"model": "ours" if trained else model.model, "split": split, "part": part}

@@ -30,8 +30,9 @@ Made by `make tables` from [results.jsonl](results.jsonl); edit nothing here. Ho
 pieces that they have not seen: exact nats, less is better, with the 95 % interval of a bootstrap over pieces.
 Units, splits and the models without a network are explained in [evaluating.md](evaluating.md). Each model of
 ours is one network with the state carried through a piece and no training at test time; settings were chosen
-on the validation split ([evaluating.md](evaluating.md) says how often the test was read). *Clean* pieces
-share no music with the training split, *leaked* ones do.
+on the validation split ([evaluating.md](evaluating.md) says how often the test was read, and which models got
+their temperatures only after training). *Clean* pieces share no music with the training split, *leaked* ones
+do. Minutes are of one core, while something else had the other one.
 """
 
 COLUMNS = ("name", "config", "median", "min–max", "runs", "device", "versions", "commit", "command")
@@ -93,14 +94,15 @@ def of_split(there: Sequence[Row]) -> str:
     others = [of_model for (_, seed), of_model in figures.items() if seed is None]
     others.sort(key=lambda of_model: of_model["all"]["value"])
     columns = [part for part in ("all", "clean", "leaked") if part in next(iter(figures.values()))]
-    lines = [("model", *columns)]
+    lines = [("model", *columns, "trained, minutes")]
     for of_model in ours:
-        lines.append((f"ours, seed {of_model['all']['seed']}", *figures_of(of_model, columns)))
+        minutes = f"{of_model['all']['train_seconds'] / 60:.0f}"
+        lines.append((f"ours, seed {of_model['all']['seed']}", *figures_of(of_model, columns), minutes))
     if len(ours) > 1:
         means = [f"{mean(one[part]['value'] for one in ours):.3f}" for part in columns]
-        lines.append((f"ours, mean of {len(ours)} seeds", *means))
+        lines.append((f"ours, mean of {len(ours)} seeds", *means, ""))
     for of_model in others:
-        lines.append((f"`{of_model['all']['config']['model']}`", *figures_of(of_model, columns)))
+        lines.append((f"`{of_model['all']['config']['model']}`", *figures_of(of_model, columns), ""))
     tried = {row["tried"] for row in there if "tried" in row}
     about = [f"{there[0]['unit']}, {there[0]['pieces']} pieces"]
     about += [

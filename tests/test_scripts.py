@@ -118,28 +118,28 @@ def quality(model: str, value: float, part: str = "all", split: str = "test", **
 
 def test_models_stand_in_one_table_a_split_beside_what_needs_no_network() -> None:
     measured = [quality("uniform", 9.0), quality("ngram", 2.0)]
-    measured += [quality("ours", 1.0 + seed / 10, seed=seed, tried=3) for seed in (0, 1, 2)]
-    measured += [quality("ours", 5.0, split="valid", seed=0, tried=3)]
-    measured += [
-        quality("ours", 0.5, "clean", "valid", seed=0),
-        quality("ours", 0.4, "leaked", "valid", seed=0),
-    ]
+    measured += [quality("ours", 1.0 + seed / 10, seed=seed, tried=3, train_seconds=90) for seed in (0, 1, 2)]
+    of_seed: dict[str, Any] = {"split": "valid", "seed": 0, "tried": 3, "train_seconds": 3600}
+    measured += [quality("ours", 5.0, **of_seed)]
+    measured += [quality("ours", 0.5, "clean", **of_seed), quality("ours", 0.4, "leaked", **of_seed)]
     page = table.results(measured)
     test, valid = page.split("## tiny, test")[1].split("## tiny, valid")
     assert "nats/frame, 7 pieces; 3 configurations were tried." in test
     lines = [line for line in test.splitlines() if line.startswith("|")]
     assert lines == [
-        "| model | all |",
-        "| --- | --- |",
-        "| ours, seed 0 | 1.000 [0.900, 1.100] |",
-        "| ours, seed 1 | 1.100 [1.000, 1.200] |",
-        "| ours, seed 2 | 1.200 [1.100, 1.300] |",
-        "| ours, mean of 3 seeds | 1.100 |",
-        "| `ngram` | 2.000 [1.900, 2.100] |",
-        "| `uniform` | 9.000 [8.900, 9.100] |",
+        "| model | all | trained, minutes |",
+        "| --- | --- | --- |",
+        "| ours, seed 0 | 1.000 [0.900, 1.100] | 2 |",
+        "| ours, seed 1 | 1.100 [1.000, 1.200] | 2 |",
+        "| ours, seed 2 | 1.200 [1.100, 1.300] | 2 |",
+        "| ours, mean of 3 seeds | 1.100 |  |",
+        "| `ngram` | 2.000 [1.900, 2.100] |  |",
+        "| `uniform` | 9.000 [8.900, 9.100] |  |",
     ]
     assert "- `results.py tiny` (commit abc, EPYC, 2 cores)" in test
-    assert "| ours, seed 0 | 5.000 [4.900, 5.100] | 0.500 [0.400, 0.600] | 0.400 [0.300, 0.500] |" in valid
+    assert (
+        "| ours, seed 0 | 5.000 [4.900, 5.100] | 0.500 [0.400, 0.600] | 0.400 [0.300, 0.500] | 60 |" in valid
+    )
 
 
 def test_the_pages_of_this_repository_are_up_to_date() -> None:
@@ -209,6 +209,7 @@ def test_a_recipe_goes_from_the_frame_file_to_its_rows_and_is_not_trained_twice(
     }
     assert all(row["unit"] == "nats/frame" and row["low"] <= row["value"] <= row["high"] for row in found)
     assert all(row["config"]["split"] == "valid" for row in found)
+    assert all(row["train_seconds"] > 0 for row in found if row["config"]["model"] == "ours")
     assert said.index("seed 0") < said.index("seed 1") < said.index("uniform")
     steps = [row["step"] for row in rows.read(tmp_path / "out" / "seed-0" / "rows.jsonl")]
     assert results.main([*words, "--split", "test"]) == 0
