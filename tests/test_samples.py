@@ -41,7 +41,7 @@ def test_pieces_that_share_music_with_training_are_left_out(corpus):
     assert (len(compared.pieces.runs), compared.leaked) == (1, 1)
     assert compared.samples.runs[0].slices == 16
     assert compared.pieces.runs[0].slices < 6
-    assert "test (1 pieces; 1 that share music with training left out)" in table(compared)[0]
+    assert "test (1 clean of 2 pieces)" in table(compared)[0]
     runs = {row["config"]["of"]: row for row in rows_of(compared, {}) if row["name"] == "samples.longest_run"}
     assert runs["test"]["leaked"] == 1
     assert "leaked" not in runs["samples"]

@@ -101,8 +101,9 @@ def rows_of(compared: Compared, settings: dict[str, Any], **fields: Any) -> list
 def table(compared: Compared) -> list[str]:
     """Lines of text: a figure a line, of the samples and of the split."""
     ours, theirs = compared.samples, compared.pieces
-    clean = f" ({len(theirs.runs)} pieces; {compared.leaked} that share music with training left out)"
-    lines = [f"{'mean of pieces':<22} {'samples':<26} {compared.split}{clean if compared.leaked else ''}"]
+    clean = len(theirs.runs)
+    part = f" ({clean} clean of {clean + compared.leaked} pieces)" if compared.leaked else ""
+    lines = [f"{'mean of pieces':<22} {'samples':<26} {compared.split}{part}"]
     for statistic in Statistics._fields:
         cells = [_cell(*_mean(measured, statistic)) for measured in (ours, theirs)]
         lines.append(f"{statistic.replace('_', ' '):<22} {cells[0]:<26} {cells[1]}")
