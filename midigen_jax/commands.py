@@ -21,7 +21,7 @@ from midigen_jax.config import Config, PrepareConfig, SampleConfig, is_address
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.inspect import inspect as inspect_music
 from midigen_jax.data.prepare import prepare as prepare_corpus
-from midigen_jax.data.reading import digest_or_nothing
+from midigen_jax.data.reading import digest_or_nothing, read_as
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.listen.audio import synthesize, write_audio
@@ -35,7 +35,6 @@ from midigen_jax.listen.study import write_pictures, write_study
 from midigen_jax.listen.tables import many
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
-from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
@@ -155,9 +154,7 @@ def generate(
     } | ({} if recipe is None else {"piece": recipe.piece + 1})
     _check_claim(folder, settings)
     how = restored.experiment.config.prepare
-    given = (
-        None if source is None else read_piece(source, how.quantizer, how.tracks, how.frame_ticks, how.voices)
-    )
+    given = None if source is None else read_as(source, how)
     only = None if recipe is None else recipe.piece
     if only is not None and only >= config.count:
         raise InputError(f"sample.count = {config.count}: {like} is piece {only + 1}; leave --count out")

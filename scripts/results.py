@@ -238,8 +238,7 @@ def _rows(
     fields: dict[str, Any] = {"command": shlex.join(["python", "scripts/results.py", *sys.argv[1:]])}
     if trained:
         seed = int(model.model.removeprefix("seed "))
-        logged = rows.read(out / f"seed-{seed}" / "rows.jsonl")
-        seconds = max(row["value"] for row in logged if row["name"] == "train.seconds")
+        seconds = rows.last(rows.read(out / f"seed-{seed}" / "rows.jsonl"), "train.seconds")
         fields |= {"seed": seed, "tried": recipe.tried, "train_seconds": seconds}
     for part, found in model.parts.items():
         figure = pick(found, recipe.unit)

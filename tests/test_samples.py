@@ -29,10 +29,10 @@ def corpus(tmp_path_factory):
     return corpus_of(tmp_path_factory.mktemp("frames"), train=[TUNE], valid=[up], test=[up, OTHER])
 
 
-def samples_of(corpus, name="train"):
+def samples_of(corpus):
     return [
         corpus.tokenizer.notes(corpus.tokens[piece.start : piece.stop], trim=False)
-        for piece in corpus.split(name)
+        for piece in corpus.split("train")
     ]
 
 

@@ -23,6 +23,7 @@ from midigen_jax.config import PrepareConfig
 from midigen_jax.data.split import fingerprint
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
+from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_content
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.sources import Source
@@ -99,9 +100,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     try:
         content = source.content()
         digest = _digest(content)
-        piece = read_content(
-            source, content, config.quantizer, config.tracks, config.frame_ticks, config.voices
-        )
+        piece = read_as(source, config, content)
         key = keys.find_key(piece.notes, config.profile)
         if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
             return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
@@ -133,6 +132,13 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         shape=shape,
     )
     return Reading(facts, tokens, windows)
+
+
+def read_as(source: Source, config: PrepareConfig, content: bytes | None = None) -> Piece:
+    """The piece at `source` as `read_piece` has it, with a corpus's settings; `content`, where one has it."""
+    content = source.content() if content is None else content
+    how = config.quantizer, config.tracks, config.frame_ticks, config.voices > 0
+    return read_content(source, content, *how)
 
 
 def digest_or_nothing(source: Source) -> str:

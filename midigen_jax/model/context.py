@@ -86,7 +86,6 @@ class _Sight(NamedTuple):
     written_BWV: Array  # of the last W of them
     after_BT: Array  # int32: the slice of the event that comes next, up to M - 1
     count_BT: Array  # int32: events of that slice that are there
-    kept: int  # slices that are remembered, those being written among them
 
 
 def _observe_one(carry: ContextCarry, events: _Events) -> tuple[ContextCarry, _Sight]:
@@ -106,9 +105,8 @@ def _observe_one(carry: ContextCarry, events: _Events) -> tuple[ContextCarry, _S
         _moved_up(carry.written_B2V, written_BV, jnp.zeros_like(written_BV), closes_B1[..., None]),
         count_B1[:, 0],
     )
-    kept = carry.onset_BN.shape[1]
-    after_B1 = jnp.full_like(count_B1, kept - 1)
-    return carry, _Sight(carry.sounding_BNK, carry.onset_BN, carry.written_B2V, after_B1, count_B1, kept)
+    after_B1 = jnp.full_like(count_B1, carry.onset_BN.shape[1] - 1)
+    return carry, _Sight(carry.sounding_BNK, carry.onset_BN, carry.written_B2V, after_B1, count_B1)
 
 
 def _moved_up(kept_BN: Array, last_B: Array, next_B: Array, moves_B1: Array) -> Array:
@@ -152,11 +150,11 @@ def _observe_many(carry: ContextCarry, events: _Events) -> tuple[ContextCarry, _
         written_BWV[row_B1, last_B1 - first - 1 + jnp.arange(2)[None]],
         count_B1[:, 0],
     )
-    return carry, _Sight(sounding_BMK, onset_BM, written_BWV, after_BT, count_BT, kept)
+    return carry, _Sight(sounding_BMK, onset_BM, written_BWV, after_BT, count_BT)
 
 
 def _features(config: ContextConfig, sight: _Sight, events: _Events) -> Features:
-    sounding_BMK, onset_BM, written_BWV, after_BT, count_BT, kept = sight
+    sounding_BMK, onset_BM, written_BWV, after_BT, count_BT = sight
     rows = len(after_BT)
     row_B1, row_B11 = jnp.arange(rows)[:, None], jnp.arange(rows)[:, None, None]
     time_BT = onset_BM[row_B1, after_BT]
@@ -168,7 +166,7 @@ def _features(config: ContextConfig, sight: _Sight, events: _Events) -> Features
     lags_L = jnp.array(config.all_lags, jnp.int32)
     target_BTL = time_BT[..., None] - lags_L[None, None]
     found_BTL = _latest(onset_BM, target_BTL)
-    known_BTL = (found_BTL > after_BT[..., None] - kept) & (found_BTL >= 0)
+    known_BTL = (found_BTL > after_BT[..., None] - config.slices) & (found_BTL >= 0)
     found_BTL = jnp.where(known_BTL, found_BTL, 0)
     goes_on_BTL = onset_BM[row_B11, found_BTL + 1] - target_BTL
     return Features(

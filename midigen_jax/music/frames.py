@@ -12,6 +12,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import PurePath
 from typing import Any
@@ -24,6 +25,7 @@ from midigen_jax.music.matlab import cells_of
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.pickled import arrays_of
 from midigen_jax.music.piece import SPLITS
+from midigen_jax.music.slices import canonical, slice_notes, to_notes
 
 SUFFIXES = (".mat", ".npz", ".json")
 MAX_FRAMES = 100_000
@@ -96,14 +98,10 @@ def read_frames(content: bytes, ticks: int) -> tuple[Notes, int]:
     return make_notes(begin * ticks, frames_long * ticks, pitch, voice), len(frames) * ticks
 
 
-def as_sets(notes: Notes) -> Notes:
+def as_sets(notes: Notes, length: int) -> Notes:
     """The same pitches at the same times without voices: one that passes from voice to voice is held."""
-    onset, duration, pitch, _ = notes[np.lexsort((notes[:, 0], notes[:, 2]))].T.astype(np.int64)
-    apart = pitch * (1 + int((onset + duration).max(initial=0)))  # no pitch reaches the times of the next one
-    sounded = np.maximum.accumulate(apart + onset + duration)
-    first = np.flatnonzero(apart + onset > np.append(-1, sounded)[:-1])
-    end = (sounded - apart)[np.append(first[1:], len(onset))[: len(first)] - 1]
-    return make_notes(onset[first], end - onset[first], pitch[first], np.zeros_like(first))
+    slices = slice_notes(notes, length)
+    return to_notes(canonical(replace(slices, attacked=np.zeros_like(slices.attacked)), trim=False))
 
 
 def _packed(name: str, voices: bool, frames: _Frames) -> bytes:

@@ -23,13 +23,13 @@ def read_piece(
     quantizer: Quantizer = "adaptive",
     tracks: str = "all",
     frame_ticks: int = 0,
-    voices: int | None = None,
+    voices: bool = True,
 ) -> Piece:
     """The piece at `source`, drums left out. Only MIDI is quantised: scores are written on a grid.
 
     tracks: all of them, or piano, melody, or a number: see `tracks.choose`. Parts and voices are tracks too.
     frame_ticks: in a frame of a frame file; 0 is what `frames.known_ticks` knows of the file's name.
-    voices: 0 takes a frame of a frame file for a set of pitches, whoever sings them: see `frames.as_sets`.
+    voices: without, a frame of a frame file is a set of pitches, whoever sings them: see `frames.as_sets`.
     Raises InputError, which names the source, for what cannot be read or holds no notes.
     """
     return read_content(source, source.content(), quantizer, tracks, frame_ticks, voices)
@@ -41,7 +41,7 @@ def read_content(
     quantizer: Quantizer,
     tracks: str = "all",
     frame_ticks: int = 0,
-    voices: int | None = None,
+    voices: bool = True,
 ) -> Piece:
     """As `read_piece`, for who has the source's bytes already."""
     try:
@@ -60,11 +60,11 @@ def read_content(
     return piece
 
 
-def _read_frames(content: bytes, tracks: str, ticks: int, voices: int | None) -> Piece:
+def _read_frames(content: bytes, tracks: str, ticks: int, voices: bool) -> Piece:
     notes, length = frames.read_frames(content, ticks)
     there = [Track(number=voice) for voice in range(int(notes[:, 3].max(initial=0)) + 1)]
     notes = choose(notes, there, tracks)
-    return Piece(frames.as_sets(notes) if voices == 0 else notes, length=length, frame=ticks)
+    return Piece(notes if voices else frames.as_sets(notes, length), length=length, frame=ticks)
 
 
 def _read_score(suffix: str, content: bytes, tracks: str) -> Piece:

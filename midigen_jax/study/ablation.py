@@ -27,11 +27,11 @@ from midigen_jax.config import Config, PrepareConfig
 from midigen_jax.data.batches import pieces_taken
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
+from midigen_jax.data.reading import read_as
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import check_folder, locked, make_folder, read_json, write_json
 from midigen_jax.model.cost import flops
 from midigen_jax.music.piece import Piece
-from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Board
@@ -278,8 +278,7 @@ def _prompt(study: Study) -> Piece | None:
     sources = find_sources([study.prompt])
     if len(sources) != 1:
         raise InputError(f"{study.name}: prompt {study.prompt}: {len(sources)} pieces; give a file with one")
-    how = study.base.prepare
-    return read_piece(sources[0], how.quantizer, how.tracks, how.frame_ticks, how.voices)
+    return read_as(sources[0], study.base.prepare)
 
 
 def _try_arms(study: Study, out: Path, prompt: Piece | None, on_sample: OnSample | None) -> None:
