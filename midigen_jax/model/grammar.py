@@ -10,9 +10,8 @@ stand alone. `voice` tokens: a slice has an event for each voice, and `<end>` st
 pitch sounded in its voice. `chord` tokens: every event has a duration, but `<start>` and `<end>`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ from midigen_jax.music.voices import VoiceTokenizer
 C = TypeVar("C", bound=NamedTuple)
 
 _PITCHES = 128
+_VALUES = 256  # more than there are pitches, and a few marks
 WITHIN, LAST = 1, 2  # kinds of events of voices
 _REST, _ATTACKED, _HELD = NoteTokenizer.REST, NoteTokenizer.ATTACKED, NoteTokenizer.HELD
 
@@ -70,13 +70,14 @@ class NoteGrammar:
         self, carry: GrammarCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array
     ) -> tuple[GrammarCarry, Next]:
         """The carry after the events, and what may follow each of them."""
-
-        def step(carry: GrammarCarry, now: tuple[Array, ...]) -> tuple[GrammarCarry, Array]:
-            carry = self._advance(carry, *now)
-            return carry, self._allowed(carry)
-
-        carry, allowed_BTP = _over_time(step, carry, pitch_BT, duration_BT, mask_BT)
-        return carry, Next(allowed_BTP, jnp.zeros_like(pitch_BT))
+        events = pitch_BT, duration_BT, mask_BT
+        if pitch_BT.shape[1] == 1:
+            carry = self._advance(carry, *(array_B1[:, 0] for array_B1 in events))
+            after = jax.tree.map(lambda part_B: part_B[:, None], carry)
+        else:
+            after = self._after_each(carry, *events)
+            carry = GrammarCarry(*(part_BT[:, -1] for part_BT in after))
+        return carry, Next(self._allowed(after), jnp.zeros_like(pitch_BT))
 
     def durations(self) -> np.ndarray:
         """(K, P, R) bool: the duration ids that pitch ids may have in each kind of event; here K = 1."""
@@ -85,6 +86,36 @@ class NoteGrammar:
         # Duration id 0 promises another pitch above in the same slice: none is above a rest or pitch 127.
         allowed_PR[[_REST, _ATTACKED + _PITCHES - 1, _HELD + _PITCHES - 1], 0] = False
         return allowed_PR[None]
+
+    def _after_each(
+        self, carry: GrammarCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array
+    ) -> GrammarCarry:
+        """The carries after all events, (B, T, …): `_advance` for all times at once."""
+        midi_BT = (pitch_BT - _ATTACKED) % _PITCHES
+        edge_BT = mask_BT & ((pitch_BT == START) | (pitch_BT == END))
+        closes_BT = edge_BT | (mask_BT & (duration_BT > 0))
+        # Slices by number: 0 is the one that the carry was writing; where the next event will be.
+        next_BT = jnp.cumsum(closes_BT, axis=1)
+        slice_BT = next_BT - closes_BT
+        sounds_BT = mask_BT & (pitch_BT >= _ATTACKED)
+        adds_BT = jnp.where(sounds_BT, midi_BT, jnp.where(edge_BT, _PITCHES, _PITCHES + 1))
+        # By number of the slice: which pitches it has, and whether it is an edge of the piece.
+        rows, times = pitch_BT.shape
+        row_B1 = jnp.arange(rows)[:, None]
+        found_BSE = jnp.zeros((rows, times + 1, _PITCHES + 1), bool)
+        found_BSE = found_BSE.at[:, 0, :_PITCHES].set(carry.current_BK)
+        found_BSE = found_BSE.at[row_B1, slice_BT, adds_BT].set(True, mode="drop")
+        found_BTE = found_BSE[row_B1, jnp.maximum(next_BT - 1, 0)]
+        before_BTK, edge_BT1 = found_BTE[..., :_PITCHES], found_BTE[..., _PITCHES:]
+        known_BT1 = carry.known_B[:, None, None] | (next_BT > 1)[..., None]
+        silent_BTK = edge_BT1 | (~before_BTK & known_BT1)
+        floor_BT = jnp.where(closes_BT, 0, midi_BT + 1)
+        return GrammarCarry(
+            jnp.where(next_BT[..., None] > 0, silent_BTK, carry.silent_BK[:, None]),
+            found_BSE[row_B1, next_BT[:, -1:], :_PITCHES],
+            _newest(jnp.cumsum(mask_BT, axis=1), floor_BT, mask_BT, carry.floor_B) % _VALUES,
+            carry.known_B[:, None] | (next_BT > 0),
+        )
 
     def _advance(self, carry: GrammarCarry, pitch_B: Array, duration_B: Array, mask_B: Array) -> GrammarCarry:
         sounds_B = pitch_B >= _ATTACKED
@@ -104,12 +135,13 @@ class NoteGrammar:
         )
         return _where(mask_B, after, carry)
 
-    def _allowed(self, carry: GrammarCarry) -> Array:
-        above_BK = jnp.arange(_PITCHES)[None, :] >= carry.floor_B[:, None]
-        between_B1 = (carry.floor_B == 0)[:, None]
-        never_B1 = jnp.zeros_like(between_B1)
+    def _allowed(self, after: GrammarCarry) -> Array:
+        """(B, T, P), of carries with an axis T."""
+        above_BTK = jnp.arange(_PITCHES)[None, None] >= after.floor_B[..., None]
+        between_BT1 = (after.floor_B == 0)[..., None]
+        never_BT1 = jnp.zeros_like(between_BT1)
         return jnp.concatenate(
-            [never_B1, between_B1, between_B1, above_BK, above_BK & ~carry.silent_BK], axis=1
+            [never_BT1, between_BT1, between_BT1, above_BTK, above_BTK & ~after.silent_BK], axis=-1
         )
 
 
@@ -143,12 +175,14 @@ class VoiceGrammar:
         self, carry: VoiceCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array
     ) -> tuple[VoiceCarry, Next]:
         """As `NoteGrammar.follow`; kinds: not known, an event within its slice, the last one of it."""
-
-        def step(carry: VoiceCarry, now: tuple[Array, ...]) -> tuple[VoiceCarry, Next]:
-            carry = self._advance(carry, *now)
-            return carry, self._next(carry)
-
-        return _over_time(step, carry, pitch_BT, duration_BT, mask_BT)
+        events = pitch_BT, duration_BT, mask_BT
+        if pitch_BT.shape[1] == 1:
+            carry = self._advance(carry, *(array_B1[:, 0] for array_B1 in events))
+            after = jax.tree.map(lambda part_B: part_B[:, None], carry)
+        else:
+            after = self._after_each(carry, *events)
+            carry = VoiceCarry(*(part_BT[:, -1] for part_BT in after))
+        return carry, self._next(after)
 
     def durations(self) -> np.ndarray:
         """As `NoteGrammar.durations`, with K = 3."""
@@ -157,6 +191,30 @@ class VoiceGrammar:
         allowed_KPR[LAST, :, 0] = False
         allowed_KPR[:, [START, END]] = np.arange(self.duration_size) == 0
         return allowed_KPR
+
+    def _after_each(
+        self, carry: VoiceCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array
+    ) -> VoiceCarry:
+        """The carries after all events, (B, T, …): `_advance` for all times at once."""
+        edge_BT = mask_BT & ((pitch_BT == START) | (pitch_BT == END))
+        closes_BT = edge_BT | (mask_BT & (duration_BT > 0))
+        number_BT = jnp.cumsum(mask_BT, axis=1)  # of an event, from 1; 0 is what the carry knows
+        closed_BT = lax.cummax(jnp.where(closes_BT, number_BT, 0), axis=1)  # the last that closed a slice
+        is_first_BT = closed_BT == 0  # still the slice that the carry was writing
+        known_BT = carry.known_B[:, None] | ~is_first_BT
+        place_BT = number_BT - closed_BT + jnp.where(is_first_BT, carry.place_B[:, None], 0)
+        place_BT = jnp.where(known_BT, jnp.minimum(place_BT, self.voices - 1), 0)
+        does_BT = jnp.where(pitch_BT < _ATTACKED, 1, 2 + (pitch_BT - _ATTACKED) % _PITCHES)
+
+        voice_V = jnp.arange(self.voices)[None, None]
+        here_BTV = _shifted(carry.place_B, place_BT)[..., None] == voice_V
+        here_BTV &= (mask_BT & _shifted(carry.known_B, known_BT))[..., None]
+        newest_BTV = _newest(number_BT[..., None], does_BT[..., None], here_BTV, carry.current_BV)
+        begun_BT = _shifted(jnp.zeros_like(carry.place_B), closed_BT)
+        whole_BTV = jnp.where(edge_BT[..., None], 1, _since(newest_BTV, begun_BT))
+        before_BTV = _newest(number_BT[..., None], whole_BTV, closes_BT[..., None], carry.before_BV)
+        current_B1V = _since(newest_BTV[:, -1:], closed_BT[:, -1:])
+        return VoiceCarry(before_BTV % _VALUES, current_B1V, place_BT, known_BT)
 
     def _advance(self, carry: VoiceCarry, pitch_B: Array, duration_B: Array, mask_B: Array) -> VoiceCarry:
         edge_B = (pitch_B == START) | (pitch_B == END)
@@ -173,16 +231,19 @@ class VoiceGrammar:
         )
         return _where(mask_B, after, carry)
 
-    def _next(self, carry: VoiceCarry) -> Next:
-        own_B1 = jnp.take_along_axis(carry.before_BV, carry.place_B[:, None], axis=1)
-        free_B1 = (own_B1 == 0) | ~carry.known_B[:, None]
-        held_BK = free_B1 | (own_B1 - 2 == jnp.arange(_PITCHES)[None])
-        may_end_B1 = (carry.place_B == 0)[:, None]
-        always_BK = jnp.ones_like(held_BK)
-        never_B1, always_B1 = jnp.zeros_like(may_end_B1), jnp.ones_like(may_end_B1)
-        allowed_BP = jnp.concatenate([never_B1, may_end_B1, always_B1, always_BK, held_BK], axis=1)
-        kind_B = jnp.where(carry.place_B == self.voices - 1, LAST, WITHIN)
-        return Next(allowed_BP, jnp.where(carry.known_B, kind_B, 0))
+    def _next(self, after: VoiceCarry) -> Next:
+        """What may follow, of carries with an axis T."""
+        before_BTV, _, place_BT, known_BT = after
+        is_own_BTV = place_BT[..., None] == jnp.arange(self.voices)[None, None]
+        own_BT1 = jnp.where(is_own_BTV, before_BTV, 0).sum(axis=-1, keepdims=True)
+        free_BT1 = (own_BT1 == 0) | ~known_BT[..., None]
+        held_BTK = free_BT1 | (own_BT1 - 2 == jnp.arange(_PITCHES)[None, None])
+        may_end_BT1 = (place_BT == 0)[..., None]
+        always_BTK = jnp.ones_like(held_BTK)
+        never_BT1, always_BT1 = jnp.zeros_like(may_end_BT1), jnp.ones_like(may_end_BT1)
+        allowed_BTP = jnp.concatenate([never_BT1, may_end_BT1, always_BT1, always_BTK, held_BTK], axis=-1)
+        kind_BT = jnp.where(place_BT == self.voices - 1, LAST, WITHIN)
+        return Next(allowed_BTP, jnp.where(known_BT, kind_BT, 0))
 
 
 @dataclass(frozen=True)
@@ -224,10 +285,24 @@ def grammar(tokenizer: Tokenizer) -> Grammar:
     return NoteGrammar(tokenizer.duration_size)
 
 
-def _over_time(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, *events_BT: Array) -> tuple[Any, Any]:
-    """Scan over the time of (B, T) arrays; what comes out has its T after B, too."""
-    carry, found = lax.scan(step, carry, tuple(array.T for array in events_BT))
-    return carry, jax.tree.map(lambda part: jnp.swapaxes(part, 0, 1), found)
+def _newest(number_BT: Array, value_BT: Array, is_one_BT: Array, first_B: Array) -> Array:
+    """For each time the newest of the events so far that `is_one`: its number and its value, in one int32.
+
+    Values are below `_VALUES`. Event 0, with the value `first_B`, stands in where there was none. Arrays may
+    have further axes.
+    """
+    return lax.cummax(jnp.where(is_one_BT, number_BT * _VALUES + value_BT, first_B[:, None]), axis=1)
+
+
+def _since(newest_BTV: Array, begun_BT: Array) -> Array:
+    """The values of those that came after event `begun`, or at any time where that is 0; else 0."""
+    is_new_BTV = (newest_BTV // _VALUES > begun_BT[..., None]) | (begun_BT == 0)[..., None]
+    return jnp.where(is_new_BTV, newest_BTV % _VALUES, 0)
+
+
+def _shifted(first_B: Array, after_BT: Array) -> Array:
+    """What stood before each event, of what stands after it."""
+    return jnp.concatenate([first_B[:, None], after_BT[:, :-1]], axis=1)
 
 
 def _where(mask_B: Array, new: C, old: C) -> C:
