@@ -8,13 +8,15 @@ to t. There is no query, so a state's weight never changes once it is written, a
 carried; with a window of W events the last W - 1 terms are.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from midigen_jax.model.precision import dense
+from midigen_jax.model.precision import dense, einsum
 
 
 class PooledCarry(NamedTuple):
@@ -40,7 +42,10 @@ class PooledAttention(nn.Module):
         score_BT = jnp.tanh(dense(1, self.compute_dtype, name="score")(visible_BTD)[..., 0])
         weight_BT = jnp.where(mask_BT, jnp.exp(score_BT), 0)
         terms = PooledCarry(weight_BT[..., None] * visible_BTD, weight_BT)
-        carry, sums = _running(carry, terms) if self.window == 0 else _windowed(carry, terms, mask_BT)
+        if self.window == 0:
+            carry, sums = _running(carry, terms, self.compute_dtype)
+        else:
+            carry, sums = _windowed(carry, terms, mask_BT)
         # Before the first visible state there is nothing to weigh: the context is zero there, not 0 / 0.
         total_BT = jnp.where(sums.weight_BK > 0, sums.weight_BK, 1)
         return carry, sums.weighted_BKD / total_BT[..., None]
@@ -52,18 +57,36 @@ def pooled_carry(window: int, rows: int, width: int) -> PooledCarry:
     return PooledCarry(jnp.zeros((rows, kept, width)), jnp.zeros((rows, kept)))
 
 
-def _running(carry: PooledCarry, terms: PooledCarry) -> tuple[PooledCarry, PooledCarry]:
+def _running(carry: PooledCarry, terms: PooledCarry, dtype: str) -> tuple[PooledCarry, PooledCarry]:
     """Sums of all terms up to each step, and the last of them as the carry."""
+    sums = lax.platform_dependent(carry, terms, cpu=_sums_in_turn, default=partial(_sums_at_once, dtype))
+    return PooledCarry(*(part_BT[:, -1:] for part_BT in sums)), sums
 
-    def step(sums: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple, tuple]:
-        sums = (sums[0] + now[0], sums[1] + now[1])
+
+def _sums_in_turn(carry: PooledCarry, terms: PooledCarry) -> PooledCarry:
+    """Running sums that go on from the carry: on a CPU it is quickest to read each term once."""
+
+    def step(sums: PooledCarry, now: PooledCarry) -> tuple[PooledCarry, PooledCarry]:
+        sums = PooledCarry(*(part_B + now_B for part_B, now_B in zip(sums, now, strict=True)))
         return sums, sums
 
-    start = (carry.weighted_BKD[:, 0], carry.weight_BK[:, 0])
-    over_time = (jnp.swapaxes(terms.weighted_BKD, 0, 1), jnp.swapaxes(terms.weight_BK, 0, 1))
-    last, (weighted_TBD, weight_TB) = lax.scan(step, start, over_time)
-    sums = PooledCarry(jnp.swapaxes(weighted_TBD, 0, 1), jnp.swapaxes(weight_TB, 0, 1))
-    return PooledCarry(last[0][:, None], last[1][:, None]), sums
+    start = PooledCarry(*(part_B1[:, 0] for part_B1 in carry))
+    _, sums = lax.scan(step, start, jax.tree.map(lambda part_BT: jnp.swapaxes(part_BT, 0, 1), terms))
+    return jax.tree.map(lambda part_TB: jnp.swapaxes(part_TB, 0, 1), sums)
+
+
+def _sums_at_once(dtype: str, carry: PooledCarry, terms: PooledCarry) -> PooledCarry:
+    """The same as one product, where each operation of a loop costs more than its arithmetic."""
+    times = terms.weight_BK.shape[1]
+    up_to_TS = jnp.tril(jnp.ones((times, times), terms.weight_BK.dtype))
+
+    def summed(terms_BSD: Array) -> Array:
+        return einsum("TS,BSD->BTD", up_to_TS, terms_BSD, dtype, precision="highest")
+
+    return PooledCarry(
+        carry.weighted_BKD + summed(terms.weighted_BKD),
+        carry.weight_BK + summed(terms.weight_BK[..., None])[..., 0],
+    )
 
 
 def _windowed(carry: PooledCarry, terms: PooledCarry, mask_BT: Array) -> tuple[PooledCarry, PooledCarry]:

@@ -64,7 +64,7 @@ class LSTM(nn.Module):
         weights = LSTMWeights(self.input, self._recurrent(drop), self.bias)
         if self.backend == "cudnn" and mask_BT.shape[1] > 1:
             return cudnn_lstm(weights, carry, inputs_BTI, mask_BT)
-        return lstm(weights, carry, inputs_BTI, mask_BT, dot=product(self.compute_dtype))
+        return lstm(weights, carry, inputs_BTI, mask_BT, compute_dtype=self.compute_dtype)
 
     def project(self, features_VF: Array, first: int) -> Array:
         """(V, 4D): what V inputs add to the gates by their features `first` to `first + F`."""
@@ -91,7 +91,7 @@ class LSTM(nn.Module):
         """
         inputs_BTR = jnp.concatenate([jnp.zeros((*mask_BT.shape, 0), self.input.dtype), *rest], axis=-1)
         weights = LSTMWeights(rest_RG, self._recurrent(drop), self.bias)
-        return lstm(weights, carry, inputs_BTR, mask_BT, projected_BTG, product(self.compute_dtype))
+        return lstm(weights, carry, inputs_BTR, mask_BT, projected_BTG, self.compute_dtype)
 
     def _recurrent(self, drop: DropConnect | None) -> Array:
         if drop is None:

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from midigen_jax.model.precision import Product
+from midigen_jax.model.precision import Product, product, rounded
+
+_UNROLL = 4  # steps a turn of a loop on a GPU, which pays for every turn
 
 
 class LSTMCarry(NamedTuple):
@@ -34,18 +36,26 @@ class LSTMWeights(NamedTuple):
     bias_G: Array
 
 
+class States(NamedTuple):
+    """What the backward pass needs of all times, in the dtype of products."""
+
+    hidden_TBD: Array
+    cell_TBD: Array
+    gates_TBG: Array
+
+
 def lstm(
     weights: LSTMWeights,
     carry: LSTMCarry,
     inputs_BTI: Array,
     mask_BT: Array,
     projected_BTG: Array | None = None,
-    dot: Product = jnp.dot,
+    compute_dtype: str = "float32",
 ) -> tuple[LSTMCarry, Array]:
     """Run one layer; a step that the mask hides keeps the carry and is invisible, even if it is NaN.
 
     `projected_BTG` is added to the gates: a part of the input that was multiplied elsewhere (I may be 0).
-    `dot` multiplies two matrices and returns float32; all else is computed in the dtype of the weights.
+    Operands of products, and what is kept of the gates of all times, have the `compute_dtype`.
 
     Returns the carry after the last step and the outputs (B, T, D); where the mask hides a step, its
     output is the one of the step before.
@@ -55,51 +65,93 @@ def lstm(
         lambda part_BT: jnp.swapaxes(jnp.where(mask_BT[..., None], part_BT, 0), 0, 1),
         (inputs_BTI, projected_BTG),
     )
-    hidden_TBD, cell_TBD = _recurrence(
-        dot, weights, carry, visible_TBI, projected_TBG, jnp.swapaxes(mask_BT, 0, 1)
+    after, hidden_TBD = _recurrence(
+        compute_dtype, weights, carry, visible_TBI, projected_TBG, jnp.swapaxes(mask_BT, 0, 1)
     )
-    return LSTMCarry(hidden_TBD[-1], cell_TBD[-1]), jnp.swapaxes(hidden_TBD, 0, 1)
+    return after, jnp.swapaxes(hidden_TBD, 0, 1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recurrence(
-    dot: Product,
+    dtype: str,
     weights: LSTMWeights,
     carry: LSTMCarry,
     inputs_TBI: Array,
     projected_TBG: Array | None,
     mask_TB: Array,
-) -> tuple[Array, Array]:
-    return _recurrence_forward(dot, weights, carry, inputs_TBI, projected_TBG, mask_TB)[0]
+) -> tuple[LSTMCarry, Array]:
+    """The carry after the last step, and the outputs at all times."""
+    return _recurrence_forward(dtype, weights, carry, inputs_TBI, projected_TBG, mask_TB)[0]
 
 
 def _recurrence_forward(
-    dot: Product,
+    dtype: str,
     weights: LSTMWeights,
     carry: LSTMCarry,
     inputs_TBI: Array,
     projected_TBG: Array | None,
     mask_TB: Array,
-) -> tuple[tuple[Array, Array], tuple]:
-    """States (hidden, cell) at every time, and what the backward pass needs of them and of the gates."""
+) -> tuple[tuple[LSTMCarry, Array], tuple]:
     times, rows, width = inputs_TBI.shape
-    product_NG = dot(inputs_TBI.reshape(times * rows, width), weights.input_IG) + weights.bias_G[None]
-    sum_TBG = product_NG.reshape(times, rows, -1)
+    product_NG = product(dtype)(inputs_TBI.reshape(times * rows, width), weights.input_IG)
+    sum_TBG = (product_NG + weights.bias_G[None]).reshape(times, rows, -1)
     if projected_TBG is not None:
         sum_TBG += projected_TBG
+    after, states = lax.platform_dependent(
+        weights.recurrent_DG,
+        carry,
+        rounded(sum_TBG, dtype),
+        mask_TB,
+        cpu=partial(_states, dtype),
+        tpu=partial(_states_on_chip, dtype, 1),
+        default=partial(_states_on_chip, dtype, _UNROLL),
+    )
+    residuals = (weights, carry, inputs_TBI, projected_TBG, mask_TB, states)
+    return (after, states.hidden_TBD.astype(carry.hidden_BD.dtype)), residuals
 
-    def step(carry: LSTMCarry, now: tuple[Array, Array]) -> tuple[LSTMCarry, tuple[Array, Array, Array]]:
-        sum_BG, mask_B = now
-        gates_BG = _activate(sum_BG + dot(carry.hidden_BD, weights.recurrent_DG))
-        input_BD, forget_BD, candidate_BD, output_BD = jnp.split(gates_BG, 4, axis=-1)
-        seen_B1 = mask_B[:, None]
-        cell_BD = jnp.where(seen_B1, forget_BD * carry.cell_BD + input_BD * candidate_BD, carry.cell_BD)
-        hidden_BD = jnp.where(seen_B1, output_BD * jnp.tanh(cell_BD), carry.hidden_BD)
-        return LSTMCarry(hidden_BD, cell_BD), (hidden_BD, cell_BD, gates_BG)
 
-    _, (hidden_TBD, cell_TBD, gates_TBG) = lax.scan(step, carry, (sum_TBG, mask_TB))
-    residuals = (weights, carry, inputs_TBI, projected_TBG, mask_TB, hidden_TBD, cell_TBD, gates_TBG)
-    return (hidden_TBD, cell_TBD), residuals
+def _recurrence_backward(dtype: str, residuals: tuple, cotangents: tuple[LSTMCarry, Array]) -> tuple:
+    weights, carry, inputs_TBI, projected_TBG, mask_TB, states = residuals
+    dot = product(dtype)
+    d_carry, d_gates_TBG = lax.platform_dependent(
+        weights.recurrent_DG,
+        _before(carry.cell_BD, states.cell_TBD),
+        states,
+        mask_TB,
+        *cotangents,
+        cpu=partial(_gradients, dtype),
+        tpu=partial(_gradients_on_chip, dtype, 1),
+        default=partial(_gradients_on_chip, dtype, _UNROLL),
+    )
+    times, rows, width = inputs_TBI.shape
+    d_gates_NG = d_gates_TBG.reshape(times * rows, -1)
+    inputs_NI = inputs_TBI.reshape(times * rows, width)
+    before_ND = _before(carry.hidden_BD, states.hidden_TBD).reshape(times * rows, -1)
+    # One product for the weight gradients: the rows of [x, h] against the gates.
+    d_weights_KG, d_bias_G = lax.platform_dependent(
+        jnp.concatenate([inputs_NI, before_ND], axis=1),
+        d_gates_NG,
+        cpu=partial(_against_ones, dot),
+        default=partial(_summed_apart, dot),
+    )
+    d_weights = LSTMWeights(d_weights_KG[:width], d_weights_KG[width:], d_bias_G)
+    d_inputs_TBI = dot(d_gates_NG, weights.input_IG.T).reshape(inputs_TBI.shape)
+    d_projected_TBG = None if projected_TBG is None else d_gates_TBG.astype(projected_TBG.dtype)
+    return d_weights, d_carry, d_inputs_TBI, d_projected_TBG, None
+
+
+def _before(first_BD: Array, state_TBD: Array) -> Array:
+    """States before each step."""
+    return jnp.concatenate([first_BD[None].astype(state_TBD.dtype), state_TBD[:-1]])
+
+
+def _step(dot: Product, recurrent_DG: Array, carry: LSTMCarry, sum_BG: Array, seen: Array) -> tuple:
+    """The carry after a step, and its gates; `seen` (B, 1) or (B, D) says which rows it changes."""
+    gates_BG = _activate(sum_BG + dot(carry.hidden_BD, recurrent_DG))
+    input_BD, forget_BD, candidate_BD, output_BD = jnp.split(gates_BG, 4, axis=-1)
+    cell_BD = jnp.where(seen, forget_BD * carry.cell_BD + input_BD * candidate_BD, carry.cell_BD)
+    hidden_BD = jnp.where(seen, output_BD * jnp.tanh(cell_BD), carry.hidden_BD)
+    return LSTMCarry(hidden_BD, cell_BD), gates_BG
 
 
 def _activate(sum_BG: Array) -> Array:
@@ -108,27 +160,46 @@ def _activate(sum_BG: Array) -> Array:
     sigmoid(x) = tanh(x / 2) / 2 + 1 / 2. The barrier keeps XLA from computing a gate again for each use.
     """
     width = sum_BG.shape[-1] // 4
-    half_G = jnp.full(4 * width, 0.5, sum_BG.dtype).at[2 * width : 3 * width].set(1)
-    gates_BG = jnp.tanh(sum_BG * half_G[None]) * half_G[None] + (1 - half_G)[None]
-    return lax.optimization_barrier(gates_BG)
+    gate_BG = lax.broadcasted_iota(jnp.int32, sum_BG.shape, sum_BG.ndim - 1)
+    half_BG = jnp.where((gate_BG >= 2 * width) & (gate_BG < 3 * width), 1.0, 0.5).astype(sum_BG.dtype)
+    return lax.optimization_barrier(jnp.tanh(sum_BG * half_BG) * half_BG + (1 - half_BG))
 
 
-def _recurrence_backward(dot: Product, residuals: tuple, cotangents: tuple[Array, Array]) -> tuple:
-    weights, carry, inputs_TBI, projected_TBG, mask_TB, hidden_TBD, cell_TBD, gates_TBG = residuals
-    before_hidden_TBD = jnp.concatenate([carry.hidden_BD[None], hidden_TBD[:-1]])
-    before_cell_TBD = jnp.concatenate([carry.cell_BD[None], cell_TBD[:-1]])
-    recurrent_GD = weights.recurrent_DG.T
+def _states(
+    dtype: str, recurrent_DG: Array, carry: LSTMCarry, sum_TBG: Array, mask_TB: Array
+) -> tuple[LSTMCarry, States]:
+    """The carry after the last step, and the states at all times."""
+    dot = product(dtype)
+
+    def step(carry: LSTMCarry, now: tuple[Array, Array]) -> tuple[LSTMCarry, States]:
+        sum_BG, mask_B = now
+        carry, gates_BG = _step(dot, recurrent_DG, carry, sum_BG, mask_B[:, None])
+        return carry, States(*(rounded(part, dtype) for part in (*carry, gates_BG)))
+
+    return lax.scan(step, carry, (sum_TBG, mask_TB))
+
+
+def _gradients(
+    dtype: str,
+    recurrent_DG: Array,
+    before_TBD: Array,
+    states: States,
+    mask_TB: Array,
+    d_after: LSTMCarry,
+    d_hidden_TBD: Array,
+) -> tuple[LSTMCarry, Array]:
+    """Gradients of the first carry and of the gates' sums at all times; `before_TBD` are cell states."""
+    dot, recurrent_GD = product(dtype), recurrent_DG.T
 
     def step(later: LSTMCarry, now: tuple[Array, ...]) -> tuple[LSTMCarry, Array]:
         """From the gradient of the carry after a step to that of the carry before it."""
-        d_hidden_BD, d_cell_BD, cell_BD, before_BD, gates_BG, mask_B = now
+        d_hidden_BD, cell_BD, before_BD, gates_BG, mask_B = now
         d_hidden_BD += later.hidden_BD
-        d_cell_BD += later.cell_BD
         seen_B1 = mask_B[:, None]
         input_BD, forget_BD, candidate_BD, output_BD = jnp.split(gates_BG, 4, axis=-1)
         squashed_BD = jnp.tanh(cell_BD)
         through_BD = jnp.where(seen_B1, d_hidden_BD, 0)
-        inner_BD = jnp.where(seen_B1, d_cell_BD, 0) + through_BD * output_BD * (1 - squashed_BD**2)
+        inner_BD = jnp.where(seen_B1, later.cell_BD, 0) + through_BD * output_BD * (1 - squashed_BD**2)
         d_gates_BG = jnp.concatenate(
             [
                 inner_BD * candidate_BD * input_BD * (1 - input_BD),
@@ -140,29 +211,81 @@ def _recurrence_backward(dot: Product, residuals: tuple, cotangents: tuple[Array
         )
         earlier = LSTMCarry(
             dot(d_gates_BG, recurrent_GD) + jnp.where(seen_B1, 0, d_hidden_BD),
-            inner_BD * forget_BD + jnp.where(seen_B1, 0, d_cell_BD),
+            inner_BD * forget_BD + jnp.where(seen_B1, 0, later.cell_BD),
         )
-        return earlier, d_gates_BG
+        return earlier, rounded(d_gates_BG, dtype)
 
-    zero = LSTMCarry(jnp.zeros_like(carry.hidden_BD), jnp.zeros_like(carry.cell_BD))
-    d_carry, d_gates_TBG = lax.scan(
-        step, zero, (*cotangents, cell_TBD, before_cell_TBD, gates_TBG, mask_TB), reverse=True
-    )
+    over_time = (d_hidden_TBD, states.cell_TBD, before_TBD, states.gates_TBG, mask_TB)
+    return lax.scan(step, d_after, over_time, reverse=True)
 
-    times, rows, width = inputs_TBI.shape
-    d_gates_NG = d_gates_TBG.reshape(times * rows, -1)
-    inputs_NI = inputs_TBI.reshape(times * rows, width)
-    before_ND = before_hidden_TBD.reshape(times * rows, -1)
-    # One product for the weight gradients: the rows of [x, h] against the gates.
-    d_weights_KG, d_bias_G = lax.platform_dependent(
-        jnp.concatenate([inputs_NI, before_ND], axis=1),
-        d_gates_NG,
-        cpu=partial(_against_ones, dot),
-        default=partial(_summed_apart, dot),
-    )
-    d_weights = LSTMWeights(d_weights_KG[:width], d_weights_KG[width:], d_bias_G)
-    d_inputs_TBI = dot(d_gates_NG, weights.input_IG.T).reshape(inputs_TBI.shape)
-    return d_weights, d_carry, d_inputs_TBI, None if projected_TBG is None else d_gates_TBG, None
+
+def _states_on_chip(
+    dtype: str, unroll: int, recurrent_DG: Array, carry: LSTMCarry, sum_TBG: Array, mask_TB: Array
+) -> tuple[LSTMCarry, States]:
+    """As `_states`, where each operation of a turn costs more than its arithmetic.
+
+    A turn writes one array; where it is rounded, three, since XLA would round each part before it joins them.
+    The mask comes as wide as the states, so that it is read where it is used.
+    """
+    step, width = partial(_step, product(dtype), recurrent_DG), len(recurrent_DG)
+    seen_TBD = _by_time(jnp.broadcast_to(mask_TB[..., None], (*mask_TB.shape, width)))
+
+    def turn(carry: LSTMCarry, now: tuple[Array, Array]) -> tuple[LSTMCarry, tuple[Array, ...]]:
+        carry, gates_BG = step(carry, *now)
+        parts = *carry, gates_BG
+        joined = (jnp.concatenate(parts, axis=-1),) if dtype == "float32" else parts
+        return carry, tuple(rounded(part, dtype) for part in joined)
+
+    after, parts = lax.scan(turn, carry, (sum_TBG, seen_TBD), unroll=unroll)
+    parts = [_by_time(part) for part in parts]
+    return after, States(*(jnp.split(parts[0], [width, 2 * width], axis=-1) if len(parts) == 1 else parts))
+
+
+def _gradients_on_chip(
+    dtype: str,
+    unroll: int,
+    recurrent_DG: Array,
+    before_TBD: Array,
+    states: States,
+    mask_TB: Array,
+    d_after: LSTMCarry,
+    d_hidden_TBD: Array,
+) -> tuple[LSTMCarry, Array]:
+    """As `_gradients`, likewise: all that needs no later gradient stands outside of the loop."""
+    dot, recurrent_GD = product(dtype), recurrent_DG.T
+    above = d_hidden_TBD.dtype  # where derivatives are computed
+    input_TBD, forget_TBD, candidate_TBD, output_TBD = jnp.split(states.gates_TBG.astype(above), 4, axis=-1)
+    squashed_TBD, seen_TB1 = jnp.tanh(states.cell_TBD.astype(above)), mask_TB[..., None]
+    slopes = [
+        candidate_TBD * input_TBD * (1 - input_TBD),
+        before_TBD * forget_TBD * (1 - forget_TBD),
+        input_TBD * (1 - candidate_TBD**2),
+        squashed_TBD * output_TBD * (1 - output_TBD),
+    ]
+    # Of a step that is hidden nothing reaches the gates, and all reaches the carry before it.
+    slope_TBG = rounded(jnp.where(seen_TB1, jnp.concatenate(slopes, axis=-1), 0), dtype)
+    through_TBD = rounded(jnp.where(seen_TB1, output_TBD * (1 - squashed_TBD**2), 0), dtype)
+    keeps_TBD = rounded(jnp.where(seen_TB1, forget_TBD, 1), dtype)
+    hidden_TBD = jnp.broadcast_to(~seen_TB1, d_hidden_TBD.shape)
+
+    def turn(later: LSTMCarry, now: tuple[Array, ...]) -> tuple[LSTMCarry, Array]:
+        slope_BG, through_BD, keeps_BD, hidden_BD, d_hidden_BD = now
+        d_hidden_BD += later.hidden_BD
+        inner_BD = later.cell_BD + d_hidden_BD * through_BD
+        d_gates_BG = slope_BG * jnp.concatenate([*[inner_BD] * 3, d_hidden_BD], axis=-1)
+        passed_BD = jnp.where(hidden_BD, d_hidden_BD, 0)
+        earlier = LSTMCarry(dot(d_gates_BG, recurrent_GD) + passed_BD, inner_BD * keeps_BD)
+        return earlier, rounded(d_gates_BG, dtype)
+
+    over_time = jax.tree.map(_by_time, (slope_TBG, through_TBD, keeps_TBD, hidden_TBD, d_hidden_TBD))
+    d_carry, d_gates_TBG = lax.scan(turn, d_after, over_time, reverse=True, unroll=unroll)
+    return d_carry, _by_time(d_gates_TBG)
+
+
+def _by_time(part_TBX: Array) -> Array:
+    """The same numbers, in memory time after time: a step of a loop finds its own side by side."""
+    times, rows, size = part_TBX.shape
+    return lax.optimization_barrier(part_TBX.reshape(times * rows, size)).reshape(times, rows, size)
 
 
 def _against_ones(dot: Product, stacked_NK: Array, d_gates_NG: Array) -> tuple[Array, Array]:
@@ -174,7 +297,8 @@ def _against_ones(dot: Product, stacked_NK: Array, d_gates_NG: Array) -> tuple[A
 
 def _summed_apart(dot: Product, stacked_NK: Array, d_gates_NG: Array) -> tuple[Array, Array]:
     """The same where matrices are padded to tiles: one more row may be a tile more."""
-    return dot(stacked_NK.T, d_gates_NG), d_gates_NG.sum(axis=0)
+    at_least = jnp.promote_types(d_gates_NG.dtype, jnp.float32)
+    return dot(stacked_NK.T, d_gates_NG), d_gates_NG.sum(axis=0, dtype=at_least)
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_backward)

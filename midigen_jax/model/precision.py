@@ -22,6 +22,11 @@ def product(dtype: str) -> Product:
     return jnp.dot if dtype == "float32" else partial(_rounded, "ij,jk->ik", dtype)
 
 
+def rounded(array: Array, dtype: str) -> Array:
+    """What is kept for later of an array: float32 is kept as it is (and float64, in tests of gradients)."""
+    return array if dtype == "float32" else array.astype(dtype)
+
+
 def dense(features: int, dtype: str, **options: Any) -> nn.Dense:
     """A dense layer whose product has operands of `dtype`; its bias and its output are float32."""
     if dtype != "float32":
@@ -31,12 +36,14 @@ def dense(features: int, dtype: str, **options: Any) -> nn.Dense:
     return nn.Dense(features, **options)
 
 
-def einsum(equation: str, left: Array, right: Array, dtype: str) -> Array:
+def einsum(equation: str, left: Array, right: Array, dtype: str, precision: str | None = None) -> Array:
     """`jnp.einsum` of two arrays with operands of `dtype`; its result is float32.
 
-    Each index of an array is one of the other array or of the result.
+    Each index of an array is one of the other array or of the result. `precision` is XLA's, of float32.
     """
-    return jnp.einsum(equation, left, right) if dtype == "float32" else _rounded(equation, dtype, left, right)
+    if dtype == "float32":
+        return jnp.einsum(equation, left, right, precision=precision)
+    return _rounded(equation, dtype, left, right)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
