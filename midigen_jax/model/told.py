@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from midigen_jax.config import ContextConfig
 from midigen_jax.model.context import NONE, PITCHES, Features
@@ -22,6 +22,7 @@ _REACH = 24  # semitones up and down that count as near
 _NEAR = 2 * _REACH + 1
 _LONGEST = 96  # ticks: a slice that goes on for longer is shown as if for so long
 _PLACES = 16
+_ROWS = 2 * (_NEAR + 1) + 1  # scores of a reference: near and far, attacked and held; no pitch
 
 
 class ContextInput(nn.Module):
@@ -74,15 +75,41 @@ def _around(config: ContextConfig, features: Features) -> Array:
     """(B, T, F) float32: the same by distance from the reference, and the slice that is being written."""
     reference_BT = features.reference_BT
     chosen = [config.all_lags.index(lag) for lag in config.relative]
-    heard_BTLK = jnp.pad(features.heard_BTLK[..., chosen, :], ((0, 0),) * 3 + ((_REACH, _REACH),))
-    near_BT1I = (jnp.maximum(reference_BT, 0)[..., None] + jnp.arange(_NEAR)[None, None])[:, :, None]
-    around_BTLI = jnp.take_along_axis(heard_BTLK, near_BT1I, axis=-1).astype(jnp.float32)
+    around_BTLI = lax.platform_dependent(
+        features.heard_BTLK[..., chosen, :],
+        jnp.maximum(reference_BT, 0),
+        cpu=_looked_up_around,
+        default=_turned_around,
+    ).astype(jnp.float32)
     distance_BTV = features.chord_BTV - reference_BT[..., None] + _REACH
     distance_BTV = jnp.where(features.chord_BTV == NONE, NONE, distance_BTV)
     chord_BT1I = jax.nn.one_hot(distance_BTV, _NEAR).sum(axis=2, keepdims=True)
     around_BTLI = jnp.concatenate([around_BTLI, chord_BT1I], axis=2)
     around_BTLI = jnp.where(reference_BT[..., None, None] == NONE, 0, around_BTLI)
     return around_BTLI.reshape(*reference_BT.shape, -1)
+
+
+def _looked_up_around(heard_BTLK: Array, reference_BT: Array) -> Array:
+    """(B, T, L, I) bool: pitches from `_REACH` below the reference to as many above it."""
+    heard_BTLK = jnp.pad(heard_BTLK, ((0, 0),) * 3 + ((_REACH, _REACH),))
+    near_BT1I = (reference_BT[..., None] + jnp.arange(_NEAR)[None, None])[:, :, None]
+    return jnp.take_along_axis(heard_BTLK, near_BT1I, axis=-1)
+
+
+def _turned_around(heard_BTLK: Array, reference_BT: Array) -> Array:
+    """The same without a gather, which takes numbers one by one on a TPU."""
+    turned_BTLK = turned(heard_BTLK, (_REACH - reference_BT)[..., None])
+    pitch_BTI = reference_BT[..., None] - _REACH + jnp.arange(_NEAR)[None, None]
+    is_there_BTI = (pitch_BTI >= 0) & (pitch_BTI < PITCHES)
+    return turned_BTLK[..., :_NEAR] & is_there_BTI[:, :, None]
+
+
+def turned(part_BTNK: Array, shift_BTN: Array) -> Array:
+    """K = 128 numbers moved up by `shift` places, in a circle: by 1, 2, 4 … places, as its bits say."""
+    for bit in range(7):
+        moved_BTNK = jnp.roll(part_BTNK, 1 << bit, axis=-1)
+        part_BTNK = jnp.where(((shift_BTN >> bit) & 1 == 1)[..., None], moved_BTNK, part_BTNK)
+    return part_BTNK
 
 
 def _interval(features: Features) -> Array:
@@ -119,19 +146,41 @@ class IntervalHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD: Array, reference_BTN: Array, allowed_BTP: Array) -> Array:
         """(B, T, P) to be added to other logits; `allowed_BTP` are the ids that may come next."""
-        midi_P, row_P = (ids_P[None, None, None] for ids_P in _rows_of_ids())
-        rows = 2 * (_NEAR + 1) + 1
-        number_N1 = np.arange(reference_BTN.shape[-1])[None, None, :, None]
-        score_BTS = dense(reference_BTN.shape[-1] * rows + 1, self.compute_dtype, name="scores")(hidden_BTD)
-        reference_BTN1 = reference_BTN[..., None]
-        distance_BTNP = midi_P - reference_BTN1
-        near_BTNP = jnp.where(jnp.abs(distance_BTNP) <= _REACH, distance_BTNP + _REACH, _NEAR)
-        chosen_BTNP = number_N1 * rows + jnp.where(midi_P == NONE, rows - 1, row_P + near_BTNP)
-        score_BTNP = jnp.take_along_axis(score_BTS[..., None, :], chosen_BTNP, axis=-1)
-        logits_BTP = jnp.where(reference_BTN1 == NONE, 0, score_BTNP).sum(axis=2)
+        references = reference_BTN.shape[-1]
+        score_BTS = dense(references * _ROWS + 1, self.compute_dtype, name="scores")(hidden_BTD)
+        score_BTNP = lax.platform_dependent(
+            score_BTS[..., :-1].reshape(*reference_BTN.shape, _ROWS),
+            reference_BTN,
+            cpu=_looked_up,
+            default=_moved_to_reference,
+        )
+        logits_BTP = jnp.where(reference_BTN[..., None] == NONE, 0, score_BTNP).sum(axis=2)
         may_hold_BTK = allowed_BTP[..., NoteTokenizer.HELD :]
         again_BTK = jnp.where(may_hold_BTK, score_BTS[..., -1:], 0)
         return logits_BTP.at[..., NoteTokenizer.ATTACKED : NoteTokenizer.HELD].add(again_BTK)
+
+
+def _looked_up(score_BTNR: Array, reference_BTN: Array) -> Array:
+    """(B, T, N, P): of R scores of each reference that of each pitch id."""
+    midi_P, row_P = (ids_P[None, None, None] for ids_P in _rows_of_ids())
+    distance_BTNP = midi_P - reference_BTN[..., None]
+    near_BTNP = jnp.where(jnp.abs(distance_BTNP) <= _REACH, distance_BTNP + _REACH, _NEAR)
+    chosen_BTNP = jnp.where(midi_P == NONE, _ROWS - 1, row_P + near_BTNP)
+    return jnp.take_along_axis(score_BTNR, chosen_BTNP, axis=-1)
+
+
+def _moved_to_reference(score_BTNR: Array, reference_BTN: Array) -> Array:
+    """The same without a gather, and so without a scatter in its gradient, which a TPU does one by one."""
+    distance_BTNK = jnp.arange(PITCHES)[None, None, None] - reference_BTN[..., None]
+    is_near_BTNK = jnp.abs(distance_BTNK) <= _REACH
+    parts = [jnp.broadcast_to(score_BTNR[..., -1:], (*reference_BTN.shape, NoteTokenizer.ATTACKED))]
+    for row in (0, _NEAR + 1):
+        near_BTNI, far_BTN1 = score_BTNR[..., row : row + _NEAR], score_BTNR[..., row + _NEAR, None]
+        below_BTNI, above_BTNI = jnp.split(near_BTNI, [_REACH], axis=-1)
+        between = jnp.zeros((*reference_BTN.shape, PITCHES - _NEAR), near_BTNI.dtype)
+        circle_BTNK = jnp.concatenate([above_BTNI, between, below_BTNI], axis=-1)
+        parts.append(jnp.where(is_near_BTNK, turned(circle_BTNK, jnp.maximum(reference_BTN, 0)), far_BTN1))
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _rows_of_ids() -> tuple[np.ndarray, np.ndarray]:
