@@ -1,0 +1,125 @@
+"""Compiles programs for one target, in a process of its own: `python -m midigen_jax.bench.worker ASKED`.
+
+In: `Asked`, as JSON. Out: a line of JSON for each program, its figures, or why there are none. The process
+has the environment that `compile.environment` made: libtpu reads it once, when it is loaded.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from midigen_jax import config as configs
+from midigen_jax.bench import compiled
+from midigen_jax.bench.compile import Asked, Decode, Program
+from midigen_jax.bench.figures import Figures, Memory, measure
+from midigen_jax.bench.schedules import read_schedules
+from midigen_jax.bench.targets import Target, find_target
+from midigen_jax.config import PRESETS, Config
+from midigen_jax.errors import InputError, one_line
+from midigen_jax.model.cost import flops, matmuls
+from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
+from midigen_jax.model.network import Network
+from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
+from midigen_jax.train.pretrained import load_model
+
+_CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a preset has chords and no corpus
+
+
+def subject(recipe: str, settings: Mapping[str, Any]) -> tuple[Network, Config]:
+    """The network and the config of a preset, a model of the package, or a run, with other `settings`."""
+    if recipe in PRESETS:
+        config = configs.override(PRESETS[recipe], settings)
+        return Network(config.model, _rules(config)), config
+    experiment = load_model(recipe).experiment
+    config = configs.override(experiment.config, settings)
+    return Network(config.model, grammar(experiment.tokenizer)), config
+
+
+def _rules(config: Config) -> Grammar:
+    prepare = config.prepare
+    if prepare.tokenizer == "chord":
+        return ChordGrammar(_DURATIONS, _CHORDS)
+    if prepare.voices:
+        return grammar(VoiceTokenizer(prepare.voices, prepare.max_duration))
+    return grammar(NoteTokenizer(prepare.max_duration))
+
+
+def compile_program(
+    asked: Asked, program: Program, target: Target, own: list[jax.Device]
+) -> tuple[Figures, str]:
+    """One of the programs that were asked for, and its text."""
+    network, config = subject(program.recipe, program.settings)
+    if isinstance(program, Decode):
+        lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
+        work = sum(2 * m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
+        name, events = "decode", program.pieces
+    else:
+        lowered = compiled.lower_train(network, config, own)
+        each = config.batch.rows // target.devices
+        work = flops(network, each, config.batch.length)
+        name, events = "train", config.batch.rows * config.batch.length
+    began = time.perf_counter()
+    done = lowered.compile()
+    seconds = time.perf_counter() - began
+    taken = done.memory_analysis()
+    memory = Memory(
+        taken.argument_size_in_bytes,
+        taken.temp_size_in_bytes,
+        taken.generated_code_size_in_bytes,
+        taken.output_size_in_bytes - taken.alias_size_in_bytes,
+    )
+    schedules = read_schedules(Path(asked.schedules)) if asked.schedules else None
+    text = done.as_text()
+    return measure(name, text, memory, events, work, schedules, seconds), text
+
+
+def answers(asked: Asked) -> Iterator[dict[str, Any]]:
+    """For each program its figures, or what is wrong with it."""
+    try:
+        target = find_target(asked.target)
+        own = compiled.devices(target)
+    except InputError as error:
+        yield from ({"wrong": str(error)} for _ in asked.programs)
+        return
+    for number, program in enumerate(asked.programs):
+        _empty(asked.schedules)
+        try:
+            figures, text = compile_program(asked, program, target, own)
+        except InputError as error:
+            yield {"wrong": str(error)}
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            yield {"too_large": one_line(error)}
+        else:
+            if asked.texts:
+                (Path(asked.texts) / f"{number}-{figures.program}.txt").write_text(text)
+            yield asdict(figures)
+
+
+def _empty(folder: str) -> None:
+    """Kernels of two programs may have one name."""
+    for path in Path(folder).iterdir() if folder else ():
+        if path.is_file():
+            path.unlink()
+
+
+def main() -> None:
+    """Answer on what was standard output; what libtpu prints goes to standard error."""
+    asked = Asked.from_json(json.loads(sys.argv[1]))
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for answer in answers(asked):
+        print(json.dumps(answer), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
