@@ -24,6 +24,10 @@ from midigen_jax.bench.targets import Target
 from midigen_jax.config import spell
 from midigen_jax.errors import InputError
 
+# A plugin for JAX, and what it assembles and links GPU code with.
+_CUDA = ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12", "nvidia-cuda-runtime-cu12")
+_CUDA += ("nvidia-nvjitlink-cu12",)
+
 
 @dataclass(frozen=True)
 class Program:
@@ -87,7 +91,7 @@ def compile_all(
                 stdout=subprocess.PIPE,
                 stderr=noise,
                 text=True,
-                env=environment(asked.schedules),
+                env=environment(target, asked.schedules),
             ) as process,
         ):
             try:
@@ -128,8 +132,8 @@ def _figures(answer: dict[str, Any]) -> Figures:
     return from_json(answer)
 
 
-def environment(schedules: str = "") -> dict[str, str]:
-    """That of a process in which libtpu compiles, beside others, on a machine that need not have TPUs.
+def environment(target: Target, schedules: str = "") -> dict[str, str]:
+    """That of a process that compiles for a target, beside others, on a machine that need not have it.
 
     `schedules` is a folder that takes what `bench.schedules` reads.
     """
@@ -144,6 +148,9 @@ def environment(schedules: str = "") -> dict[str, str]:
             )
         ),
     }
+    if target.chip.platform == "cuda":
+        # Which of several kernels is the fastest cannot be tried without a GPU.
+        found["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
     if schedules:
         flags = os.environ.get("LIBTPU_INIT_ARGS", ""), FLAGS.format(folder=schedules)
         found["LIBTPU_INIT_ARGS"] = " ".join(filter(None, flags))
@@ -152,21 +159,33 @@ def environment(schedules: str = "") -> dict[str, str]:
 
 def check_compiler(target: Target) -> None:
     """Raises InputError where the target's compiler is not installed, or is of another JAX."""
-    if target.chip.platform != "tpu":
-        raise InputError(f"--target {target.name}: not yet")
+    if target.chip.platform == "cuda":
+        missing = [name for name in _CUDA if not _version(name)]
+        if missing:
+            raise InputError(
+                f"--target {target.name}: {missing[0]}, which compiles for GPUs, is not installed; "
+                "pip install 'midigen-jax[aot-cuda]' (700 MB)"
+            )
+        return
     needed = needed_libtpu()
-    try:
-        there = importlib.metadata.version("libtpu")
-    except importlib.metadata.PackageNotFoundError:
+    there = _version("libtpu")
+    if not there:
         raise InputError(
             f"--target {target.name}: libtpu, which compiles for TPUs, is not installed; "
-            "pip install 'midigen-jax[aot]'"
-        ) from None
+            f"pip install 'libtpu=={needed}.*'"
+        )
     if needed and not f"{there}.".startswith(f"{needed}."):
         raise InputError(
             f"libtpu {there} belongs to another JAX: jax {importlib.metadata.version('jax')} needs "
             f"{needed}.*; pip install 'libtpu=={needed}.*'"
         )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def needed_libtpu() -> str:

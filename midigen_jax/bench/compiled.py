@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import xla_bridge
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jax.stages import Lowered
@@ -36,16 +37,46 @@ DECODED = 256  # events of each piece in a call
 
 def devices(target: Target) -> list[jax.Device]:
     """Descriptions of the target's devices. Raises InputError where the compiler does not have it."""
-    options: dict[str, Any] = {}
-    if target.topology == "1x1":
-        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        described = topologies.get_topology_desc(
-            platform="tpu", topology_name=f"{target.kind}:{target.topology}", **options
-        )
+        if target.chip.platform == "cuda":
+            described = _cuda(target)
+        else:
+            options: dict[str, Any] = {}
+            if target.topology == "1x1":
+                options["chips_per_host_bounds"] = (1, 1, 1)
+            name = f"{target.kind}:{target.topology}"
+            described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except jax.errors.JaxRuntimeError as error:
-        raise InputError(f"--target {target.name}: libtpu does not know it ({one_line(error)})") from None
+        raise InputError(
+            f"--target {target.name}: the compiler does not know it ({one_line(error)})"
+        ) from None
     return list(described.devices[: target.devices])
+
+
+def _cuda(target: Target) -> topologies.TopologyDescription:
+    """A Hopper GPU as XLA describes one to itself (`gpu_device_info` of its `GpuTargetConfigProto`)."""
+    # JAX looks for a GPU where it resolves the name of the platform: jax issues 23971 and 28376.
+    known = xla_bridge.canonicalize_platform
+    xla_bridge.canonicalize_platform = lambda platform: (
+        "cuda" if platform in ("gpu", "cuda") else known(platform)
+    )
+    chip = target.chip
+    described = f"""
+        gpu_device_info {{
+          cuda_compute_capability {{ major: 9 }} core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+          threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536 l2_cache_size: 52428800
+          shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
+          memory_bandwidth: {chip.bandwidth:.0f} device_memory_size: {chip.memory}
+          driver_version: "12.9.0" runtime_version: "12.9.0" compile_time_toolkit_version: "12.9.0"
+        }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 10 }}
+        runtime_version {{ major: 12 minor: 9 }}
+        device_description_str: "NVIDIA {target.kind.upper()}"
+    """
+    return topologies.get_topology_desc(platform="cuda", topology=target.topology, target_config=described)
 
 
 def data_mesh(own: Sequence[jax.Device]) -> Mesh:

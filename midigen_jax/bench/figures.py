@@ -13,10 +13,11 @@ from typing import Any
 
 from midigen_jax import rows
 from midigen_jax.bench.hlo import Kernel, Loop, Module
-from midigen_jax.bench.schedules import Schedule
+from midigen_jax.bench.schedules import Code, program_bundles
 from midigen_jax.bench.targets import Target
 
 _LARGEST = 5
+_UNITS = {"train": "step", "decode": "event of each piece"}
 LARGE = 64 << 10  # bytes: of a copy that counts. Carries and single events are far below
 
 
@@ -55,7 +56,7 @@ class LoopFigures:
     kernels: int  # of a turn, with those of inner loops
     cycles: int  # of a turn, by XLA's model
     state: tuple[str, ...]  # arrays that it carries, as in bf16[256,1024]S(1): S(1) is VMEM
-    moves: tuple[str, ...]  # kernels of a turn that copy, transpose or round an array of 64 KiB or more
+    moves: tuple[str, ...]  # own kernels that copy, transpose or round an array of 64 KiB or more
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ class Figures:
     kernels: int
     loop_kernels: int
     cycles: int  # by XLA's model; 0 where it has none (GPU)
-    scheduled: int | None  # bundles; None without schedules
-    unscheduled: int  # kernels in them whose schedule is not known or has loops: XLA's model stands in
+    scheduled: int | None  # bundles, those of the program itself too; None without schedules
+    unscheduled: int  # kernels whose schedule is not known: they count nothing in `scheduled`
     collectives: dict[str, int]
     largest: tuple[Costly, ...]
+    unit: LoopFigures  # the loop whose turn a unit is
     loops: tuple[LoopFigures, ...]
     compile_seconds: float = 0.0
 
@@ -83,15 +85,21 @@ def measure(
     memory: Memory,
     events: int,
     flops: float,
-    schedules: Mapping[str, Schedule] | None = None,
+    schedules: dict[str, Code] | None = None,
     compile_seconds: float = 0.0,
 ) -> Figures:
     """The figures of a program of that text."""
     module = Module(text)
-    unit = module.unit()
+    whole = module.unit()
+    if whole is None:
+        raise ValueError("a program without a loop")
+    unit = whole.body
     kernels = module.kernels(unit)
-    in_loops = sum(len_of(module, loop) for loop in module.loops(unit))
-    costs = [_costly(kernel, schedules) for kernel in kernels]
+    in_loops = sum(_turned(module, loop) for loop in module.loops(unit))
+    costs = [_costly(kernel, schedules or {}) for kernel in kernels]
+    scheduled = None
+    if schedules:
+        scheduled = sum(cost.scheduled or 0 for cost in costs) + program_bundles(schedules, module, unit)
     found = Counter[str]()
     for kernel in kernels:
         if kernel.instruction.collective:
@@ -104,24 +112,32 @@ def measure(
         sum(kernel.times for kernel in kernels),
         in_loops,
         sum(cost.cycles for cost in costs),
-        None if not schedules else sum(cost.scheduled or cost.cycles for cost in costs),
-        sum(cost.scheduled is None for cost in costs),
+        scheduled,
+        sum(
+            cost.scheduled is None and not kernel.instruction.scalar
+            for cost, kernel in zip(costs, kernels, strict=True)
+        ),
         dict(found),
-        tuple(sorted(costs, key=lambda cost: cost.cycles or cost.times, reverse=True)[:_LARGEST]),
+        tuple(
+            sorted(costs, key=lambda cost: (cost.scheduled or 0, cost.cycles, cost.times), reverse=True)[
+                :_LARGEST
+            ]
+        ),
+        _loop(module, whole),
         tuple(_loop(module, loop) for loop in module.all_loops(unit)),
         compile_seconds,
     )
 
 
-def len_of(module: Module, loop: Loop) -> int:
-    """The kernels of all turns of a loop that is known to take more than one."""
-    return sum(kernel.times for kernel in module.kernels(loop.body, loop.turns or 1)) if loop.turns else 0
+def _turned(module: Module, loop: Loop) -> int:
+    """The kernels of all turns of a loop; 0 where nobody knows how many those are."""
+    return sum(kernel.times for kernel in module.kernels(loop.body, loop.turns)) if loop.turns else 0
 
 
-def _costly(kernel: Kernel, schedules: Mapping[str, Schedule] | None) -> Costly:
+def _costly(kernel: Kernel, schedules: Mapping[str, Code]) -> Costly:
     line = kernel.instruction
-    schedule = (schedules or {}).get(line.name)
-    scheduled = None if schedule is None or schedule.loops else schedule.bundles * kernel.times
+    schedule = schedules.get(line.name)
+    scheduled = None if schedule is None else schedule.issued * kernel.times
     return Costly(line.name, line.source, kernel.times, line.cycles * kernel.times, scheduled)
 
 
@@ -132,10 +148,10 @@ def _loop(module: Module, loop: Loop) -> LoopFigures:
         for shape in loop.state
     )
     moves = tuple(
-        f"{kernel.instruction.name} {shape.dtype}[{','.join(map(str, shape.sizes))}]"
-        for kernel in kernels
-        for shape in kernel.instruction.shapes[:1]
-        if shape.bytes >= LARGE and module.is_move(kernel.instruction)
+        f"{line.name} {shape.dtype}[{','.join(map(str, shape.sizes))}]"
+        for line in module.own_kernels(loop.body)
+        for shape in line.shapes[:1]
+        if shape.bytes >= LARGE and module.is_move(line)
     )
     cycles = sum(kernel.instruction.cycles * kernel.times for kernel in kernels)
     own = sum(kernel.times for kernel in kernels)
@@ -153,7 +169,7 @@ def events_per_s(figures: Figures, target: Target) -> tuple[float | None, float 
 
 def rows_of(figures: Figures, target: Target, config: Mapping[str, Any], **fields: Any) -> list[rows.Row]:
     """The rows of one program; `config` says of what, `fields` go into each row."""
-    unit = {"train": "step", "decode": "event"}[figures.program]
+    unit = _UNITS[figures.program]
     config = {"target": target.name, "devices": target.devices, "program": figures.program, **config}
     least, most, limit = events_per_s(figures, target)
     values: list[tuple[str, float | None, str]] = [
@@ -179,7 +195,7 @@ def rows_of(figures: Figures, target: Target, config: Mapping[str, Any], **field
 
 def in_words(figures: Figures, target: Target) -> list[str]:
     """The figures of one program as lines."""
-    unit = {"train": "step", "decode": "event"}[figures.program]
+    unit = _UNITS[figures.program]
     memory, chip = figures.memory, target.chip
     fits = "fits" if memory.all <= chip.memory else "does not fit"
     what = ", ".join(f"{count} {kind}" for kind, count in figures.collectives.items()) or "none"
@@ -227,6 +243,7 @@ def from_json(data: Mapping[str, Any]) -> Figures:
 
     parts = {
         "memory": Memory(**data["memory"]),
+        "unit": listed(LoopFigures, [data["unit"]])[0],
         "largest": listed(Costly, data["largest"]),
         "loops": listed(LoopFigures, data["loops"]),
     }

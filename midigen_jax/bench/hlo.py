@@ -61,6 +61,11 @@ class Instruction(NamedTuple):
         return self.opcode not in _IDLE | {"while", "conditional", "call"}
 
     @property
+    def scalar(self) -> bool:
+        """Whether it returns one number, which the scalar unit of a TPU may reckon with in passing."""
+        return len(self.shapes) == 1 and math.prod(self.shapes[0].sizes) == 1
+
+    @property
     def collective(self) -> str | None:
         """Which of them it is, or begins."""
         kind = self.opcode.removesuffix("-start")
@@ -122,20 +127,27 @@ class Module:
             yield loop
             yield from self.all_loops(loop.body)
 
-    def unit(self) -> str:
-        """The body of the loop whose turns are the program's work: a training step, an event of a decode.
+    def unit(self) -> Loop | None:
+        """The loop whose turns are the program's work: a training step, an event of a decode.
 
-        It is the outermost loop that runs the most kernels in a turn; without any, the entry.
+        It is the outermost one that runs the most kernels in a turn; None without any.
         """
-        bodies = [loop.body for loop in self.loops(self.entry)]
-        return max(bodies, key=lambda body: sum(k.times for k in self.kernels(body)), default=self.entry)
+
+        def work(loop: Loop) -> int:
+            return sum(kernel.times for kernel in self.kernels(loop.body))
+
+        return max(self.loops(self.entry), key=work, default=None)
+
+    def own_kernels(self, computation: str) -> list[Instruction]:
+        """What a computation runs outside of its loops.
+
+        Of the branches of a conditional the one with the most instructions counts.
+        """
+        return [line for line in self._lines(computation) if line.is_kernel]
 
     def kernels(self, computation: str, times: int = 1) -> list[Kernel]:
-        """All that a computation runs, with inner loops; one of unknown turns counts as one turn.
-
-        Of the branches of a conditional the one with the most kernels counts.
-        """
-        found = [Kernel(line, times) for line in self._lines(computation) if line.is_kernel]
+        """All that a computation runs, with inner loops; one of unknown turns counts as one turn."""
+        found = [Kernel(line, times) for line in self.own_kernels(computation)]
         for loop in self.loops(computation):
             found += self.kernels(loop.body, times * (1 if loop.turns is None else loop.turns))
         return found

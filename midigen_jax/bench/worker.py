@@ -59,7 +59,7 @@ def compile_program(
     network, config = subject(program.recipe, program.settings)
     if isinstance(program, Decode):
         lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
-        work = sum(2 * m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
+        work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
         name, events = "decode", program.pieces
     else:
         lowered = compiled.lower_train(network, config, own)
@@ -69,7 +69,9 @@ def compile_program(
     began = time.perf_counter()
     done = lowered.compile()
     seconds = time.perf_counter() - began
-    taken = done.memory_analysis()
+    taken, text = done.memory_analysis(), done.as_text()
+    assert taken is not None
+    assert text is not None
     memory = Memory(
         taken.argument_size_in_bytes,
         taken.temp_size_in_bytes,
@@ -77,7 +79,6 @@ def compile_program(
         taken.output_size_in_bytes - taken.alias_size_in_bytes,
     )
     schedules = read_schedules(Path(asked.schedules)) if asked.schedules else None
-    text = done.as_text()
     return measure(name, text, memory, events, work, schedules, seconds), text
 
 
