@@ -91,10 +91,10 @@ def lower_train(network: Network, config: Config, own: Sequence[jax.Device]) -> 
     """
     rows, shared = config.batch.rows, len(own)
     if rows % shared:
-        least = 8 * shared  # a tile's rows on each
+        nearest = max(shared, round(rows / shared) * shared)
         raise InputError(
-            f"batch.rows = {rows}: {shared} devices must share them evenly; give a multiple of {shared}, "
-            f"as {max(least, rows // shared * shared)} is"
+            f"batch.rows = {rows}: {shared} devices must share them evenly; {nearest} is the nearest "
+            f"number, and {8 * shared} or more fill tiles"
         )
     mesh = data_mesh(own)
     alone = Mesh(np.array(jax.devices("cpu")[:1]).reshape(1, 1), (REPLICA, DATA))

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import jax
 
 from midigen_jax import config as configs
 from midigen_jax.bench import compiled
-from midigen_jax.bench.compile import Asked, Decode, Program
+from midigen_jax.bench.compile import Asked, Decode, Program, describe
 from midigen_jax.bench.figures import Figures, Memory, measure
 from midigen_jax.bench.schedules import read_schedules
 from midigen_jax.bench.targets import Target, find_target
 from midigen_jax.config import PRESETS, Config
-from midigen_jax.errors import InputError, one_line
+from midigen_jax.errors import InputError
 from midigen_jax.model.cost import flops, matmuls
 from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
 from midigen_jax.model.network import Network
@@ -93,17 +93,54 @@ def answers(asked: Asked) -> Iterator[dict[str, Any]]:
     for number, program in enumerate(asked.programs):
         _empty(asked.schedules)
         try:
-            figures, text = compile_program(asked, program, target, own)
+            found = _if_it_fits(asked, program, target, own)
+            if found is None:
+                raise InputError(_too_large(asked, program, target, own))
         except InputError as error:
             yield {"wrong": str(error)}
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            yield {"too_large": one_line(error)}
-        else:
-            if asked.texts:
-                (Path(asked.texts) / f"{number}-{figures.program}.txt").write_text(text)
-            yield asdict(figures)
+            continue
+        figures, text = found
+        if asked.texts:
+            (Path(asked.texts) / f"{number}-{figures.program}.txt").write_text(text)
+        yield asdict(figures)
+
+
+def _if_it_fits(
+    asked: Asked, program: Program, target: Target, own: list[jax.Device]
+) -> tuple[Figures, str] | None:
+    """As `compile_program`; None for what needs more memory than the device has."""
+    try:
+        found = compile_program(asked, program, target, own)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+    return found if found[0].memory.all <= target.chip.memory else None
+
+
+def _too_large(asked: Asked, program: Program, target: Target, own: list[jax.Device]) -> str:
+    """What to tell of a program that does not fit: how many rows do, found by halving them."""
+    rows, of_each = _rows(program), 1 if isinstance(program, Decode) else target.devices
+    wrong = f"{describe(program)} does not fit into the {target.chip.memory / 1e9:.0f} GB of {target.name}"
+    fewer = rows
+    while fewer > of_each:
+        fewer = max(of_each, fewer // 2 // of_each * of_each)
+        if _if_it_fits(asked, _with_rows(program, fewer), target, own) is not None:
+            flag = "--pieces" if isinstance(program, Decode) else "--batch.rows"
+            return f"{wrong}; {fewer} of {rows} rows do: {flag} {fewer}"
+    return f"{wrong}, whatever its rows; give more chips, or a smaller --model.width"
+
+
+def _rows(program: Program) -> int:
+    if isinstance(program, Decode):
+        return program.pieces
+    return subject(program.recipe, program.settings)[1].batch.rows
+
+
+def _with_rows(program: Program, rows: int) -> Program:
+    if isinstance(program, Decode):
+        return replace(program, pieces=rows)
+    return replace(program, settings={**program.settings, "batch.rows": rows})
 
 
 def _empty(folder: str) -> None:
