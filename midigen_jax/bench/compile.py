@@ -122,7 +122,7 @@ def settings_of(program: Program) -> dict[str, Any]:
     """What goes into the config of its rows."""
     found: dict[str, Any] = {"recipe": program.recipe, "settings": dict(program.settings)}
     if isinstance(program, Decode):
-        found |= {"batch": program.pieces, "filters": program.filters}
+        found["filters"] = program.filters
     return found
 
 

@@ -17,7 +17,7 @@ from midigen_jax.bench.schedules import Code, program_bundles
 from midigen_jax.bench.targets import Target
 
 _LARGEST = 5
-_UNITS = {"train": "step", "decode": "event of each piece"}
+_UNITS = {"train": ("a", "step"), "decode": ("an", "event")}
 LARGE = 64 << 10  # bytes: of a copy that counts. Carries and single events are far below
 
 
@@ -64,6 +64,7 @@ class Figures:
     """One program on one target; a unit is a training step, or an event of each piece."""
 
     program: str  # train or decode
+    of: dict[str, Any]  # what was compiled: its dtype, its sizes
     events: int  # that a unit has, on all devices
     flops: float  # of a unit's matrix products on each device
     memory: Memory
@@ -81,6 +82,7 @@ class Figures:
 
 def measure(
     program: str,
+    of: dict[str, Any],
     text: str,
     memory: Memory,
     events: int,
@@ -106,6 +108,7 @@ def measure(
             found[kernel.instruction.collective] += kernel.times
     return Figures(
         program,
+        of,
         events,
         flops,
         memory,
@@ -169,8 +172,14 @@ def events_per_s(figures: Figures, target: Target) -> tuple[float | None, float 
 
 def rows_of(figures: Figures, target: Target, config: Mapping[str, Any], **fields: Any) -> list[rows.Row]:
     """The rows of one program; `config` says of what, `fields` go into each row."""
-    unit = _UNITS[figures.program]
-    config = {"target": target.name, "devices": target.devices, "program": figures.program, **config}
+    _, unit = _UNITS[figures.program]
+    config = {
+        "target": target.name,
+        "devices": target.devices,
+        "program": figures.program,
+        **figures.of,
+        **config,
+    }
     least, most, limit = events_per_s(figures, target)
     values: list[tuple[str, float | None, str]] = [
         ("aot.cycles", figures.cycles or None, f"cycles/{unit}"),
@@ -195,28 +204,32 @@ def rows_of(figures: Figures, target: Target, config: Mapping[str, Any], **field
 
 def in_words(figures: Figures, target: Target) -> list[str]:
     """The figures of one program as lines."""
-    unit = _UNITS[figures.program]
+    each = " ".join(_UNITS[figures.program])
     memory, chip = figures.memory, target.chip
     fits = "fits" if memory.all <= chip.memory else "does not fit"
     what = ", ".join(f"{count} {kind}" for kind, count in figures.collectives.items()) or "none"
     lines = [
         f"  memory        {_bytes(memory.arguments)} of arguments and {_bytes(memory.temporaries)} of "
         f"temporaries of {_bytes(chip.memory)} on each of {target.devices}: {fits}",
-        f"  collectives   {what} a {unit}",
-        f"  kernels       {figures.kernels:,} a {unit}, {figures.loop_kernels:,} of them in loops",
+        f"  collectives   {what} {each}",
+        f"  kernels       {figures.kernels:,} {each}, {figures.loop_kernels:,} of them in loops",
     ]
     if figures.cycles:
         floor = f"{figures.scheduled:,} scheduled (floor) … " if figures.scheduled else ""
-        lines.append(f"  cycles        {floor}{figures.cycles:,} by XLA's model (ceiling) a {unit}")
+        lines.append(f"  cycles        {floor}{figures.cycles:,} by XLA's model (ceiling) {each}")
     least, most, limit = events_per_s(figures, target)
     between = " … ".join(f"{value:,.0f}" for value in (least, most) if value is not None)
     lines.append(
         f"  events/s      {between + '; ' if between else ''}{limit:,.0f} if matrix units never waited"
     )
-    for cost in figures.largest:
-        spent = f"{cost.cycles:>12,} cycles" if figures.cycles else f"{cost.times:>8,} times"
-        scheduled = "" if cost.scheduled is None else f" ({cost.scheduled:,} scheduled)"
-        lines.append(f"    {spent}{scheduled}  {cost.times} x {cost.name}: {_short(cost.source)}")
+    for loop in figures.loops:
+        turns = "?" if loop.turns is None else loop.turns
+        lines.append(f"  loop          {turns} x {loop.kernels} kernels: {_short(loop.source)}")
+    for cost in figures.largest if figures.cycles else ():
+        floor = "" if cost.scheduled is None else f"{cost.scheduled:,} … "
+        lines.append(
+            f"  largest       {floor}{cost.cycles:,} cycles: {cost.times} x {cost.name}, {_short(cost.source)}"
+        )
     return lines
 
 

@@ -60,12 +60,14 @@ def compile_program(
     if isinstance(program, Decode):
         lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
         work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
-        name, events = "decode", program.pieces
+        name, events, own_sizes = "decode", program.pieces, {"batch": program.pieces}
     else:
         lowered = compiled.lower_train(network, config, own)
         each = config.batch.rows // target.devices
         work = flops(network, each, config.batch.length)
         name, events = "train", config.batch.rows * config.batch.length
+        own_sizes = {"batch": config.batch.rows, "length": config.batch.length}
+    of = {"dtype": config.model.compute_dtype, "width": config.model.width, "layers": config.model.layers}
     began = time.perf_counter()
     done = lowered.compile()
     seconds = time.perf_counter() - began
@@ -79,7 +81,7 @@ def compile_program(
         taken.output_size_in_bytes - taken.alias_size_in_bytes,
     )
     schedules = read_schedules(Path(asked.schedules)) if asked.schedules else None
-    return measure(name, text, memory, events, work, schedules, seconds), text
+    return measure(name, of | own_sizes, text, memory, events, work, schedules, seconds), text
 
 
 def answers(asked: Asked) -> Iterator[dict[str, Any]]:
