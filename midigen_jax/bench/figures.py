@@ -227,9 +227,8 @@ def in_words(figures: Figures, target: Target) -> list[str]:
         lines.append(f"  loop          {turns} x {loop.kernels} kernels: {_short(loop.source)}")
     for cost in figures.largest if figures.cycles else ():
         floor = "" if cost.scheduled is None else f"{cost.scheduled:,} … "
-        lines.append(
-            f"  largest       {floor}{cost.cycles:,} cycles: {cost.times} x {cost.name}, {_short(cost.source)}"
-        )
+        what = f"{cost.times} x {cost.name}, {_short(cost.source)}"
+        lines.append(f"  largest       {floor}{cost.cycles:,} cycles: {what}")
     return lines
 
 
