@@ -305,6 +305,7 @@ def bench_compile(
 ) -> int:
     """`midigen bench compile`: rows are there as soon as a program is compiled."""
     _check_rows(out)
+    jax.config.update("jax_platforms", "cpu")  # a TPU of this machine is not asked for
     if text is not None:
         make_folder(Path(text))
     programs: list[compiling.Program] = []

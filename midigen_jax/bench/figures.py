@@ -18,7 +18,7 @@ from midigen_jax.bench.targets import Target
 
 _LARGEST = 5
 _UNITS = {"train": ("a", "step"), "decode": ("an", "event")}
-LARGE = 64 << 10  # bytes: of a copy that counts. Carries and single events are far below
+LARGE = 128 << 10  # bytes: of a copy that counts, such as that of 256 x 256 weights in bfloat16
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LoopFigures:
     kernels: int  # of a turn, with those of inner loops
     cycles: int  # of a turn, by XLA's model
     state: tuple[str, ...]  # arrays that it carries, as in bf16[256,1024]S(1): S(1) is VMEM
-    moves: tuple[str, ...]  # own kernels that copy, transpose or round an array of 64 KiB or more
+    moves: tuple[str, ...]  # own kernels that copy, transpose or round an array of 128 KiB or more
 
 
 @dataclass(frozen=True)
