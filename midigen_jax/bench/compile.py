@@ -82,10 +82,11 @@ def compile_all(
     JAX, and for a program that the target cannot have.
     """
     check_compiler(target)
-    with tempfile.TemporaryDirectory() as dump:
+    with tempfile.TemporaryDirectory() as folder:
+        dump, errors = Path(folder) / "schedules", Path(folder) / "stderr"
+        dump.mkdir()
         wanted = schedules and target.chip.platform == "tpu"
-        asked = Asked(target.name, programs, dump if wanted else "", "" if texts is None else str(texts))
-        errors = Path(dump) / "stderr"
+        asked = Asked(target.name, programs, str(dump) if wanted else "", "" if texts is None else str(texts))
         with (
             errors.open("w") as noise,
             subprocess.Popen(
@@ -100,8 +101,9 @@ def compile_all(
                 assert process.stdout is not None
                 for line in process.stdout:
                     yield _figures(json.loads(line))
-            finally:
-                process.kill() if sys.exc_info()[0] else process.wait()
+            except BaseException:
+                process.kill()
+                raise
         if process.returncode:
             raise RuntimeError(
                 f"the compiling process ended with {process.returncode}:\n{errors.read_text()}"
@@ -137,16 +139,13 @@ def environment(target: Target, schedules: str = "") -> dict[str, str]:
 
     `schedules` is a folder that takes what `bench.schedules` reads.
     """
+    package = Path(midigen_jax.__file__).resolve().parent.parent
     found = {
         "JAX_PLATFORMS": "cpu",  # what computes; compiling needs no device
         "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is not compiled writes no schedules
         "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to wait for
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "PYTHONPATH": os.pathsep.join(
-            filter(
-                None, (str(Path(midigen_jax.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH"))
-            )
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH")))),
     }
     if target.chip.platform == "cuda":
         # Which of several kernels is the fastest cannot be tried without a GPU.

@@ -28,7 +28,7 @@ from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.music.voices import VoiceTokenizer
-from midigen_jax.train.pretrained import load_model
+from midigen_jax.train.pretrained import is_folder, load_model
 
 _CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a preset has chords and no corpus
 
@@ -38,6 +38,9 @@ def subject(recipe: str, settings: Mapping[str, Any]) -> tuple[Network, Config]:
     if recipe in PRESETS:
         config = configs.override(PRESETS[recipe], settings)
         return Network(config.model, _rules(config)), config
+    if is_folder(recipe) and not Path(recipe).is_dir():
+        known = configs.nearest(recipe, PRESETS)
+        raise InputError(f"--recipe {recipe}: no preset, no pretrained:NAME, no folder of a run; {known}")
     experiment = load_model(recipe).experiment
     config = configs.override(experiment.config, settings)
     return Network(config.model, grammar(experiment.tokenizer)), config
