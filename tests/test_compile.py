@@ -40,14 +40,14 @@ needs_libtpu = pytest.mark.skipif(
     reason="libtpu, which compiles for TPUs, is not installed: pip install 'midigen-jax[aot]'",
 )
 
-TINY = {
+TINY: dict[str, object] = {
     "model.width": 8,
     "model.pitch_embedding": 4,
     "model.duration_embedding": 4,
     "batch.rows": 64,
     "batch.length": 16,
 }
-ALL_CONTEXT = {
+ALL_CONTEXT: dict[str, object] = {
     "model.context.place": True,
     "model.context.meters": [48],
     "model.context.previous": True,
@@ -55,12 +55,12 @@ ALL_CONTEXT = {
     "model.context.relative": [3, 12],
     "model.context.intervals": True,
 }
-MULTIHEAD = {
+MULTIHEAD: dict[str, object] = {
     "model.attention": "multihead",
     "model.attention_window": 256,
     "model.attention_values": "events",
 }
-BLOCKS = {
+BLOCKS: dict[str, dict[str, object]] = {
     "bare": {"model.attention": "none", "model.heads": "independent"},
     "window": {"model.attention_window": 3, "model.compute_dtype": "bfloat16", "batch.stream": True},
     "context": MULTIHEAD
@@ -110,10 +110,9 @@ def compiled(tmp_path_factory, worker_id):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
                 target = find_target(group.split()[0])
-                found = compile_all(target, list(programs.values()), schedules=False)
+                found = list(compile_all(target, list(programs.values()), schedules=False))
                 path.write_text(json.dumps([asdict(one) for one in found]))
-        found = dict(zip(programs, json.loads(path.read_text()), strict=True))
-        return from_json(found[name])
+        return from_json(json.loads(path.read_text())[list(programs).index(name)])
 
     return figures
 
