@@ -172,6 +172,19 @@ def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     )
 
 
+def _bench_compile(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from midigen_jax.bench.targets import find_target
+
+    target = find_target(given.target)
+    if given.recipe in PRESETS:
+        override(PRESETS[given.recipe], settings)  # a mistake is no reason to wait for JAX
+    from midigen_jax import commands
+
+    return commands.bench_compile(
+        target, given.recipe, settings, given.programs, given.pieces, given.schedules, given.out, given.text
+    )
+
+
 def _evaluate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     _start(0)
     from midigen_jax import commands
@@ -214,6 +227,7 @@ _COMMANDS = {
     "ablate": _ablate,
     "bench train": _bench_train,
     "bench decode": _bench_decode,
+    "bench compile": _bench_compile,
     "demo": _demo,
 }
 
@@ -388,11 +402,11 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 
     bench = command(
         "bench",
-        "train | decode …",
-        "measure how fast a model trains or writes on this machine, and how near to its peak",
+        "train | decode | compile …",
+        "measure how fast a model trains or writes on this machine, or what it costs on chips elsewhere",
         "midigen bench decode --peers --plot speed.png",
     )
-    choose_bench = bench.add_subparsers(dest="what", required=True, metavar="train | decode")
+    choose_bench = bench.add_subparsers(dest="what", required=True, metavar="train | decode | compile")
     one = command(
         "bench train",
         "[CORPUS] [--out FILE] [--profile FOLDER] [--SETTING VALUE …]",
@@ -409,6 +423,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.set_defaults(needs_out=False)
 
     _add_bench_decode(command)
+    _add_bench_compile(command, base)
 
     one = command(
         "demo",
@@ -455,6 +470,55 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
     )
     _add(one, "model: of fresh weights; of a RUN compute_dtype alone", pooling_article(), "model.")
     one.set_defaults(needs_out=False)
+
+
+def _add_bench_compile(command: Callable[[str, str, str, str], _Parser], base: Config) -> None:
+    one = command(
+        "bench compile",
+        "[--target CHIP] [--recipe NAME] [--out FILE] [--SETTING VALUE …]",
+        "compile training and decoding for chips that are not here, and say what they cost there",
+        "midigen bench compile --target v6e:4x4 --batch.rows 256 --model.compute_dtype bfloat16",
+    )
+    one.add_argument(
+        "--target",
+        default="v5e",
+        metavar="CHIP",
+        help="a chip, as v5e, or a slice of them, as v5e:2x2 or v6e:4x4; v5p, tpu7x, h100 and h200 besides "
+        "(default: v5e)",
+    )
+    one.add_argument(
+        "--recipe", default="default", metavar="NAME", help=f"a preset ({', '.join(PRESETS)}); or {_MODEL}"
+    )
+    one.add_argument(
+        "--programs",
+        type=_programs,
+        default=("train", "decode"),
+        metavar="NAME,…",
+        help="of train, decode, and filters, which is decode with all filters and constraints "
+        "(default: train,decode)",
+    )
+    one.add_argument(
+        "--pieces",
+        type=_batches,
+        default=(64,),
+        metavar="N,N…",
+        help="that are decoded at once (default: 64)",
+    )
+    one.add_argument(
+        "--no-schedules", dest="schedules", action="store_false", help="leave out the floor of cycles"
+    )
+    one.add_argument("--out", metavar="FILE", help="a .jsonl file that rows are added to (default: none)")
+    one.add_argument("--text", metavar="FOLDER", help="a folder that takes the compiled programs as text")
+    for title, config in (("model", base.model), ("batch", base.batch), ("train", base.train)):
+        _add(one, title, config, f"{title}.")
+    one.set_defaults(needs_out=False)
+
+
+def _programs(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if not set(names) <= {"train", "decode", "filters"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: give some of train, decode, filters, as in train,decode")
+    return names
 
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,9 @@ import jax
 
 from midigen_jax import config as configs
 from midigen_jax import rows
+from midigen_jax.bench import compile as compiling
+from midigen_jax.bench import figures
+from midigen_jax.bench.targets import Target
 from midigen_jax.config import Config, PrepareConfig, SampleConfig, is_address
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.inspect import inspect as inspect_music
@@ -287,6 +290,43 @@ def bench_decode(
     if plot is not None:
         draw_rates(measured, Path(plot))
         _say(f"Plot in {plot}.")
+    return 0
+
+
+def bench_compile(
+    target: Target,
+    recipe: str,
+    settings: Mapping[str, object],
+    names: Sequence[str],
+    pieces: Sequence[int],
+    schedules: bool,
+    out: str | None,
+    text: str | None,
+) -> int:
+    """`midigen bench compile`: rows are there as soon as a program is compiled."""
+    _check_rows(out)
+    jax.config.update("jax_platforms", "cpu")  # a TPU of this machine is not asked for
+    if text is not None:
+        make_folder(Path(text))
+    programs: list[compiling.Program] = []
+    if "train" in names:
+        programs.append(compiling.Program(recipe, settings))
+    for name in ("decode", "filters"):
+        if name in names:
+            programs += [compiling.Decode(recipe, settings, count, name == "filters") for count in pieces]
+    command, folder = shlex.join(["midigen", *sys.argv[1:]]), None if text is None else Path(text)
+    with Progress("compiling", len(programs), "programs") as progress:
+        found = compiling.compile_all(target, programs, schedules, folder)
+        for program, figure in zip(programs, found, strict=True):
+            progress.advance()
+            _say(f"{target.name}: {compiling.describe(program)} ({figure.compile_seconds:.0f} s to compile)")
+            for line in figures.in_words(figure, target):
+                _say(line)
+            if out is not None:
+                config = compiling.settings_of(program)
+                rows.append(Path(out), figures.rows_of(figure, target, config, command=command))
+    if out is not None:
+        _say(f"Rows added to {out}.")
     return 0
 
 

@@ -24,7 +24,7 @@ from midigen_jax.files import replacing
 Row = dict[str, Any]
 
 _PACKAGES = (
-    *("jax", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic"),
+    *("jax", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic"),
     *("torch", "keras", "tensorflow", "onnxruntime"),
 )
 

@@ -23,7 +23,8 @@ BEFORE = {
     "sample": BASE | {"music", "data", "model", "train"},
     "listen": BASE | {"music"},
     "study": BASE | {"music", "data", "model", "train", "sample"},
-    "commands": BASE | {"music", "data", "model", "train", "sample", "listen", "study"},
+    "bench": BASE | {"music", "data", "model", "train", "sample"},
+    "commands": BASE | {"music", "data", "model", "train", "sample", "listen", "study", "bench"},
 }
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}

@@ -1,0 +1,168 @@
+"""Compiles programs for one target, in a process of its own: `python -m midigen_jax.bench.worker ASKED`.
+
+In: `Asked`, as JSON. Out: a line of JSON for each program, its figures, or why there are none. The process
+has the environment that `compile.environment` made: libtpu reads it once, when it is loaded.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from midigen_jax import config as configs
+from midigen_jax.bench import compiled
+from midigen_jax.bench.compile import Asked, Decode, Program, describe
+from midigen_jax.bench.figures import Figures, Memory, measure
+from midigen_jax.bench.schedules import read_schedules
+from midigen_jax.bench.targets import Target, find_target
+from midigen_jax.config import PRESETS, Config
+from midigen_jax.errors import InputError
+from midigen_jax.model.cost import flops, matmuls
+from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
+from midigen_jax.model.network import Network
+from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.music.voices import VoiceTokenizer
+from midigen_jax.train.pretrained import is_folder, load_model
+
+_CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a preset has chords and no corpus
+
+
+def subject(recipe: str, settings: Mapping[str, Any]) -> tuple[Network, Config]:
+    """The network and the config of a preset, a model of the package, or a run, with other `settings`."""
+    if recipe in PRESETS:
+        config = configs.override(PRESETS[recipe], settings)
+        return Network(config.model, _rules(config)), config
+    if is_folder(recipe) and not Path(recipe).is_dir():
+        known = configs.nearest(recipe, PRESETS)
+        raise InputError(f"--recipe {recipe}: no preset, no pretrained:NAME, no folder of a run; {known}")
+    experiment = load_model(recipe).experiment
+    config = configs.override(experiment.config, settings)
+    return Network(config.model, grammar(experiment.tokenizer)), config
+
+
+def _rules(config: Config) -> Grammar:
+    prepare = config.prepare
+    if prepare.tokenizer == "chord":
+        return ChordGrammar(_DURATIONS, _CHORDS)
+    if prepare.voices:
+        return grammar(VoiceTokenizer(prepare.voices, prepare.max_duration))
+    return grammar(NoteTokenizer(prepare.max_duration))
+
+
+def compile_program(
+    asked: Asked, program: Program, target: Target, own: list[jax.Device]
+) -> tuple[Figures, str]:
+    """One of the programs that were asked for, and its text."""
+    network, config = subject(program.recipe, program.settings)
+    if isinstance(program, Decode):
+        lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
+        work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
+        name, events, own_sizes = "decode", program.pieces, {"batch": program.pieces}
+    else:
+        lowered = compiled.lower_train(network, config, own)
+        each = config.batch.rows // target.devices
+        work = flops(network, each, config.batch.length)
+        name, events = "train", config.batch.rows * config.batch.length
+        own_sizes = {"batch": config.batch.rows, "length": config.batch.length}
+    of = {"dtype": config.model.compute_dtype, "width": config.model.width, "layers": config.model.layers}
+    began = time.perf_counter()
+    done = lowered.compile()
+    seconds = time.perf_counter() - began
+    taken, text = done.memory_analysis(), done.as_text()
+    assert taken is not None
+    assert text is not None
+    memory = Memory(
+        taken.argument_size_in_bytes,
+        taken.temp_size_in_bytes,
+        taken.generated_code_size_in_bytes,
+        taken.output_size_in_bytes - taken.alias_size_in_bytes,
+    )
+    schedules = read_schedules(Path(asked.schedules)) if asked.schedules else None
+    return measure(name, of | own_sizes, text, memory, events, work, schedules, seconds), text
+
+
+def answers(asked: Asked) -> Iterator[dict[str, Any]]:
+    """For each program its figures, or what is wrong with it."""
+    try:
+        target = find_target(asked.target)
+        own = compiled.devices(target)
+    except InputError as error:
+        yield from ({"wrong": str(error)} for _ in asked.programs)
+        return
+    for number, program in enumerate(asked.programs):
+        _empty(asked.schedules)
+        try:
+            found = _if_it_fits(asked, program, target, own)
+            if found is None:
+                raise InputError(_too_large(asked, program, target, own))
+        except InputError as error:
+            yield {"wrong": str(error)}
+            continue
+        figures, text = found
+        if asked.texts:
+            (Path(asked.texts) / f"{number}-{figures.program}.txt").write_text(text)
+        yield asdict(figures)
+
+
+def _if_it_fits(
+    asked: Asked, program: Program, target: Target, own: list[jax.Device]
+) -> tuple[Figures, str] | None:
+    """As `compile_program`; None for what needs more memory than the device has."""
+    try:
+        found = compile_program(asked, program, target, own)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+    return found if found[0].memory.all <= target.chip.memory else None
+
+
+def _too_large(asked: Asked, program: Program, target: Target, own: list[jax.Device]) -> str:
+    """What to tell of a program that does not fit: how many rows do, found by halving them."""
+    rows, of_each = _rows(program), 1 if isinstance(program, Decode) else target.devices
+    wrong = f"{describe(program)} does not fit into the {target.chip.memory / 1e9:.0f} GB of {target.name}"
+    fewer = rows
+    while fewer > of_each:
+        fewer = max(of_each, fewer // 2 // of_each * of_each)
+        if _if_it_fits(asked, _with_rows(program, fewer), target, own) is not None:
+            flag = "--pieces" if isinstance(program, Decode) else "--batch.rows"
+            return f"{wrong}; {fewer} of {rows} rows do: {flag} {fewer}"
+    return f"{wrong}, whatever its rows; give more chips, or a smaller --model.width"
+
+
+def _rows(program: Program) -> int:
+    if isinstance(program, Decode):
+        return program.pieces
+    return subject(program.recipe, program.settings)[1].batch.rows
+
+
+def _with_rows(program: Program, rows: int) -> Program:
+    if isinstance(program, Decode):
+        return replace(program, pieces=rows)
+    return replace(program, settings={**program.settings, "batch.rows": rows})
+
+
+def _empty(folder: str) -> None:
+    """Kernels of two programs may have one name."""
+    for path in Path(folder).iterdir() if folder else ():
+        if path.is_file():
+            path.unlink()
+
+
+def main() -> None:
+    """Answer on what was standard output; what libtpu prints goes to standard error."""
+    asked = Asked.from_json(json.loads(sys.argv[1]))
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for answer in answers(asked):
+        print(json.dumps(answer), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
