@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 REPLICA, DATA = "replica", "data"
@@ -67,14 +68,20 @@ def data_mesh(rows: int, replicas: int = 1, own: bool = False) -> Mesh:
     """Devices for replicas, and for each of them as many as share `rows` evenly.
 
     Replicas need not wait for each other, so as many devices as there are replicas go to them. They are the
-    devices of all processes, or this one's `own`.
+    devices of all processes, or this one's `own`, in the order of processes. (`jax.make_mesh` would put them
+    in the order of a TPU's torus and refuse those that fill no box, such as 3 chips of 4. Two sums a step are
+    no reason for either.) Of the chips of a TPU a number is taken that divides theirs: XLA cannot compile a
+    sum over 6 of 8.
     """
     known = jax.local_devices() if own else jax.devices()
+    known = sorted(known, key=lambda device: (device.process_index, device.id))
     there = len(known)
     apart = max(number for number in range(1, there + 1) if there % number == 0 and number <= replicas)
-    shared = max(number for number in range(1, there // apart + 1) if rows % number == 0)
-    devices = known[: apart * shared]
-    return jax.make_mesh((apart, shared), (REPLICA, DATA), (AxisType.Auto,) * 2, devices=devices)
+    each = there // apart
+    able = [number for number in range(1, each + 1) if known[0].platform != "tpu" or each % number == 0]
+    shared = max(number for number in able if rows % number == 0)
+    devices = np.array(known[: apart * shared]).reshape(apart, shared)
+    return Mesh(devices, (REPLICA, DATA), axis_types=(AxisType.Auto,) * 2)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
