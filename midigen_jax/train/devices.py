@@ -17,7 +17,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 REPLICA, DATA = "replica", "data"
 
 # Dense bfloat16 operations a second, by the name that JAX has for the device: Google Cloud's pages of TPU
-# versions and NVIDIA's data sheets, as of November 2026.
+# versions and NVIDIA's data sheets, as of November 2026; the TPU7x, of which a device is half a chip, after
+# jax/_src/pallas/mosaic/tpu_info.py of JAX 0.10.2.
 _PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -26,10 +27,17 @@ _PEAKS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "TPU7x": 1155e12,
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
+    "NVIDIA GH200 480GB": 989e12,
+    "NVIDIA B200": 2250e12,
 }
 
 
