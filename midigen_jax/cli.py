@@ -1,13 +1,15 @@
 """The command line: `midigen inspect | prepare | train | generate | report | bench | demo`.
 
 In: words. Out: one call of `commands`, and an exit code: 0, 2 for a mistake of the user's (one line on
-standard error, no traceback), 130 after Ctrl-C. Nothing heavy is imported before the words are understood.
+standard error, no traceback), 3 for what passes, 130 after Ctrl-C, SIGTERM or SIGHUP. Nothing heavy is
+imported before the words are understood. Nothing fails because nobody reads what is said.
 """
 
 import argparse
 import errno
 import io
 import itertools
+import os
 import sys
 import types
 import typing
@@ -28,7 +30,18 @@ from midigen_jax.config import (
     preset,
     spell,
 )
-from midigen_jax.errors import AGAIN, MISTAKE, OUT_OF_MEMORY, DiskError, InputError
+from midigen_jax.errors import (
+    AGAIN,
+    FAULT,
+    INTERRUPTED,
+    INTERRUPTION,
+    MISTAKE,
+    OUT_OF_MEMORY,
+    DiskError,
+    InputError,
+)
+from midigen_jax.streams import outlive_readers
+from midigen_jax.train.stop import ends_at_once
 
 # What the machine denies: no fault of the program, and nothing that a traceback would explain.
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -47,27 +60,54 @@ _MODEL = (
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the arguments are those of the process unless `words` are given."""
+    outlive_readers()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     try:
-        return _run(sys.argv[1:] if words is None else words)
+        code = _told(sys.argv[1:] if words is None else words)
+    except Exception:  # a fault of ours, whose traceback comes next
+        _part(FAULT)
+        raise
+    if code == INTERRUPTED and words is None:
+        # Not in order: Python would take away what a compiler that goes on in its thread stands on.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _told(words: Sequence[str]) -> int:
+    """Run a command; what ends it, and is no fault of ours, is told in a line."""
+    try:
+        with ends_at_once():
+            return _run(words)
     except InputError as error:
-        print(f"midigen: {error}", file=sys.stderr)
-        return AGAIN if isinstance(error, DiskError) else MISTAKE
+        return _end(AGAIN if isinstance(error, DiskError) else MISTAKE, str(error))
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
-        print(f"midigen: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        return MISTAKE
+        return _end(MISTAKE, f"{error.filename or 'writing'}: {error.strerror}")
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        print(f"midigen: {OUT_OF_MEMORY}", file=sys.stderr)
-        return MISTAKE
+        return _end(MISTAKE, OUT_OF_MEMORY)
     except KeyboardInterrupt:
-        print("midigen: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+        return _end(INTERRUPTED, INTERRUPTION)
+
+
+def _end(code: int, line: str) -> int:
+    """Say why a command ends; its exit code."""
+    print(f"midigen: {line}", file=sys.stderr)
+    _part(code)
+    return code
+
+
+def _part(code: int) -> None:
+    """Where a command is one of several processes, leave the others."""
+    if "midigen_jax.train.processes" in sys.modules:
+        from midigen_jax.train.processes import part
+
+        part(code)
 
 
 def _run(words: Sequence[str]) -> int:

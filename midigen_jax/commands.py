@@ -25,7 +25,7 @@ from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.inspect import inspect as inspect_music
 from midigen_jax.data.prepare import prepare as prepare_corpus
 from midigen_jax.data.reading import digest_or_nothing, read_as
-from midigen_jax.errors import InputError
+from midigen_jax.errors import INTERRUPTED, InputError
 from midigen_jax.files import check_folder, make_folder, read_json, write_json
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.findings import describe
@@ -59,8 +59,6 @@ from midigen_jax.train.experiment import METRIC, Restored
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import is_folder, load_model, name_of
 from midigen_jax.train.processes import is_first
-
-INTERRUPTED = 130
 
 _CLAIM = "settings.json"  # in a folder of music: what it was made with
 

@@ -4,6 +4,9 @@ import re
 
 OUT_OF_MEMORY = "out of memory; lower --batch.rows, --batch.length or --model.width"  # of a device
 MISTAKE, AGAIN = 2, 3  # exit codes: what was asked for cannot be done; it can, but not now or here
+FAULT = 1  # of the program, with its traceback
+INTERRUPTED = 130  # after a Ctrl-C, a SIGTERM or a SIGHUP
+INTERRUPTION = "interrupted; the same command goes on where it was"
 
 
 class InputError(Exception):

@@ -1,14 +1,42 @@
-"""Progress of long work: a bar with rate and time left, a table of what stands how; plain lines in a log."""
+"""Progress of long work: a bar with rate and time left, a table of what stands how; plain lines in a log.
+
+Where nobody can read it any more, nothing is said, and the work goes on.
+"""
 
 import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class _Onlooker:
+    """A file that may be closed, or a pipe whose other end is gone: then what is written goes nowhere."""
+
+    def __init__(self, file: TextIO | None):
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:  # what tqdm asks of a terminal
+        return getattr(self._file, name)
+
+    def isatty(self) -> bool:
+        return bool(self._try("isatty"))
+
+    def write(self, text: str) -> None:
+        self._try("write", text)
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def _try(self, name: str, *given: str) -> Any:
+        try:
+            return None if self._file is None else getattr(self._file, name)(*given)
+        except (OSError, ValueError):
+            self._file = None
 
 
 class Progress:
@@ -27,7 +55,7 @@ class Progress:
         file: TextIO | None = None,
         shown: bool = True,
     ):
-        self._file = file or sys.stderr
+        self._file: Any = _Onlooker(file or sys.stderr)
         self._label, self._total, self._unit = label, total, unit
         self._first = self._done = done
         self._note = ""
@@ -80,7 +108,7 @@ class Board:
     """
 
     def __init__(self, labels: Sequence[str], file: TextIO | None = None):
-        self._file = file or sys.stderr
+        self._file: Any = _Onlooker(file or sys.stderr)
         width = max(map(len, labels), default=0)
         self._lines: dict[str, tqdm] = {}
         if self._file.isatty():

@@ -12,7 +12,7 @@ import midigen_jax
 
 PACKAGE = Path(midigen_jax.__file__).parent
 
-BASE = {"errors", "files", "config", "rows", "progress"}
+BASE = {"errors", "files", "config", "rows", "progress", "streams"}
 """Modules at the top; they stand before all rooms."""
 
 BEFORE = {

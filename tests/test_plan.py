@@ -77,7 +77,7 @@ def test_runs_of_one_shape_share_a_program(tmp_path):
     assert "6 arms x 2 seeds = 12 runs" in words
     assert "  slower: train.learning_rate = 0.001" in words
     assert "program 1: 6 runs (base, slower, layers 2, dropout 0.4), about" in words
-    together, why = choose_together(6, None)
+    together, why = choose_together(6, None, Config().model)
     assert together == 1
     assert "one after another on each of 2 devices" in why
 

@@ -22,15 +22,14 @@ def whole(corpus, tmp_path_factory):
     return measured(run)
 
 
-def start(folder, given, count, devices=1):
+def start(folder, given, count, devices=1, program=("-m", "midigen_jax.cli")):
     """`count` processes that are one training, each with so many devices."""
     address = f"127.0.0.1:{free_port()}"
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     command = [
         sys.executable,
-        "-m",
-        "midigen_jax.cli",
+        *program,
         *given,
         "--coordinator",
         address,
@@ -74,6 +73,45 @@ def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stre
     logs = [(tmp_path / "logs" / f"{number}.log").read_text() for number in range(2)]
     assert "training: 12/12 steps" in logs[0]
     assert "training:" not in logs[1]
+
+
+# Reads two steps in a process of two, whose devices take turns in the mesh as along the torus of a TPU.
+_READS = """
+import sys
+import jax
+import numpy as np
+from pathlib import Path
+from jax.sharding import Mesh
+from midigen_jax.config import Config, override
+from midigen_jax.data.corpus import load_corpus
+from midigen_jax.data.stream import Stream
+from midigen_jax.train.devices import data_mesh
+from midigen_jax.train.feed import make_feed
+from midigen_jax.train.processes import Place, join
+from midigen_jax.train.state import batch_key
+
+corpus, _, address, _, count, _, process = sys.argv[1:]
+join(Place(address, int(count), int(process)))
+config = override(Config(), {"batch.rows": 8, "batch.length": 16, "batch.stream": True})
+music = load_corpus(Path(corpus))
+mesh = data_mesh(8)
+turns = Mesh(mesh.devices.reshape(2, -1).T.reshape(mesh.devices.shape), mesh.axis_names)
+assert [one.process_index for one in turns.devices.ravel()] == [0, 1, 0, 1]
+feed = make_feed(music, config, transposable=True)
+feed.begin(5, 100, turns)
+read = feed.take(2)
+stream = Stream(music, config.batch, config.batch.transpose_share, batch_key(config.train.seed))
+for step in range(2):
+    whole = jax.tree.leaves(stream.read(5 + step, np.arange(8)))
+    for placed, all_B in zip(jax.tree.leaves(read), whole, strict=True):
+        for shard in placed.addressable_shards:
+            np.testing.assert_array_equal(shard.data[step], all_B[shard.index[1]])
+"""
+
+
+def test_processes_whose_devices_are_no_neighbours_read_the_rows_of_each(corpus, tmp_path):
+    readers = start(tmp_path / "logs", [str(corpus)], 2, devices=2, program=("-c", _READS))
+    assert end(readers) == [0, 0], (tmp_path / "logs" / "0.log").read_text()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from midigen_jax import progress
-from midigen_jax.progress import Progress
+from midigen_jax.progress import Board, Progress
 
 
 class Terminal(io.StringIO):
@@ -71,3 +71,30 @@ def test_a_terminal_gets_a_bar_with_the_note() -> None:
     assert "training: 100%" in last
     assert "3/3" in last
     assert "loss 1.5" in last
+
+
+class Gone(io.StringIO):
+    """A pipe, or a terminal, that nobody reads any more."""
+
+    def __init__(self, terminal: bool):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("file", [Gone(False), Gone(True), None], ids=["pipe", "terminal", "closed"])
+def test_work_goes_on_where_nobody_reads_how_it_goes(
+    file: Gone | None, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", file)
+    with Progress("training", 3, "steps") as work, Board(["one"]) as board:
+        for _ in range(3):
+            clock.now += 20.0
+            work.advance(note="loss")
+            board.show("one", "goes on")
+    assert work._done == 3

@@ -53,17 +53,18 @@ def test_any_step_reads_what_the_device_would(corpus, changes):
     show = jax.jit(jax.vmap(lambda read: shown(read, config, share > 0)))
     # Not in order, and beyond an epoch.
     for step in (0, 63, 64, 1, 500):
-        held, streamed = take(np.int32(step)), show(stream.read(step, slice(0, 6)))
+        held, streamed = take(np.int32(step)), show(stream.read(step, np.arange(6)))
         jax.tree.map(np.testing.assert_array_equal, held, streamed)
-    half = show(stream.read(7, slice(3, 6)))
-    jax.tree.map(lambda ours, all_B: np.testing.assert_array_equal(ours, all_B[3:]), half, take(np.int32(7)))
+    some = show(stream.read(7, np.array([1, 4, 5])))
+    expected = jax.tree.map(lambda all_B: all_B[np.array([1, 4, 5])], take(np.int32(7)))
+    jax.tree.map(np.testing.assert_array_equal, some, expected)
 
 
 def test_grain_gives_the_steps_in_order_from_any(corpus):
     stream = Stream(corpus, TINY.batch, 0.6, KEY)
-    whole = list(stream.steps(0, 70, slice(0, 4)))
+    whole = list(stream.steps(0, 70, np.arange(4)))
     assert len(whole) == 70
-    for step, read in zip(range(61, 70), stream.steps(61, 70, slice(0, 4)), strict=True):
+    for step, read in zip(range(61, 70), stream.steps(61, 70, np.arange(4)), strict=True):
         jax.tree.map(np.testing.assert_array_equal, read, whole[step])
     padded = stacked(whole[:2], 5)
     assert padded.event_N2.shape == (5, *whole[0].event_N2.shape)

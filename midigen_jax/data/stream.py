@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from midigen_jax.config import BatchConfig
 from midigen_jax.data.batches import Cut, Places, Read, cuts, offsets, pieces_taken, places_of, row_numbers
@@ -50,8 +51,8 @@ class Stream:
         """How many there are in an epoch."""
         return int(self._places.first_C.shape[0])
 
-    def read(self, step: int, rows: slice) -> Read:
-        """What rows of the batch of a step read, arrays (B, …) on the host."""
+    def read(self, step: int, rows: NDArray[np.intp]) -> Read:
+        """What these rows of the batch of a step read, arrays (B, …) on the host."""
         group, number = divmod(step, _AT_ONCE)
         cut: Any = Cut(*(value[number, rows] for value in self._group(group)))
         offset_BN = offsets(cut, self._config)
@@ -64,7 +65,7 @@ class Stream:
         read: Any = cut, self._tokens[event_BN].astype(np.int32), np.array(tick_B, np.int32)
         return Read(*read)
 
-    def steps(self, first: int, steps: int, rows: slice) -> Iterator[Read]:
+    def steps(self, first: int, steps: int, rows: NDArray[np.intp]) -> Iterator[Read]:
         """`read` of each step from `first` on, some of them ahead of time.
 
         Raises InputError where Grain is not installed.
@@ -89,7 +90,7 @@ class Stream:
 class _Steps:
     """The steps of a training, as a source that Grain can read from anywhere."""
 
-    def __init__(self, stream: Stream, steps: int, rows: slice):
+    def __init__(self, stream: Stream, steps: int, rows: NDArray[np.intp]):
         self._stream, self._count, self._rows = stream, steps, rows
 
     def __len__(self) -> int:

@@ -128,6 +128,8 @@ def rows_mesh(rows: int) -> Mesh | None:
 
     On 2 cores sharing 64 rows brought nothing, sharing 256 an eighth, and 1,024 a quarter.
     """
+    if rows < 2 * _SHARE:
+        return None
     mesh = data_mesh(rows, own=True)
     return mesh if mesh.size > 1 and rows // mesh.size >= _SHARE else None
 

@@ -12,13 +12,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from midigen_jax.config import Config, PrepareConfig, override, spell
+from midigen_jax.config import Config, ModelConfig, PrepareConfig, override, spell
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.model.cost import flops
 from midigen_jax.model.grammar import ChordGrammar, Grammar, NoteGrammar, VoiceGrammar
+from midigen_jax.model.layer import backend_of
 from midigen_jax.model.network import Network
 from midigen_jax.study.benchmark import elapsed, peak_product
 from midigen_jax.study.plan import Run, Study
@@ -89,7 +90,7 @@ def plan_groups(
         steps = steps_of.get(shape_of(config), 0)
         if study.budget[0] == "seconds" and trial is not None and not steps:
             steps = max(1, int(study.budget[1] / trial.seconds))
-        groups.append(Group(tuple(runs), steps, *choose_together(len(runs), trial)))
+        groups.append(Group(tuple(runs), steps, *choose_together(len(runs), trial, config.model)))
     plain = [{**group._asdict(), "runs": [list(run) for run in group.runs]} for group in groups]
     write_json(folder / "groups.json", {"groups": plain})
     return groups
@@ -103,12 +104,15 @@ def by_shape(study: Study, runs: Iterable[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def choose_together(runs: int, trial: Trial | None) -> tuple[int, str]:
-    """How many of so many replicas a device computes as one, and why."""
+def choose_together(runs: int, trial: Trial | None, model: ModelConfig) -> tuple[int, str]:
+    """How many of so many replicas of a model a device computes as one, and why."""
     devices = data_mesh(1, runs).shape[REPLICA]
     most = -(-runs // devices)
     if jax.default_backend() == "cpu" or trial is None:
         return 1, f"one after another on each of {devices} devices: one replica keeps a core busy"
+    if backend_of(model) == "cudnn":
+        turns = f"one after another on each of {devices} devices"
+        return 1, f"{turns}: cuDNN takes one (model.backend = scan, more)"
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     fits = max(1, int(_MEMORY_SHARE * limit / trial.bytes)) if limit else most
     together = min(most, fits)

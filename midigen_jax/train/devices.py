@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 REPLICA, DATA = "replica", "data"
 
 # Dense bfloat16 operations a second, by the name that JAX has for the device: Google Cloud's pages of TPU
-# versions and NVIDIA's data sheets, as of November 2026.
+# versions and NVIDIA's data sheets, as of November 2026; the TPU7x, of which a device is half a chip, after
+# jax/_src/pallas/mosaic/tpu_info.py of JAX 0.10.2.
 _PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -25,10 +27,17 @@ _PEAKS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "TPU7x": 1155e12,
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
+    "NVIDIA GH200 480GB": 989e12,
+    "NVIDIA B200": 2250e12,
 }
 
 
@@ -67,14 +76,20 @@ def data_mesh(rows: int, replicas: int = 1, own: bool = False) -> Mesh:
     """Devices for replicas, and for each of them as many as share `rows` evenly.
 
     Replicas need not wait for each other, so as many devices as there are replicas go to them. They are the
-    devices of all processes, or this one's `own`.
+    devices of all processes, or this one's `own`, in the order of processes. (`jax.make_mesh` would put them
+    in the order of a TPU's torus and refuse those that fill no box, such as 3 chips of 4. Two sums a step are
+    no reason for either.) Of the chips of a TPU a number is taken that divides theirs: XLA cannot compile a
+    sum over 6 of 8.
     """
     known = jax.local_devices() if own else jax.devices()
+    known = sorted(known, key=lambda device: (device.process_index, device.id))
     there = len(known)
     apart = max(number for number in range(1, there + 1) if there % number == 0 and number <= replicas)
-    shared = max(number for number in range(1, there // apart + 1) if rows % number == 0)
-    devices = known[: apart * shared]
-    return jax.make_mesh((apart, shared), (REPLICA, DATA), (AxisType.Auto,) * 2, devices=devices)
+    each = there // apart
+    able = [number for number in range(1, each + 1) if known[0].platform != "tpu" or each % number == 0]
+    shared = max(number for number in able if rows % number == 0)
+    devices = np.array(known[: apart * shared]).reshape(apart, shared)
+    return Mesh(devices, (REPLICA, DATA), axis_types=(AxisType.Auto,) * 2)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from midigen_jax.config import Config
@@ -58,10 +59,10 @@ class _Streamed:
         self._rows, self._most = config.batch.rows, config.train.steps_per_call
 
     def begin(self, step: int, steps: int, mesh: Mesh) -> None:
-        devices = mesh.devices.ravel()
-        each = self._rows // len(devices)
-        own = [place for place, device in enumerate(devices) if device.process_index == jax.process_index()]
-        rows = slice(own[0] * each, (own[-1] + 1) * each)
+        # Of each device by itself: the devices of a process need not be neighbours in the mesh.
+        row_DEVICE_B = np.arange(self._rows).reshape(mesh.size, -1)
+        own_DEVICE = [device.process_index == jax.process_index() for device in mesh.devices.ravel()]
+        rows = row_DEVICE_B[np.array(own_DEVICE)].ravel()
         self._by_row = NamedSharding(mesh, PartitionSpec(None, DATA))
         self._reads: Iterator[Read] = self._stream.steps(step, steps, rows)
 

@@ -73,9 +73,10 @@ class _Program(NamedTuple):
 def fit(corpus: Corpus, config: Config, run: Path, mirror: Mirror | None = None) -> Fit:
     """Train in the folder `run`, from the start or from its newest checkpoint; `mirror` is told all rows.
 
-    Ctrl-C (or SIGTERM) ends the training after the steps that are running, with a checkpoint. Raises
-    InputError for a folder that holds another run or something else, for teachers that are no runs or of
-    another vocabulary, and when the training diverges.
+    Ctrl-C (or SIGTERM, or SIGHUP) ends the training after the steps that are running, with a checkpoint;
+    before the first step signals do what they did before. Raises InputError for a folder that holds another
+    run or something else, for teachers that are no runs or of another vocabulary, and when the training
+    diverges.
     """
     (done,) = fit_all(corpus, [Training(config, run)], mirror=mirror)
     if done.failure is not None:
@@ -165,6 +166,7 @@ def _train(
             state_N, metrics_NK = program.train_steps(
                 state_N, hyper_N, feed.take(counts[0]), count_N, weights
             )
+            stop.begin()  # the first call has been compiled, and does steps
             if sent is not None:
                 since, pace = _settle(sent, members, since, config)
             sent = _Sent([member.step for member in members], counts, metrics_NK)

@@ -6,9 +6,10 @@ progress and makes music. What is decided by a clock or a signal is decided for 
 """
 
 import os
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -16,11 +17,21 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from midigen_jax.errors import AGAIN, MISTAKE, OUT_OF_MEMORY, InputError, one_line
+from midigen_jax.errors import (
+    AGAIN,
+    INTERRUPTED,
+    INTERRUPTION,
+    MISTAKE,
+    OUT_OF_MEMORY,
+    InputError,
+    one_line,
+)
+from midigen_jax.train.stop import heed_signals_again, leave
 
 AUTO = "auto"  # the coordinator that the environment names: TPU VMs, Slurm, Open MPI, Kubernetes
-_SECONDS = 60  # how long processes wait for each other before they say that one is missing
+_SECONDS = 300  # how long processes wait for each other before they say that one is missing: JAX's default
 _SILENCE = 30  # after so many seconds without a sign of life a process is lost
+_PARTING = 10.0  # seconds that a process which ends by itself waits for the others to end too
 # How errors begin that a collective ends in, where JAX makes a ValueError of them.
 _FROM_OTHERS = ("UNKNOWN: ", "UNAVAILABLE: ", "INTERNAL: ", "ABORTED: ", "DEADLINE_EXCEEDED: ")
 
@@ -49,16 +60,34 @@ def join(place: Place) -> None:
             initialization_timeout=_SECONDS,
             heartbeat_timeout_seconds=_SILENCE,
         )
+        heed_signals_again()
+        jax.devices()  # all meet here, before any of them finds a mistake of its own
     except (RuntimeError, ValueError) as error:
+        remedy = "start all of them with the same address, within five minutes"
+        if place.coordinator == AUTO:
+            remedy = "give HOST:PORT, --processes N and --process I, where the environment does not say them"
+            if "KUBERNETES_SERVICE_HOST" in os.environ and find_spec("kubernetes") is None:
+                remedy = "on Kubernetes it needs a package: pip install 'jax[k8s]'"
         raise InputError(
             f"--coordinator {place.coordinator}: the processes did not find each other "
-            f"({one_line(error)}); start all of them with the same address, within a minute"
+            f"({one_line(error)}); {remedy}"
         ) from None
+
+
+def part(code: int) -> None:
+    """Have this process, which ends by itself with that exit code, end within seconds.
+
+    At its end it would wait for all others of a training, for minutes, and they for it.
+    """
+    if jax.distributed.is_initialized():
+        parting = threading.Timer(_PARTING, os._exit, [code])
+        parting.daemon = True
+        parting.start()
 
 
 @contextmanager
 def ends_with_others() -> Iterator[None]:
-    """Where another process is gone, end this one of several with a line that says so.
+    """Where another process is gone, or this one is interrupted, end this one of several with a line.
 
     It ends at once: in order, a checkpoint that is being written and the interpreter would wait for others.
     """
@@ -73,8 +102,11 @@ def ends_with_others() -> Iterator[None]:
             "the same command: they go on from the newest checkpoint"
         )
         is_full = "RESOURCE_EXHAUSTED" in str(error)
-        print(f"midigen: {OUT_OF_MEMORY if is_full else told}", file=sys.stderr, flush=True)
-        os._exit(MISTAKE if is_full else AGAIN)
+        leave(MISTAKE if is_full else AGAIN, OUT_OF_MEMORY if is_full else told)
+    except KeyboardInterrupt:
+        if jax.process_count() == 1:
+            raise
+        leave(INTERRUPTED, INTERRUPTION)
 
 
 def is_first() -> bool:

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from midigen_jax.config import Config, TrainConfig
 from midigen_jax.data.batches import Batch, Before, Crops, Read, batch, row_numbers, shown
+from midigen_jax.model.layer import backend_of
 from midigen_jax.model.network import (
     Carry,
     Drops,
@@ -104,13 +105,16 @@ def make_train_steps(
     """A jitted `(state, hyperparameters, crops, count) -> (state, metrics)`, of N replicas, without the host.
 
     N is a multiple of the devices that the mesh has for replicas. A device takes its replicas one after
-    another, or `together` of them as one (vmap). Each does its own count of the `steps` of its training;
-    counts are traced: any up to K = `train.steps_per_call` run the same program, and 0 costs nothing where
-    replicas take turns. Of the metrics (N, K) the first `count` mean something. The state that goes in is
-    donated. With `teachers` a last argument has the weights of each; what they say of a batch is part of its
-    loss. Of the config only what `replicas.shape_of` leaves decides the program.
+    another, or `together` of them as one (vmap), which cuDNN's layers do not allow: these take turns whatever
+    is asked for. Each does its own count of the `steps` of its training; counts are traced: any up to
+    K = `train.steps_per_call` run the same program, and 0 costs nothing where replicas take turns. Of the
+    metrics (N, K) the first `count` mean something. The state that goes in is donated. With `teachers` a last
+    argument has the weights of each; what they say of a batch is part of its loss. Of the config only what
+    `replicas.shape_of` leaves decides the program.
     """
     most, parts = config.train.steps_per_call, mesh.shape[DATA]
+    if any(backend_of(one.config) == "cudnn" for one in (network, *teachers)):
+        together = 1
     distilled = config.train.distill
 
     def loss(
