@@ -458,8 +458,8 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
         "--peers",
         action="store_true",
         help="the same weights in other hands too, in turn: JAX without this loop, PyTorch, Keras, ONNX "
-        "Runtime; pip install torch keras tensorflow onnx onnxruntime (one that is missing is left out); and a "
-        "Transformer of as many parameters",
+        "Runtime; pip install torch keras tensorflow onnx onnxruntime (one that is missing is left out); and "
+        "a Transformer of as many parameters",
     )
     one.add_argument(
         "--model",

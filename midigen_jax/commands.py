@@ -269,11 +269,7 @@ def bench_decode(
     _check_rows(out)
     if plot is not None and Path(plot).suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
-    if model is not None:
-        alone = [(run, "RUN"), (peers, "--peers"), *((True, f"--{name}") for name in settings)]
-        other = next((name for there, name in alone if there), None)
-        if other is not None:
-            raise InputError(f"--model {model}: is measured alone; leave {other} out")
+    _check_subject(run, model, peers, settings)
     batches = batches or ((1, 64) if quick else (1, 64, 256, 1024))
     seconds, times = (0.1, 1) if quick else (0.5, 5)
     writes = load_step_model(model) if model is not None else None
@@ -317,14 +313,23 @@ def _check_rows(out: str | None) -> None:
         raise InputError(f"--out {out}: is a folder; give a .jsonl file")
 
 
+def _check_subject(run: str | None, model: str | None, peers: bool, settings: Mapping[str, object]) -> None:
+    """Raises InputError, before anything is measured, where two are named that shall write."""
+    if model is not None:
+        alone = [(run, "RUN"), (peers, "--peers"), *((True, f"--{name}") for name in sorted(settings))]
+        other = next((name for there, name in alone if there), None)
+        if other is not None:
+            raise InputError(f"--model {model}: is measured alone; leave {other} out")
+    others = sorted(set(settings) - {"model.compute_dtype"})
+    if run is not None and others:
+        raise InputError(f"{run}: has a model of its own; leave --{others[0]} out, or RUN")
+
+
 def _subject(run: str | None, settings: Mapping[str, object]) -> subjects.Subject:
-    """What writes. Raises InputError for a run whose model is asked to be another one."""
+    """What writes."""
     if run is None:
         model = configs.override(Config(model=configs.pooling_article()), settings).model
         return subjects.fresh(model)
-    others = sorted(set(settings) - {"model.compute_dtype"})
-    if others:
-        raise InputError(f"{run}: has a model of its own; leave --{others[0]} out, or RUN")
     return subjects.trained(load_model(run), name_of(run), settings)
 
 

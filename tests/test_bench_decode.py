@@ -229,7 +229,7 @@ def test_a_network_that_is_told_of_the_past_is_measured_beside_one_that_is_not()
     network = Network(told, NoteGrammar(duration_size=7))
     subject = Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
     assert not untold(subject).network.config.context.used
-    measured = decoding.bench_decode(subject, batch=1, events=8, seconds=0.01, rounds=2)
+    measured = decoding.bench_decode(subject, batch=2, events=8, seconds=0.01, rounds=2)
     (cost,) = (row for row in decode_rows.rows_of(subject, measured) if row["name"] == "decode.context_cost")
     pairs = zip(measured.seconds["loop"], measured.seconds["untold"], strict=True)
     ratios = [told / bare for told, bare in pairs]

@@ -15,7 +15,7 @@ import numpy as np
 
 from midigen_jax.music.notes import TICKS_PER_QUARTER, ticks_per_bar
 from midigen_jax.progress import Progress
-from midigen_jax.sample.decode import Decoded
+from midigen_jax.sample.decode import Decoded, Prompt
 from midigen_jax.sample.generate import PADDED, STREAMED
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.step_model import StateSize, StepLoop, StepModel, make_loop, state_size
@@ -83,16 +83,7 @@ def bench_decode(
         programs["untold"] = Loop(bare.network, bare.params, batch, events)
     ticks = float(np.mean(written.duration_BN))
     prompt = min(_LONGEST, round(np.ceil(BARS * ticks_per_bar(subject.meter) / max(ticks, 1e-6))))
-    timed: dict[str, Callable[[], np.ndarray]] = {}
-    if batch <= _LISTENED:
-        timed["stream"] = _calls(Loop(network, params, batch, STREAMED), seconds)
-    if batch == 1:
-        timed["step"] = _calls(Loop(network, params, 1, 1), 0, (_STEPS, _STEPS))
-        given = {"warm": start_prompt(1), "prompt": prompt_of(written, prompt, PADDED)}
-        for name, begin in given.items():
-            # Until the ids are where they can be played from.
-            first = Prefill(network, params, begin)
-            timed[name] = _calls(lambda first=first: jax.device_get(first()), 0, (_FIRST, _FIRST))
+    timed = _waits(subject, batch, prompt_of(written, prompt, PADDED), seconds)
     title = f"batch {batch}"
     found, calls, theirs = _take_turns(title, programs, timed, rivals or {}, seconds, rounds)
     music = ticks / TICKS_PER_QUARTER * 60 / subject.tempo, _notes(subject, written)
@@ -102,6 +93,21 @@ def bench_decode(
     return Measured(
         batch, events, compiled, found, calls, first_notes, prompt, music, state, "jitted", entropy, theirs
     )
+
+
+def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[str, Callable[[], np.ndarray]]:
+    """What is waited for, call by call: events of a stream, and of one piece single events and the first."""
+    given = subject.network, subject.params
+    timed: dict[str, Callable[[], np.ndarray]] = {}
+    if batch <= _LISTENED:
+        timed["stream"] = _calls(Loop(*given, batch, STREAMED), seconds)
+    if batch == 1:
+        timed["step"] = _calls(Loop(*given, 1, 1), 0, (_STEPS, _STEPS))
+        for name, begin in (("warm", start_prompt(1)), ("prompt", bars)):
+            # Until the ids are where they can be played from.
+            first = Prefill(*given, begin)
+            timed[name] = _calls(lambda first=first: jax.device_get(first()), 0, (_FIRST, _FIRST))
+    return timed
 
 
 def bench_step(

@@ -1,8 +1,8 @@
 """A Transformer of as many parameters as a network of ours, with a static cache of keys and values.
 
 Pre-norm (RMSNorm), rotary positions, GELU; width, layers, embeddings and output heads are those of our
-network, and its feed-forward layers are as wide as makes the parameters equal. Like ours it looks up its first
-projection in tables, draws with `sample.filters.draw` and runs in one jitted loop: it is a `StepModel`.
+network, and its feed-forward layers are as wide as makes the parameters equal. Like ours it looks up its
+first projection in tables, draws with `sample.filters.draw` and runs in one jitted loop: a `StepModel`.
 
 In: a network. Out: `(init, step, about)`. `init` sets room for a number of events aside, and each step
 attends over all of it: that is what a static cache costs. Weights are random: no figure depends on them.
@@ -150,7 +150,7 @@ def forward(weights: dict[str, Any], cache: Cache, ids_BTS: Array) -> tuple[Cach
 def logits(weights: dict[str, Any], hidden_BTD: Array) -> tuple[Array, Array]:
     """Logits (B, T, P) and (B, T, R) of the next pitch and duration ids."""
     heads = weights["pitch_head"], weights["duration_head"]
-    pitch_BTP, duration_BTR = (hidden_BTD @ head["kernel"] + head["bias"] for head in heads)
+    pitch_BTP, duration_BTR = (hidden_BTD @ head["kernel"] + head["bias"][None, None] for head in heads)
     return pitch_BTP, duration_BTR
 
 
@@ -195,9 +195,10 @@ def _attend(
 
 
 def _rotate(vectors: Array, place_T: Array) -> Array:
-    """Vectors (…, T, units) turned by angles of their places: scores then tell how far two are apart."""
+    """Vectors (N, T, units) turned by angles of their places: scores then tell how far two are apart."""
     half = vectors.shape[-1] // 2
-    angle = place_T[:, None] * jnp.asarray(10_000.0 ** (-np.arange(half) / max(1, half)), jnp.float32)
+    turn = jnp.asarray(10_000.0 ** (-np.arange(half) / max(1, half)), jnp.float32)
+    angle = place_T[None, :, None] * turn[None, None]
     left, right = vectors[..., :half], vectors[..., half : 2 * half]
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     turned = [left * cosine - right * sine, right * cosine + left * sine, vectors[..., 2 * half :]]
@@ -205,7 +206,11 @@ def _rotate(vectors: Array, place_T: Array) -> Array:
 
 
 def _norm(hidden_BTD: Array, scale_D: Array) -> Array:
-    return hidden_BTD * lax.rsqrt(jnp.square(hidden_BTD).mean(axis=-1, keepdims=True) + 1e-6) * scale_D
+    return (
+        hidden_BTD
+        * lax.rsqrt(jnp.square(hidden_BTD).mean(axis=-1, keepdims=True) + 1e-6)
+        * scale_D[None, None]
+    )
 
 
 def _units(width: int) -> int:
