@@ -42,7 +42,7 @@ machines, for a figure of one run is that machine's and that day's. A run is a r
 """
 
 # What a run finds out about its machine, or has of it: runs that differ in nothing else are compared.
-OF_MACHINE = {"devices", "cores", "form", "peer_threads"}
+OF_MACHINE = {"devices", "cores", "form", "peer_threads", "jit_compile"}
 
 COLUMNS = ("name", "config", "median", "min–max", "runs", "device", "versions", "commit", "command")
 
@@ -91,10 +91,10 @@ def ratios(measured: Iterable[Row]) -> list[tuple[str, ...]]:
     for row in measured:
         name = need(row, "name")
         if name.startswith("decode.ratio."):
-            same = {key: value for key, value in row.get("config", {}).items() if key not in OF_MACHINE}
-            flat = ", ".join(f"{key} {value}" for key, value in config.flatten(same).items())
-            found.setdefault((name.removeprefix("decode.ratio."), flat), []).append(row)
-    lines = []
+            told = {key: value for key, value in row.get("config", {}).items() if key not in OF_MACHINE}
+            same = ", ".join(f"{key} {value}" for key, value in config.flatten(told).items())
+            found.setdefault((name.removeprefix("decode.ratio."), same), []).append(row)
+    lines: list[tuple[str, ...]] = []
     for (rival, same), runs in found.items():
         values = sorted(float(need(row, "value")) for row in runs)
         least, greatest = number(values[0]), number(values[-1])

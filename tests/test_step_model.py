@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,16 @@ def test_arrays_of_a_partial_are_arguments_of_the_program():
     loop.write(loop.begin(), 2)
     (program,) = loop._programs.values()
     assert "f32[3]{0} parameter" in program.as_text()
+
+
+def test_the_example_of_the_docs_is_a_model():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "decoding.md").read_text(encoding="utf-8")
+    (code,) = (part for part in page.split("```")[1::2] if "def build():" in part)
+    there: dict = {}
+    exec(code.removeprefix("python"), there)
+    loop = make_loop(StepModel("docs", *there["build"]()), rows=2, room=4)
+    assert loop.kind == "jitted"
+    assert loop.write(loop.begin(), 4)[1].shape == (2, 4, 1)
 
 
 def test_a_state_that_grows_is_seen_to_grow():
