@@ -210,7 +210,7 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
     assert by_name["decode.event_ms.p50"]["config"]["events_a_call"] == STREAMED
     assert values["decode.event_ms.p50"] <= values["decode.event_ms.p99"]
     assert values["decode.first_note_ms.cold"] == 5000
-    # Two layers' memory would be more; growth there is none.
+    # Byte by byte, of one layer of 8.
     floats = 8 * (2 + 1) + 1  # a layer's two states, both sums of the attention
     trunk = 8 * 4 + 1000 + 4  # what the heads read
     assert values["decode.state_bytes"] == 4 * floats + trunk + 1 + 4  # done, and ticks

@@ -8,6 +8,7 @@ is of warm, blocked rounds in which all that is measured takes turns; compiling 
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -104,9 +105,7 @@ def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[s
     if batch == 1:
         timed["step"] = _calls(Loop(*given, 1, 1), 0, (_STEPS, _STEPS))
         for name, begin in (("warm", start_prompt(1)), ("prompt", bars)):
-            # Until the ids are where they can be played from.
-            first = Prefill(*given, begin)
-            timed[name] = _calls(lambda first=first: jax.device_get(first()), 0, (_FIRST, _FIRST))
+            timed[name] = _calls(partial(_on_host, Prefill(*given, begin)), 0, (_FIRST, _FIRST))
     return timed
 
 
@@ -170,6 +169,11 @@ def _take_turns(
                 theirs[name].append(rival())
             progress.advance()
     return found, calls, theirs
+
+
+def _on_host(write: Callable[[], Decoded]) -> Decoded:
+    """Ids where they can be played from."""
+    return jax.device_get(write())
 
 
 def _calls(

@@ -78,7 +78,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     try:
-        answer = {"event": _first_event(Start(**json.loads(sys.argv[1])))}
+        answer: dict[str, Any] = {"event": _first_event(Start(**json.loads(sys.argv[1])))}
     except InputError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer), file=answers, flush=True)

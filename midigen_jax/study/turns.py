@@ -51,7 +51,8 @@ class Loop:
 
     def state_bytes(self) -> float:
         """Of one piece: all that a state has for each row."""
-        of_rows = self._state._replace(events=(), tables=())
+        state = self._state._asdict()
+        of_rows = [part for name, part in state.items() if name not in ("events", "tables")]
         return sum(leaf.nbytes for leaf in jax.tree.leaves(of_rows)) / len(self._settings.key_B)
 
     def __call__(self) -> Decoded:

@@ -128,8 +128,8 @@ def begin(shape: Shape, rows: int, events: int) -> tuple[Cache, Array]:
     """An empty cache with room for so many events, and the first ids: pitch and duration of <start>."""
     units = _units(shape.width)
     room = rows * (shape.width // units), events, units
-    empty = [tuple(jnp.zeros(room) for _ in range(shape.layers)) for _ in range(2)]
-    return Cache(*empty, jnp.int32(0)), jnp.tile(jnp.array([[START, 0]], jnp.int32), (rows, 1))
+    keys, values = (tuple(jnp.zeros(room) for _ in range(shape.layers)) for _ in range(2))
+    return Cache(keys, values, jnp.int32(0)), jnp.tile(jnp.array([[START, 0]], jnp.int32), (rows, 1))
 
 
 def forward(weights: dict[str, Any], cache: Cache, ids_BTS: Array) -> tuple[Cache, Array]:
