@@ -208,7 +208,15 @@ def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     from midigen_jax import commands
 
     return commands.bench_decode(
-        given.run, given.out, given.plot, given.batches, given.events, given.peers, settings
+        given.run,
+        given.model,
+        given.out,
+        given.plot,
+        given.batches,
+        given.events,
+        given.peers,
+        given.quick,
+        settings,
     )
 
 
@@ -479,7 +487,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
     one = command(
         "bench decode",
-        "[RUN] [--out FILE] [--plot FILE] [--peers] [--SETTING VALUE …]",
+        "[RUN | --model MODULE:FUNCTION] [--out FILE] [--plot FILE] [--peers] [--SETTING VALUE …]",
         "measure how fast a model writes on this machine, alone or beside other libraries",
         "midigen bench decode --peers --out rows.jsonl --plot speed.png",
     )
@@ -491,9 +499,8 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
     one.add_argument(
         "--batches",
         type=_batches,
-        default=(1, 64, 256, 1024),
         metavar="N,N…",
-        help="pieces that are written at once (default: 1,64,256,1024)",
+        help="pieces that are written at once (default: 1,64,256,1024; with --quick 1,64)",
     )
     one.add_argument(
         "--events",
@@ -506,8 +513,15 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
         "--peers",
         action="store_true",
         help="the same weights in other hands too, in turn: JAX without this loop, PyTorch, Keras, ONNX "
-        "Runtime; pip install torch keras tensorflow onnx onnxruntime (one that is missing is left out)",
+        "Runtime; pip install torch keras tensorflow onnx onnxruntime (one that is missing is left out); and "
+        "a Transformer of as many parameters",
     )
+    one.add_argument(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="measure a step of your own in the same loop and units; docs/decoding.md says what it gives",
+    )
+    one.add_argument("--quick", action="store_true", help="short rounds and one cold start: a minute or two")
     _add(one, "model: of fresh weights; of a RUN compute_dtype alone", pooling_article(), "model.")
     one.set_defaults(needs_out=False)
 

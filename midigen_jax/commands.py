@@ -44,7 +44,7 @@ from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated, check_sample
 from midigen_jax.sample.generate import generate as generate_music
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
-from midigen_jax.study import benchmark, decoding
+from midigen_jax.study import benchmark, decode_rows, decoding, first_note
 from midigen_jax.study import evaluate as evaluation
 from midigen_jax.study import samples as writing
 from midigen_jax.study import subject as subjects
@@ -52,6 +52,7 @@ from midigen_jax.study.ablation import run_study
 from midigen_jax.study.decode_peers import Peers
 from midigen_jax.study.groups import by_shape, estimate, plan_in_words
 from midigen_jax.study.plan import MOST_RUNS, read_study
+from midigen_jax.study.step_model import load_step_model
 from midigen_jax.train.board import TensorBoard
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.devices import data_mesh
@@ -256,30 +257,46 @@ def bench_train(corpus: str | None, out: str | None, profile: str | None, config
 
 def bench_decode(
     run: str | None,
+    model: str | None,
     out: str | None,
     plot: str | None,
-    batches: Sequence[int],
+    batches: Sequence[int] | None,
     events: int,
     peers: bool,
+    quick: bool,
     settings: Mapping[str, object],
 ) -> int:
     """`midigen bench decode`: rows are there as soon as a size of batch is measured."""
     _check_rows(out)
     if plot is not None and Path(plot).suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
-    subject = _subject(run, settings)
+    _check_subject(run, model, peers, settings)
+    batches = batches or ((1, 64) if quick else (1, 64, 256, 1024))
+    seconds, times = (0.1, 1) if quick else (0.5, 5)
+    writes = load_step_model(model) if model is not None else None
+    waits: dict[str, list[float]] = {}
+    if 1 in batches:  # before this process takes the device
+        waits = first_note.starts(first_note.Start(run, model, settings), times)
+    subject = writes or _subject(run, settings)
     command, measured = shlex.join(["midigen", *sys.argv[1:]]), list[rows.Row]()
     with ExitStack() as stack:
-        others = stack.enter_context(Peers(subject)) if peers else None
+        others = None
+        if peers and isinstance(subject, subjects.Subject):
+            others = stack.enter_context(Peers(subject, seconds, events))
         for batch in batches:
             with ExitStack() as warm:
                 rivals = {} if others is None else warm.enter_context(others.at(batch))
                 calls = {name: rival.round for name, rival in rivals.items()}
-                figures = decoding.bench_decode(subject, batch, events, calls)
-            theirs = {name: rival.settings for name, rival in rivals.items()}
-            found = decoding.rows_of(subject, figures, theirs, command=command)
+                if isinstance(subject, subjects.Subject):
+                    figures = decoding.bench_decode(subject, batch, events, calls, seconds)
+                else:
+                    figures = decoding.bench_step(subject, batch, events, seconds)
+            if batch == 1:
+                figures = figures._replace(first={**waits, **figures.first})
+            found = decode_rows.rows_of(subject, figures, rivals, command=command)
             _say(f"batch {batch}")
             _say_rows(found, width=36)
+            _say(decode_rows.line_of(found))
             if out is not None:
                 rows.append(Path(out), found)
             measured += found
@@ -334,14 +351,23 @@ def _check_rows(out: str | None) -> None:
         raise InputError(f"--out {out}: is a folder; give a .jsonl file")
 
 
+def _check_subject(run: str | None, model: str | None, peers: bool, settings: Mapping[str, object]) -> None:
+    """Raises InputError, before anything is measured, where two are named that shall write."""
+    if model is not None:
+        alone = [(run, "RUN"), (peers, "--peers"), *((True, f"--{name}") for name in sorted(settings))]
+        other = next((name for there, name in alone if there), None)
+        if other is not None:
+            raise InputError(f"--model {model}: is measured alone; leave {other} out")
+    others = sorted(set(settings) - {"model.compute_dtype"})
+    if run is not None and others:
+        raise InputError(f"{run}: has a model of its own; leave --{others[0]} out, or RUN")
+
+
 def _subject(run: str | None, settings: Mapping[str, object]) -> subjects.Subject:
-    """What writes. Raises InputError for a run whose model is asked to be another one."""
+    """What writes."""
     if run is None:
         model = configs.override(Config(model=configs.pooling_article()), settings).model
         return subjects.fresh(model)
-    others = sorted(set(settings) - {"model.compute_dtype"})
-    if others:
-        raise InputError(f"{run}: has a model of its own; leave --{others[0]} out, or RUN")
     return subjects.trained(load_model(run), name_of(run), settings)
 
 

@@ -21,7 +21,7 @@ from midigen_jax.config import PrepareConfig, preset
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.model.network import init_params
-from midigen_jax.study import decoding
+from midigen_jax.study import decode_rows, decoding
 from midigen_jax.study.benchmark import bench_train, rows_of
 from midigen_jax.study.subject import Subject, without_end
 from midigen_jax.train.devices import split_cpu
@@ -48,7 +48,7 @@ def main() -> int:
         subject = Subject(network, params, tokenizer=corpus.tokenizer)
         for batch in (1, 64):
             measured = decoding.bench_decode(subject, batch, events=256, rounds=runs)
-            for row in decoding.rows_of(subject, measured, command=_command()):
+            for row in decode_rows.rows_of(subject, measured, command=_command()):
                 print(rows.line(row), flush=True)
         for row in rows_of(bench_train(config, corpus), config, command=_command()):
             print(rows.line(row), flush=True)

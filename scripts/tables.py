@@ -35,6 +35,15 @@ their temperatures only after training). *Clean* pieces share no music with the 
 do. Minutes are of one core, while something else had the other one.
 """
 
+RATIOS = """## decode, ratios over machines and days
+
+How many times as fast ours is: the least and the greatest median of all runs, also of older ones and of other
+machines, for a figure of one run is that machine's and that day's. A run is a row of another time.
+"""
+
+# What a run finds out about its machine, or has of it: runs that differ in nothing else are compared.
+OF_MACHINE = {"devices", "cores", "form", "peer_threads", "jit_compile"}
+
 COLUMNS = ("name", "config", "median", "min–max", "runs", "device", "versions", "commit", "command")
 
 
@@ -66,10 +75,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def benchmarks(measured: Iterable[Row]) -> str:
     """The page of benchmarks. Raises InputError for a row without name, value, unit, device or time."""
-    parts = [BENCHMARKS]
+    measured, parts = list(measured), [BENCHMARKS]
     for part, group in groupby(newest(measured), key=lambda row: row["name"].split(".")[0]):
         parts.append(f"## {part}\n\n" + table([COLUMNS, *map(cells, group)]))
+        if part == "decode" and (lines := ratios(measured)):
+            parts.append(
+                f"{RATIOS}\n" + table([("over", "config", "ratio", "runs", "days", "machines"), *lines])
+            )
     return "\n".join(parts)
+
+
+def ratios(measured: Iterable[Row]) -> list[tuple[str, ...]]:
+    """A line for each rival of decoding and what was decoded: the range of its ratios, and over how many."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in measured:
+        name = need(row, "name")
+        if name.startswith("decode.ratio."):
+            told = {key: value for key, value in row.get("config", {}).items() if key not in OF_MACHINE}
+            same = ", ".join(f"{key} {value}" for key, value in config.flatten(told).items())
+            found.setdefault((name.removeprefix("decode.ratio."), same), []).append(row)
+    lines: list[tuple[str, ...]] = []
+    for (rival, same), runs in found.items():
+        values = sorted(float(need(row, "value")) for row in runs)
+        least, greatest = number(values[0]), number(values[-1])
+        span = least if least == greatest else f"{least} to {greatest}"
+        days = {need(row, "time")[:10] for row in runs}
+        counts = len(runs), len(days), len({need(row, "device") for row in runs})
+        lines.append((f"`{rival}`", same, f"{span} x", *map(str, counts)))
+    return lines
 
 
 def results(measured: Iterable[Row]) -> str:

@@ -19,7 +19,8 @@ from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.sample.decode import Decoded
-from midigen_jax.study import decode_peers, decoding
+from midigen_jax.sample.generate import STREAMED
+from midigen_jax.study import decode_peers, decode_rows, decoding, first_note
 from midigen_jax.study.decode_peers import WINDOW, Peers, window_trunk
 from midigen_jax.study.floor import floor, step_weights
 from midigen_jax.study.peers.job import (
@@ -143,7 +144,11 @@ def test_notes_are_pitches_that_are_attacked(subject):
 
 OURS = {
     "decode.events_per_s",
-    "decode.music_seconds_per_s",
+    "decode.realtime_factor",
+    "decode.state_bytes",
+    "decode.state_growth",
+    "decode.event_ms.p50",
+    "decode.event_ms.p99",
     "decode.prefill_events_per_s",
     "decode.share_of_floor",
     "decode.filters_cost",
@@ -152,12 +157,22 @@ OURS = {
     "decode.compile_seconds.filters",
     "decode.compile_seconds.prefill",
 }
-ALONE = {"decode.us_per_event", "decode.step_p50_us", "decode.step_p95_us"}
+ALONE = {
+    "decode.us_per_event",
+    "decode.step_p50_us",
+    "decode.step_p99_us",
+    "decode.first_note_ms",
+    "decode.first_note_ms.prompt",
+}
+COLD = {"decode.first_note_ms.cold", "decode.first_note_ms.cached"}
 
 
 def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
-    quick = partial(decoding.bench_decode, seconds=0.01, rounds=2)
+    whole = decoding.bench_decode
+    quick = lambda *given: whole(*given[:4], seconds=0.01, rounds=2)  # noqa: E731
     monkeypatch.setattr(decoding, "bench_decode", quick)
+    # Processes have a test of their own.
+    monkeypatch.setattr(first_note, "starts", lambda start, times: {"cold": [4.0, 6.0], "cached": [2.0, 2.5]})
     words = [
         "bench",
         "decode",
@@ -174,20 +189,38 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
     assert main(words) == 0
     written = rows.read(tmp_path / "rows.jsonl")
     by_name = {row["name"]: row for row in written}
-    assert set(by_name) == OURS | ALONE
+    assert set(by_name) == OURS | ALONE | COLD
     for row in written:
         config = row["config"]
         assert (config["events"], config["width"], config["dtype"]) == (8, 8, "bfloat16")
         assert (config["weights"], config["vocabulary"]) == ("fresh", {"pitch": 1000, "duration": 50})
         assert row["min"] <= row["value"] <= row["max"]
         assert (config["batch"], config["cores"] > 0) == (1, True)
+        assert (row["parameters"] > 100_000, row["backend"]) == (True, "cpu")
     values = {name: row["value"] for name, row in by_name.items()}
     assert values["decode.us_per_event"] == pytest.approx(1e6 / values["decode.events_per_s"], rel=0.5)
     assert by_name["decode.step_p50_us"]["config"]["dispatch"] is True
     costs = [by_name[f"decode.filters_cost{flat}"]["config"] for flat in ("", ".flat")]
     assert costs[0]["pitch_entropy"] < costs[1]["pitch_entropy"]
+    # 120 quarters a minute of 12 ticks each: what is written is what its ticks say.
+    factor, prompt = by_name["decode.realtime_factor"], by_name["decode.first_note_ms.prompt"]
+    assert factor["config"]["tempo"] == 120
+    ticks = factor["value"] / values["decode.events_per_s"] * 24
+    assert prompt["config"]["prompt"] == pytest.approx(8 * 48 / ticks, abs=1)
+    assert by_name["decode.event_ms.p50"]["config"]["events_a_call"] == STREAMED
+    assert values["decode.event_ms.p50"] <= values["decode.event_ms.p99"]
+    assert values["decode.first_note_ms.cold"] == 5000
+    # Byte by byte, of one layer of 8.
+    floats = 8 * (2 + 1) + 1  # a layer's two states, both sums of the attention
+    trunk = 8 * 4 + 1000 + 4  # what the heads read
+    assert values["decode.state_bytes"] == 4 * floats + trunk + 1 + 4  # done, and ticks
+    assert values["decode.state_growth"] == 0
     printed = capsys.readouterr().out
     assert "batch 1\n" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("|"))
+    assert line == decode_rows.line_of(written)
+    assert f"| {by_name['decode.events_per_s']['parameters']:,} parameters | bfloat16 | cpu, " in line
+    assert "| first note, ms: cold process 5,000 ± 1,414, with kept programs 2,250 ± 354, warm " in line
     assert f"{values['decode.events_per_s']:,.6g} events/s" in printed
 
 
@@ -196,8 +229,8 @@ def test_a_network_that_is_told_of_the_past_is_measured_beside_one_that_is_not()
     network = Network(told, NoteGrammar(duration_size=7))
     subject = Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
     assert not untold(subject).network.config.context.used
-    measured = decoding.bench_decode(subject, batch=1, events=8, seconds=0.01, rounds=2)
-    (cost,) = (row for row in decoding.rows_of(subject, measured) if row["name"] == "decode.context_cost")
+    measured = decoding.bench_decode(subject, batch=2, events=8, seconds=0.01, rounds=2)
+    (cost,) = (row for row in decode_rows.rows_of(subject, measured) if row["name"] == "decode.context_cost")
     pairs = zip(measured.seconds["loop"], measured.seconds["untold"], strict=True)
     ratios = [told / bare for told, bare in pairs]
     assert cost["value"] == pytest.approx(np.median(ratios), rel=1e-3)
@@ -210,16 +243,24 @@ def test_rivals_take_turns_and_are_drawn(subject, tmp_path, capsys, monkeypatch)
     with Peers(subject, seconds=0.01) as peers, peers.at(2) as rivals:
         calls = {name: rival.round for name, rival in rivals.items()}
         measured = decoding.bench_decode(subject, 2, 8, calls, seconds=0.01, rounds=2)
-    found = decoding.rows_of(subject, measured, {"window": rivals["window"].settings}, command="x")
+    found = decode_rows.rows_of(subject, measured, rivals, command="x")
     by_name = {row["name"]: row for row in found}
     others = {f"decode.{kind}.{name}" for kind in ("events_per_s", "ratio") for name in rivals}
+    others |= {f"decode.state_{kind}.transformer" for kind in ("bytes", "growth")}
     assert set(by_name) == OURS - {"decode.filters_cost.flat"} | others
-    for name in ("window", "step"):
+    for name in ("window", "step", "transformer"):
         ratio, rate = by_name[f"decode.ratio.{name}"], by_name[f"decode.events_per_s.{name}"]
         ours = by_name["decode.events_per_s"]["value"]
         assert ratio["value"] == pytest.approx(ours / rate["value"], rel=1e-3)
         assert ratio["command"] == "x"
     assert by_name["decode.ratio.window"]["config"]["window"] == WINDOW
+    told = by_name["decode.ratio.transformer"]["config"]["transformer"]
+    ours = by_name["decode.events_per_s"]["parameters"]
+    assert told["parameters"] == pytest.approx(ours, rel=0.02)
+    assert told["room"] == 256
+    # Keys and values of two layers.
+    assert by_name["decode.state_growth.transformer"]["value"] == 1000 * 2 * 2 * 16 * 4
+    assert by_name["decode.state_bytes.transformer"]["value"] == 256 * 2 * 2 * 16 * 4
     draw_rates(found, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
@@ -306,7 +347,7 @@ def test_an_id_is_drawn_as_often_as_its_share_says():
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed here")
 def test_a_rival_that_is_not_installed_is_named_once(subject, capsys, monkeypatch):
     monkeypatch.setattr(decode_peers, "_MODULES", {"torch": "torch_step"})
-    monkeypatch.setattr(decode_peers, "_LARGEST", {"window": 0, "step": 0, "torch": 2})
+    monkeypatch.setattr(decode_peers, "_LARGEST", {"window": 0, "step": 0, "transformer": 0, "torch": 2})
     with Peers(subject, seconds=0.01) as peers:
         for batch in (1, 2):
             with peers.at(batch) as rivals:
@@ -325,6 +366,15 @@ def test_a_rival_that_is_not_installed_is_named_once(subject, capsys, monkeypatc
         (["--model.width", "0"], "model.width = 0 is out of range"),
         (["nowhere", "--model.width", "8"], "nowhere: has a model of its own; leave --model.width out"),
         (["nowhere"], "nowhere"),
+        (["--model", "midigen_jax.study.peers.transformer"], "give module:function, as in my.model:build"),
+        (
+            ["--model", "no_such_module:build"],
+            "no module no_such_module; run where it lies, or put its folder",
+        ),
+        (["--model", "midigen_jax.study.peers.transformer:artcle"], "did you mean article?"),
+        (["nowhere", "--model", "mine:build"], "--model mine:build: is measured alone; leave RUN out"),
+        (["--peers", "--model", "mine:build"], "leave --peers out"),
+        (["--model.width", "8", "--model", "mine:build"], "leave --model.width out"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(capsys, words, complaint):

@@ -79,6 +79,25 @@ def test_a_line_of_the_table_says_all_that_the_row_knows() -> None:
     assert "| 12,346 events/s |" in page
 
 
+def test_ratios_are_ranges_over_machines_and_days() -> None:
+    page = table.benchmarks(
+        [
+            row("decode.ratio.torch", 5.17, "2026-01-01T00:00:00Z", config={"batch": 1, "form": "cells"}),
+            row("decode.ratio.torch", 3.72, "2026-01-02T00:00:00Z", config={"batch": 1, "cores": 2}),
+            row("decode.ratio.torch", 4.0, "2026-01-02T01:00:00Z", config={"batch": 1}, device="other"),
+            row("decode.ratio.torch", 9.0, "2026-01-01T00:00:00Z", config={"batch": 64}),
+        ]
+    )
+    lines = page.split("## decode, ratios over machines and days")[1].strip().splitlines()
+    assert lines[-4:] == [
+        "| over | config | ratio | runs | days | machines |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| `torch` | batch 1 | 3.72 to 5.17 x | 3 | 2 | 2 |",
+        "| `torch` | batch 64 | 9 x | 1 | 1 | 1 |",
+    ]
+    assert "## decode, ratios" not in table.benchmarks([row("decode.rate", 1.0, "2026-01-01T00:00:00Z")])
+
+
 def test_check_fails_until_the_page_is_made_and_after_a_new_row(tmp_path: Path, files: list[str]) -> None:
     rows.append(tmp_path / "benchmarks.jsonl", [row("decode.ratio", 2.0, "2026-01-01T00:00:00Z")])
     assert table.main([*files, "--check"]) == 1

@@ -18,6 +18,7 @@ _NAME = "decode.events_per_s"
 # Of one lightness, and told apart by their markers too.
 _OTHERS = {
     "step": ("JAX, step by step", "#3b6fd4", "s"),
+    "transformer": ("Transformer of equal parameters", "#7a6fd0", "h"),
     "window": ("JAX, window of 32", "#3f9bb5", "D"),
     "onnxruntime": ("ONNX Runtime", "#2f9e77", "^"),
     "torch": ("PyTorch", "#b0509e", "v"),

@@ -30,10 +30,11 @@ from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, decode, pl
 from midigen_jax.sample.filters import Controls
 from midigen_jax.train.experiment import Restored
 
+PADDED = 256  # a prompt is filled up to a multiple: fewer lengths are compiled
+STREAMED = 16  # events a call while streaming: a few slices
+
 _ROWS = 1024  # at once; more pieces are written in turns
 _EVENTS = 1024  # a call; a longer piece takes several
-_PADDED = 256  # a prompt is filled up to a multiple: fewer lengths are compiled
-_STREAMED = 16  # events a call while streaming: a few slices
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _MINOR = (0, 2, 3, 5, 7, 8, 9, 10, 11)  # the sixth and the seventh, natural and raised
 
@@ -128,7 +129,7 @@ def stream(restored: Restored, config: SampleConfig, prompt: Piece | None = None
 def _stream(restored: Restored, task: _Task, config: SampleConfig) -> Iterator[Sounding]:
     tokenizer, pending = restored.experiment.tokenizer, np.zeros((0, 2), np.int32)
     left = task.ticks
-    for decoded, *_ in _calls(task, config, np.zeros(1, int), _STREAMED, {}):
+    for decoded, *_ in _calls(task, config, np.zeros(1, int), STREAMED, {}):
         pending = np.concatenate(
             [pending, _events(decoded.pitch_BN[0], decoded.duration_BN[0], decoded.length_B[0])]
         )
@@ -238,7 +239,7 @@ def _calls(
         jnp.full(rows, task.ticks, jnp.int32),
         task.constraints,
     )
-    padding = np.zeros((-length % _PADDED if length > 1 else 0, 2), np.int32)
+    padding = np.zeros((-length % PADDED if length > 1 else 0, 2), np.int32)
     tokens_T2 = np.concatenate([task.prompt, padding])
     pitch_1T, duration_1T = jnp.asarray(tokens_T2.T[:, None])
     prompt = Prompt(pitch_1T, duration_1T, jnp.arange(len(tokens_T2))[None] < length)

@@ -2,7 +2,8 @@
 
 In: fresh weights of the article's network, the size of a batch. Out: for each rival its settings, and a call
 that works for a round. JAX's rivals run in this process, those of other libraries each in one of its own,
-which has all cores; under which of its settings a rival is measured, a short trial decides.
+which has all cores; under which of its settings a rival is measured, a short trial decides. All have the same
+weights but the Transformer, which has as many.
 """
 
 import os
@@ -23,8 +24,10 @@ from midigen_jax.config import pooling_article
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Carry, Network, Tables, Trunk
 from midigen_jax.study.child import rate
+from midigen_jax.study.peers import transformer
 from midigen_jax.study.peers.job import Job, first_event, save_weights
 from midigen_jax.study.side import MissingPackageError, SideProcess
+from midigen_jax.study.step_model import StateSize, StepModel, make_loop, state_size
 from midigen_jax.study.subject import Subject
 
 WINDOW = 32
@@ -34,6 +37,7 @@ _EVENTS = 16  # a call
 _LARGEST = {
     "window": 64,
     "step": 1 << 20,
+    "transformer": 64,
     "torch": 1 << 20,
     "keras": 1,
     "keras_function": 1,
@@ -52,17 +56,20 @@ class Rival(NamedTuple):
 
     settings: dict[str, Any]
     round: Callable[[], float]  # events a second
+    state: StateSize | None = None
 
 
 class Peers:
     """A context manager around all rivals, which are given the weights of `subject`.
 
+    A rival whose state grows writes pieces of `events` events.
+
     Raises InputError for any network but the article's, pooling over the whole past.
     """
 
-    def __init__(self, subject: Subject, seconds: float = 0.5):
+    def __init__(self, subject: Subject, seconds: float = 0.5, events: int = 256):
         _check(subject)
-        self._subject, self._seconds = subject, seconds
+        self._subject, self._seconds, self._events = subject, seconds, events
         self._missing: set[str] = set()
 
     def __enter__(self) -> "Peers":
@@ -86,6 +93,8 @@ class Peers:
                 call = make(network, params, batch)
                 call()
                 found[name] = Rival(settings, partial(self._rate, call, batch * _EVENTS))
+        if batch <= _LARGEST["transformer"]:
+            found["transformer"] = self._transformer(batch)
         with ExitStack() as stack:
             for name in _MODULES:
                 if batch <= _LARGEST[name] and name not in self._missing:
@@ -98,6 +107,22 @@ class Peers:
 
     def _rate(self, call: Callable[[], object], events: int) -> float:
         return events * rate(call, self._seconds)[0]
+
+    def _transformer(self, batch: int) -> Rival:
+        """In the loop of step models, with room for the events of a piece."""
+        shape = transformer.shape_of(self._subject.network)
+        model = StepModel("transformer", *transformer.equal_to(self._subject.network))
+        loop = make_loop(model, batch, self._events)
+
+        def call() -> None:
+            loop.write(loop.begin(), self._events)
+
+        call()
+        names = ("width", "layers", "feed_forward")
+        settings = {name: getattr(shape, name) for name in names} | {"room": self._events}
+        settings["parameters"] = model.about["parameters"]
+        size = state_size(model, self._events)
+        return Rival({"transformer": settings}, partial(self._rate, call, batch * self._events), size)
 
     def _start(self, name: str, batch: int, stack: ExitStack) -> Rival:
         cores = len(os.sched_getaffinity(0))

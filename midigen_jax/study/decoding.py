@@ -1,29 +1,37 @@
 """How fast a model writes events on this machine, and how near that is to its matrix products alone.
 
-In: a network with weights, sizes of a batch, rivals or none. Out: rows. Every figure is the median of warm,
-blocked rounds in which all that is measured takes turns; compiling is a row of its own.
+In: a network with weights, or somebody else's step; sizes of a batch, rivals or none. Out: rows. Every figure
+is of warm, blocked rounds in which all that is measured takes turns; compiling is a row of its own.
 
 `<end>` is never drawn, so that all rows have the same work to the end.
 """
 
-import os
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from midigen_jax import rows
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.notes import TICKS_PER_QUARTER, ticks_per_bar
 from midigen_jax.progress import Progress
-from midigen_jax.sample.decode import Decoded, rows_mesh
+from midigen_jax.sample.decode import Decoded, Prompt
+from midigen_jax.sample.generate import PADDED, STREAMED
 from midigen_jax.study.benchmark import elapsed
+from midigen_jax.study.step_model import StateSize, StepLoop, StepModel, make_loop, state_size
 from midigen_jax.study.subject import Subject, pitch_entropy, untold
-from midigen_jax.study.turns import FILTERS, PROMPT, RULES, Floor, Loop, Prefill
+from midigen_jax.study.turns import PROMPT, Floor, Loop, Prefill, prompt_of, start_prompt
+
+BARS = 8  # of the prompt after which the first note is waited for
 
 _ROUNDS = 5
 _STEPS = 100  # that are timed one by one, in a round
-_TEMPO = 120  # quarters a minute
+_FIRST = 20  # first notes that are timed, in a round
+_CALLS = (20, 200)  # calls of a stream that are timed in a round, at the least and at the most
+_LISTENED = 64  # pieces: more are not streamed at once
+_LONGEST = 4096  # events of a prompt
+_PLAIN_BAR = 2.0  # seconds of a bar of 4/4 at 120 quarters a minute, where a model knows of no bars
 
 
 class Measured(NamedTuple):
@@ -33,11 +41,14 @@ class Measured(NamedTuple):
     events: int  # a row, in one call
     compile_seconds: dict[str, float]  # of each program
     seconds: dict[str, list[float]]  # a call of each program takes
-    steps: list[np.ndarray]  # seconds of single steps; of one row alone
-    entropy: dict[str, float]  # nats of the next pitch, of the weights by name
-    ticks: float  # an event
-    notes: float | None  # an event
-    rivals: dict[str, list[float]]  # events/s
+    calls: dict[str, list[np.ndarray]]  # seconds of single calls: of `step`s, and of a `stream`'s
+    first: dict[str, list[float]]  # seconds to the first note: `warm`, after a `prompt`; of one piece alone
+    prompt: int  # events of eight bars
+    music: tuple[float | None, float | None]  # seconds, and notes, of an event
+    state: StateSize | None
+    loop: str = "jitted"
+    entropy: Mapping[str, float] = {}  # nats of the next pitch, of the weights by name
+    rivals: Mapping[str, list[float]] = {}  # events/s
 
 
 def bench_decode(
@@ -52,125 +63,160 @@ def bench_decode(
 
     `rivals` work for a round when they are called, and say how many events a second they wrote.
     """
-    rivals = rivals or {}
     network, params = subject.network, subject.params
     plain = Loop(network, params, batch, events)
     filtered = Loop(network, params, batch, events, filtered=True)
     written = plain()
-    prefill = Prefill(network, params, written)
+    prefill = Prefill(network, params, prompt_of(written, PROMPT))
     compiled = {
         "loop": plain.compile_seconds,
         "filters": filtered.compile_seconds,
         "prefill": prefill.compile_seconds,
     }
-    calls: dict[str, Callable[[], Any]] = {"loop": plain, "filters": filtered, "prefill": prefill}
-    calls["floor"] = Floor(network, params, batch, events)
+    programs: dict[str, Callable[[], Any]] = {"loop": plain, "filters": filtered, "prefill": prefill}
+    programs["floor"] = Floor(network, params, batch, events)
     entropy = {"": pitch_entropy(network, params, written)}
     if subject.flat is not None:
-        calls["filters.flat"] = filtered.other(subject.flat)
-        entropy["flat"] = pitch_entropy(network, subject.flat, calls["filters.flat"]())
+        programs["filters.flat"] = filtered.other(subject.flat)
+        entropy["flat"] = pitch_entropy(network, subject.flat, programs["filters.flat"]())
     if network.config.context.used:
         bare = untold(subject)
-        calls["untold"] = Loop(bare.network, bare.params, batch, events)
-    step = Loop(network, params, batch, 1) if batch == 1 else None
-    counts = {name: max(1, round(seconds / _warm_seconds(call))) for name, call in calls.items()}
-    found: dict[str, list[float]] = {name: [] for name in calls}
+        programs["untold"] = Loop(bare.network, bare.params, batch, events)
+    ticks = float(np.mean(written.duration_BN))
+    prompt = min(_LONGEST, round(np.ceil(BARS * ticks_per_bar(subject.meter) / max(ticks, 1e-6))))
+    timed = _waits(subject, batch, prompt_of(written, prompt, PADDED), seconds)
+    title = f"batch {batch}"
+    found, calls, theirs = _take_turns(title, programs, timed, rivals or {}, seconds, rounds)
+    music = ticks / TICKS_PER_QUARTER * 60 / subject.tempo, _notes(subject, written)
+    # A state's arrays are the same after any number of events: `resume` takes what it gives.
+    state = StateSize(plain.state_bytes(), 0.0)
+    first_notes = _medians(calls)
+    return Measured(
+        batch, events, compiled, found, calls, first_notes, prompt, music, state, "jitted", entropy, theirs
+    )
+
+
+def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[str, Callable[[], np.ndarray]]:
+    """What is waited for, call by call: events of a stream, and of one piece single events and the first."""
+    given = subject.network, subject.params
+    timed: dict[str, Callable[[], np.ndarray]] = {}
+    if batch <= _LISTENED:
+        timed["stream"] = _calls(Loop(*given, batch, STREAMED), seconds)
+    if batch == 1:
+        timed["step"] = _calls(Loop(*given, 1, 1), 0, (_STEPS, _STEPS))
+        for name, begin in (("warm", start_prompt(1)), ("prompt", bars)):
+            timed[name] = _calls(partial(_on_host, Prefill(*given, begin)), 0, (_FIRST, _FIRST))
+    return timed
+
+
+def bench_step(
+    model: StepModel, batch: int, events: int, seconds: float = 0.5, rounds: int = _ROUNDS
+) -> Measured:
+    """As `bench_decode`, of somebody else's step: a call is a whole piece, of `events` events."""
+    loop = make_loop(model, batch, events)
+    _, written_BNS = loop.write(loop.begin(), events)
+    compiled = {"loop": loop.compile_seconds} if loop.kind == "jitted" else {}
+    flat_NS = np.asarray(written_BNS).reshape(-1, written_BNS.shape[-1])
+    per_event, notes = (
+        None if name not in model.about else float(np.mean(model.about[name](flat_NS)))
+        for name in ("seconds", "notes")
+    )
+    reading, prompt_BTS = make_loop(model, batch, PROMPT + 1), _tiled(written_BNS, PROMPT)
+    programs: dict[str, Callable[[], Any]] = {
+        "loop": lambda: loop.write(loop.begin(), events),
+        "prefill": lambda: reading.write(reading.read(reading.begin(), prompt_BTS), 1),
+    }
+    timed: dict[str, Callable[[], np.ndarray]] = {}
+    if batch <= _LISTENED:
+        timed["stream"] = _Stream(loop, events, seconds)
+    prompt = 0
+    if batch == 1:
+        timed["warm"] = _calls(lambda: loop.write(loop.begin(), 1), 0, (_FIRST, _FIRST))
+        if per_event is not None:
+            prompt = min(_LONGEST, round(np.ceil(BARS * _PLAIN_BAR / max(per_event, 1e-6))))
+            after, bars_BTS = make_loop(model, 1, prompt + 1), _tiled(written_BNS, prompt)
+            timed["prompt"] = _calls(
+                lambda: after.write(after.read(after.begin(), bars_BTS), 1), 0, (_FIRST, _FIRST)
+            )
+    found, calls, _ = _take_turns(f"batch {batch}", programs, timed, {}, seconds, rounds)
+    first, music, state = _medians(calls), (per_event, notes), state_size(model, events)
+    return Measured(batch, events, compiled, found, calls, first, prompt, music, state, loop.kind)
+
+
+def _take_turns(
+    title: str,
+    programs: Mapping[str, Callable[[], Any]],
+    timed: Mapping[str, Callable[[], np.ndarray]],
+    rivals: Mapping[str, Callable[[], float]],
+    seconds: float,
+    rounds: int,
+) -> tuple[dict[str, list[float]], dict[str, list[np.ndarray]], dict[str, list[float]]]:
+    """Round by round: seconds of a call of each program, of single calls, and what rivals say."""
+    counts = {name: max(1, round(seconds / _warm_seconds(call))) for name, call in programs.items()}
+    for call in timed.values():
+        call()
+    found: dict[str, list[float]] = {name: [] for name in programs}
+    calls: dict[str, list[np.ndarray]] = {name: [] for name in timed}
     theirs: dict[str, list[float]] = {name: [] for name in rivals}
-    steps = []
-    with Progress(f"batch {batch}", rounds, "rounds") as progress:
+    with Progress(title, rounds, "rounds") as progress:
         for number in range(rounds):
             # Back and forth, so that nobody always comes after the same one.
-            for name in list(calls)[:: -1 if number % 2 else 1]:
-                found[name].append(elapsed(calls[name], counts[name]) / counts[name])
-            if step is not None:
-                steps.append(np.array([elapsed(step) for _ in range(_STEPS)]))
+            for name in list(programs)[:: -1 if number % 2 else 1]:
+                found[name].append(elapsed(programs[name], counts[name]) / counts[name])
+            for name, call in timed.items():
+                calls[name].append(call())
             for name, rival in rivals.items():
                 theirs[name].append(rival())
             progress.advance()
-    ticks = float(np.mean(written.duration_BN))
-    return Measured(batch, events, compiled, found, steps, entropy, ticks, _notes(subject, written), theirs)
+    return found, calls, theirs
 
 
-def rows_of(
-    subject: Subject,
-    measured: Measured,
-    settings: Mapping[str, dict[str, Any]] | None = None,
-    **fields: Any,
-) -> list[rows.Row]:
-    """The rows of one size of batch; `settings` are those of rivals, `fields` go into each row."""
-    model, rules, batch = subject.network.config, subject.network.grammar, measured.batch
-    config = {"batch": batch, "events": measured.events, "weights": subject.origin}
-    config |= {"vocabulary": {"pitch": rules.pitch_size, "duration": rules.duration_size}}
-    names = ("width", "layers", "attention", "attention_window", "heads")
-    config |= {name: getattr(model, name) for name in names} | {"dtype": model.compute_dtype}
-    if model.context.used:  # rows of models without it need not say so
-        config |= {"context": asdict(model.context)}
-    mesh = rows_mesh(batch)
-    config |= {"devices": 1 if mesh is None else mesh.size}
-    config |= {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
-
-    def row(name: str, values: list[float], unit: str, **more: Any) -> rows.Row:
-        return rows.of_runs(f"decode.{name}", values, unit, config=config | more, **fields)
-
-    plain = measured.seconds["loop"]
-    rates = [batch * measured.events / spent for spent in plain]
-    found = [
-        row("events_per_s", rates, "events/s"),
-        *_music_rows(row, rates, measured),
-        row(
-            "prefill_events_per_s",
-            [batch * PROMPT / spent for spent in measured.seconds["prefill"]],
-            "events/s",
-            prompt=PROMPT,
-        ),
-        *_step_rows(row, measured),
-        row("share_of_floor", _ratios(measured.seconds["floor"], plain), "share"),
-    ]
-    for name, weights in (("filters", ""), ("filters.flat", "flat")):
-        if name in measured.seconds:
-            cost = _ratios(measured.seconds[name], plain)
-            entropy = float(f"{measured.entropy[weights]:.2g}")
-            more = {"pitch_entropy": entropy, "filters": FILTERS, "constraints": RULES}
-            found.append(row(name.replace("filters", "filters_cost"), cost, "x", **more))
-    if "untold" in measured.seconds:
-        found.append(row("context_cost", _ratios(plain, measured.seconds["untold"]), "x"))
-    for program, spent in measured.compile_seconds.items():
-        suffix = "" if program == "loop" else f".{program}"
-        found.append(row(f"compile_seconds{suffix}", [spent], "s"))
-    for name, theirs in measured.rivals.items():
-        more = dict((settings or {}).get(name, {}))
-        found.append(row(f"events_per_s.{name}", theirs, "events/s", **more))
-        ratio = row(f"ratio.{name}", _ratios(rates, theirs), "x", **more)
-        ratio["value"] = float(f"{np.median(rates) / np.median(theirs):.6g}")  # of the medians
-        found.append(ratio)
-    return found
+def _on_host(write: Callable[[], Decoded]) -> Decoded:
+    """Ids where they can be played from."""
+    return jax.device_get(write())
 
 
-def _music_rows(row: Callable[..., rows.Row], rates: list[float], measured: Measured) -> list[rows.Row]:
-    """How much music that is."""
-    found = []
-    if measured.notes is not None:
-        found.append(row("notes_per_s", [rate * measured.notes for rate in rates], "notes/s"))
-    of_event = measured.ticks / TICKS_PER_QUARTER * 60 / _TEMPO
-    music = [rate * of_event for rate in rates]
-    return [*found, row("music_seconds_per_s", music, "s/s", tempo=_TEMPO)]
+def _calls(
+    call: Callable[[], Any], seconds: float, bounds: tuple[int, int] = _CALLS
+) -> Callable[[], np.ndarray]:
+    """Seconds of single calls: as many as take `seconds`, within bounds."""
+    count = int(np.clip(round(seconds / _warm_seconds(call)), *bounds))
+    return lambda: np.array([elapsed(call) for _ in range(count)])
 
 
-def _step_rows(row: Callable[..., rows.Row], measured: Measured) -> list[rows.Row]:
-    """Of one row alone: how long an event takes, in the loop and when each is waited for."""
-    if not measured.steps:
-        return []
-    of_loop = [1e6 * spent / measured.events for spent in measured.seconds["loop"]]
-    found = [row("us_per_event", of_loop, "us")]
-    for percent in (50, 95):
-        of_rounds = [1e6 * float(np.percentile(steps, percent)) for steps in measured.steps]
-        found.append(row(f"step_p{percent}_us", of_rounds, "us", dispatch=True))
-    return found
+class _Stream:
+    """Seconds of the calls of a stream: pieces from their beginnings, a few events at a time."""
+
+    def __init__(self, loop: StepLoop, events: int, seconds: float):
+        self._loop, self._calls = loop, max(1, events // STREAMED)
+        self._events = min(events, STREAMED)
+        self._count = 1
+        spent = self().mean()  # compiles
+        spent = self().mean()
+        self._count = int(np.clip(round(seconds / spent), *_CALLS))
+
+    def __call__(self) -> np.ndarray:
+        found: list[float] = []
+        while len(found) < self._count:
+            state = self._loop.begin()
+            for _ in range(min(self._calls, self._count - len(found))):
+                began = time.perf_counter()
+                state, _ = self._loop.write(state, self._events)
+                found.append(time.perf_counter() - began)
+        # Of so many events as a call of a stream has, also where a piece has fewer.
+        return np.array(found) * STREAMED / self._events
 
 
-def _ratios(above: list[float], below: list[float]) -> list[float]:
-    """Round by round."""
-    return [a / b for a, b in zip(above, below, strict=True)]
+def _medians(calls: Mapping[str, list[np.ndarray]]) -> dict[str, list[float]]:
+    """Those of first notes, round by round."""
+    there = [name for name in ("warm", "prompt") if name in calls]
+    return {name: [float(np.median(spent)) for spent in calls[name]] for name in there}
+
+
+def _tiled(written_BNS: Any, events: int) -> np.ndarray:
+    """So many events of those that were written, over and over if they are fewer."""
+    ids_BNS = np.asarray(written_BNS)
+    return np.tile(ids_BNS, (1, -(-events // ids_BNS.shape[1]), 1))[:, :events]
 
 
 def _notes(subject: Subject, written: Decoded) -> float | None:

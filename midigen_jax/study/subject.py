@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from midigen_jax.config import Config, ContextConfig, ModelConfig, override
@@ -35,6 +36,8 @@ class Subject(NamedTuple):
     flat: dict | None = None  # weights whose distributions are nearly flat, as fresh ones have them
     tokenizer: Tokenizer | None = None  # of a model with a vocabulary
     origin: str = "fresh"
+    tempo: float = 120.0  # quarters a minute: of a run, that of its training pieces
+    meter: tuple[int, int] = (4, 4)  # likewise
 
 
 def fresh(model: ModelConfig) -> Subject:
@@ -52,6 +55,15 @@ def fresh(model: ModelConfig) -> Subject:
     return Subject(network, _scaled(flat, 2**low), flat)
 
 
+def unscaled(model: ModelConfig) -> Subject:
+    """As `fresh`, of numbers that NumPy draws: nothing is compiled to make them."""
+    network = Network(model, ChordGrammar(DURATIONS, PITCHES))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(partial(init_params, network), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32), shapes)
+    return Subject(network, params)
+
+
 def untold(subject: Subject) -> Subject:
     """The same network without context, with fresh weights: what it would cost to be told nothing."""
     bare = replace(subject.network.config, context=ContextConfig())
@@ -63,8 +75,15 @@ def trained(restored: Restored, name: str, settings: Mapping[str, object]) -> Su
     """The network and the weights of a checkpoint, under other `settings`; `name` is the run's."""
     config = override(Config(model=restored.network.config), settings).model
     params = without_end(restored.weights)
-    network = Network(config, restored.network.grammar)
-    return Subject(network, params, tokenizer=restored.experiment.tokenizer, origin=name)
+    network, experiment = Network(config, restored.network.grammar), restored.experiment
+    return Subject(
+        network,
+        params,
+        tokenizer=experiment.tokenizer,
+        origin=name,
+        tempo=experiment.tempo,
+        meter=experiment.meter,
+    )
 
 
 def without_end(params: dict) -> dict:

@@ -45,11 +45,15 @@ class Loop:
 
     def _begin(self, params: dict) -> None:
         batch = len(self._settings.key_B)
-        pitch_B1, duration_B1 = jnp.full((batch, 1), START), jnp.zeros((batch, 1), jnp.int32)
-        beginning = Prompt(pitch_B1, duration_B1, jnp.ones((batch, 1), bool))
-        self._params, beginning = placed((params, beginning), self._mesh)
+        self._params, beginning = placed((params, start_prompt(batch)), self._mesh)
         given = self._network, self._params, beginning, self._settings
         self._state: State = decode(*given, events=1, how=self._how, mesh=self._mesh)[0]
+
+    def state_bytes(self) -> float:
+        """Of one piece: all that a state has for each row."""
+        state = self._state._asdict()
+        of_rows = [part for name, part in state.items() if name not in ("events", "tables")]
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(of_rows)) / len(self._settings.key_B)
 
     def __call__(self) -> Decoded:
         self._state, decoded = self._program(self._params, self._state, self._settings)
@@ -57,14 +61,10 @@ class Loop:
 
 
 class Prefill:
-    """Reads prompts of PROMPT events, which the model wrote, and writes one event."""
+    """Reads prompts and writes one event."""
 
-    def __init__(self, network: Network, params: dict, written: Decoded):
-        rows_, events = written.pitch_BN.shape
-        pitch_BT, duration_BT = (
-            jnp.tile(part, (1, -(-PROMPT // events)))[:, :PROMPT] for part in written[:2]
-        )
-        prompt = Prompt(pitch_BT, duration_BT, jnp.ones((rows_, PROMPT), bool))
+    def __init__(self, network: Network, params: dict, prompt: Prompt):
+        rows_ = len(prompt.mask_BT)
         mesh = rows_mesh(rows_)
         self._given = placed((params, prompt, _settings(network, rows_, filtered=False)), mesh)
         began = time.perf_counter()
@@ -73,6 +73,20 @@ class Prefill:
 
     def __call__(self) -> Decoded:
         return jax.block_until_ready(self._program(*self._given)[1])
+
+
+def start_prompt(rows_: int) -> Prompt:
+    """What a piece begins with that begins with nothing."""
+    pitch_B1, duration_B1 = jnp.full((rows_, 1), START), jnp.zeros((rows_, 1), jnp.int32)
+    return Prompt(pitch_B1, duration_B1, jnp.ones((rows_, 1), bool))
+
+
+def prompt_of(written: Decoded, events: int, padded: int = 1) -> Prompt:
+    """So many events that the model wrote, over and over if they are fewer, up to a multiple of `padded`."""
+    rows_, there = written.pitch_BN.shape
+    length = events + -events % padded
+    pitch_BT, duration_BT = (jnp.tile(part, (1, -(-length // there)))[:, :length] for part in written[:2])
+    return Prompt(pitch_BT, duration_BT, jnp.tile(jnp.arange(length) < events, (rows_, 1)))
 
 
 class Floor:
