@@ -104,12 +104,20 @@ def _turned_around(heard_BTLK: Array, reference_BT: Array) -> Array:
     return turned_BTLK[..., :_NEAR] & is_there_BTI[:, :, None]
 
 
+@jax.custom_vjp
 def turned(part_BTNK: Array, shift_BTN: Array) -> Array:
     """K = 128 numbers moved up by `shift` places, in a circle: by 1, 2, 4 … places, as its bits say."""
     for bit in range(7):
         moved_BTNK = jnp.roll(part_BTNK, 1 << bit, axis=-1)
         part_BTNK = jnp.where(((shift_BTN >> bit) & 1 == 1)[..., None], moved_BTNK, part_BTNK)
     return part_BTNK
+
+
+# The gradient turns back. Autodiff would add up what moved and what did not, bit by bit.
+turned.defvjp(
+    lambda part_BTNK, shift_BTN: (turned(part_BTNK, shift_BTN), shift_BTN),
+    lambda shift_BTN, d_part_BTNK: (turned(d_part_BTNK, -shift_BTN), None),
+)
 
 
 def _interval(features: Features) -> Array:
