@@ -18,7 +18,7 @@ from midigen_jax.model.attention import PooledCarry, _sums_at_once, _sums_in_tur
 from midigen_jax.model.grammar import NoteGrammar, VoiceGrammar
 from midigen_jax.model.lstm import lstm
 from midigen_jax.model.network import score
-from midigen_jax.model.told import _looked_up, _looked_up_around, _moved_to_reference, _turned_around
+from midigen_jax.model.told import _looked_up, _moved_to_reference, placed, window
 from midigen_jax.music.tokens import END, START, NoteTokenizer
 from tests.test_laws import ROWS, TIMES, lstm_case, padded, plain_lstm, some_music, tiny
 
@@ -177,8 +177,12 @@ def test_scores_of_intervals_move_to_their_reference_without_a_gather():
     np.testing.assert_allclose(other, gradient, rtol=1e-5, atol=1e-5)
 
 
-def test_what_sounded_turns_around_the_reference_without_a_gather():
-    heard = jax.random.bernoulli(jax.random.key(0), 0.4, (1, 128, 2, 128))
-    reference = jnp.arange(128)[None]
-    found, expected = _turned_around(heard, reference), _looked_up_around(heard, reference)
-    np.testing.assert_array_equal(found, expected)
+def test_a_window_is_read_where_it_is_asked_for_and_placed_where_it_was_read():
+    numbers = jnp.arange(1, 177).reshape(1, 1, 1, 176)
+    for shift in (0, 1, 2, 63, 64, 126, 127):
+        places = jnp.full((1, 1, 1), shift)
+        found = window(numbers, places)
+        np.testing.assert_array_equal(found[0, 0, 0], np.arange(shift + 1, shift + 50))
+        expected = np.zeros(176, np.int32)
+        expected[shift : shift + 49] = found[0, 0, 0]
+        np.testing.assert_array_equal(placed(found, places)[0, 0, 0], expected)

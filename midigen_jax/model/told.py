@@ -75,12 +75,8 @@ def _around(config: ContextConfig, features: Features) -> Array:
     """(B, T, F) float32: the same by distance from the reference, and the slice that is being written."""
     reference_BT = features.reference_BT
     chosen = [config.all_lags.index(lag) for lag in config.relative]
-    around_BTLI = lax.platform_dependent(
-        features.heard_BTLK[..., chosen, :],
-        jnp.maximum(reference_BT, 0),
-        cpu=_looked_up_around,
-        default=_turned_around,
-    ).astype(jnp.float32)
+    heard_BTLK = jnp.pad(features.heard_BTLK[..., chosen, :], ((0, 0),) * 3 + ((_REACH, _REACH),))
+    around_BTLI = window(heard_BTLK, jnp.maximum(reference_BT, 0)[..., None]).astype(jnp.float32)
     distance_BTV = features.chord_BTV - reference_BT[..., None] + _REACH
     distance_BTV = jnp.where(features.chord_BTV == NONE, NONE, distance_BTV)
     chord_BT1I = jax.nn.one_hot(distance_BTV, _NEAR).sum(axis=2, keepdims=True)
@@ -89,34 +85,31 @@ def _around(config: ContextConfig, features: Features) -> Array:
     return around_BTLI.reshape(*reference_BT.shape, -1)
 
 
-def _looked_up_around(heard_BTLK: Array, reference_BT: Array) -> Array:
-    """(B, T, L, I) bool: pitches from `_REACH` below the reference to as many above it."""
-    heard_BTLK = jnp.pad(heard_BTLK, ((0, 0),) * 3 + ((_REACH, _REACH),))
-    near_BT1I = (reference_BT[..., None] + jnp.arange(_NEAR)[None, None])[:, :, None]
-    return jnp.take_along_axis(heard_BTLK, near_BT1I, axis=-1)
+def window(part_BTNS: Array, shift_BTN: Array) -> Array:
+    """Of S numbers those S - 127 that begin at `shift`, 0 to 127: in a step for each of its bits.
 
-
-def _turned_around(heard_BTLK: Array, reference_BT: Array) -> Array:
-    """The same without a gather, which takes numbers one by one on a TPU."""
-    turned_BTLK = turned(heard_BTLK, (_REACH - reference_BT)[..., None])
-    pitch_BTI = reference_BT[..., None] - _REACH + jnp.arange(_NEAR)[None, None]
-    is_there_BTI = (pitch_BTI >= 0) & (pitch_BTI < PITCHES)
-    return turned_BTLK[..., :_NEAR] & is_there_BTI[:, :, None]
+    A gather would take numbers one by one on a TPU.
+    """
+    for bit in reversed(range(7)):
+        moves_BTN1 = ((shift_BTN >> bit) & 1 == 1)[..., None]
+        part_BTNS = jnp.where(moves_BTN1, part_BTNS[..., 1 << bit :], part_BTNS[..., : -(1 << bit)])
+    return part_BTNS
 
 
 @jax.custom_vjp
-def turned(part_BTNK: Array, shift_BTN: Array) -> Array:
-    """K = 128 numbers moved up by `shift` places, in a circle: by 1, 2, 4 … places, as its bits say."""
+def placed(part_BTNI: Array, shift_BTN: Array) -> Array:
+    """I numbers among I + 127 places, of which they begin at `shift`, 0 to 127; zeros around them."""
     for bit in range(7):
-        moved_BTNK = jnp.roll(part_BTNK, 1 << bit, axis=-1)
-        part_BTNK = jnp.where(((shift_BTN >> bit) & 1 == 1)[..., None], moved_BTNK, part_BTNK)
-    return part_BTNK
+        moves_BTN1 = ((shift_BTN >> bit) & 1 == 1)[..., None]
+        before, after = (((0, 0),) * 3 + (pads,) for pads in ((1 << bit, 0), (0, 1 << bit)))
+        part_BTNI = jnp.where(moves_BTN1, jnp.pad(part_BTNI, before), jnp.pad(part_BTNI, after))
+    return part_BTNI
 
 
-# The gradient turns back. Autodiff would add up what moved and what did not, bit by bit.
-turned.defvjp(
-    lambda part_BTNK, shift_BTN: (turned(part_BTNK, shift_BTN), shift_BTN),
-    lambda shift_BTN, d_part_BTNK: (turned(d_part_BTNK, -shift_BTN), None),
+# The gradient is read where the numbers were put. Autodiff would add up two halves, bit by bit.
+placed.defvjp(
+    lambda part_BTNI, shift_BTN: (placed(part_BTNI, shift_BTN), shift_BTN),
+    lambda shift_BTN, d_placed_BTNS: (window(d_placed_BTNS, shift_BTN), None),
 )
 
 
@@ -156,12 +149,11 @@ class IntervalHead(nn.Module):
         """(B, T, P) to be added to other logits; `allowed_BTP` are the ids that may come next."""
         references = reference_BTN.shape[-1]
         score_BTS = dense(references * _ROWS + 1, self.compute_dtype, name="scores")(hidden_BTD)
-        score_BTNP = lax.platform_dependent(
-            score_BTS[..., :-1].reshape(*reference_BTN.shape, _ROWS),
-            reference_BTN,
-            cpu=_looked_up,
-            default=_moved_to_reference,
-        )
+        given = score_BTS[..., :-1].reshape(*reference_BTN.shape, _ROWS), reference_BTN
+        if reference_BTN.shape[1] > 1:
+            score_BTNP = _moved_to_reference(*given)
+        else:  # in a decode loop on a CPU a gather is quicker: nothing has a gradient there
+            score_BTNP = lax.platform_dependent(*given, cpu=_looked_up, default=_moved_to_reference)
         logits_BTP = jnp.where(reference_BTN[..., None] == NONE, 0, score_BTNP).sum(axis=2)
         may_hold_BTK = allowed_BTP[..., NoteTokenizer.HELD :]
         again_BTK = jnp.where(may_hold_BTK, score_BTS[..., -1:], 0)
@@ -178,16 +170,15 @@ def _looked_up(score_BTNR: Array, reference_BTN: Array) -> Array:
 
 
 def _moved_to_reference(score_BTNR: Array, reference_BTN: Array) -> Array:
-    """The same without a gather, and so without a scatter in its gradient, which a TPU does one by one."""
+    """The same without a gather, whose gradient is a scatter: a TPU would take and add numbers one by one."""
     distance_BTNK = jnp.arange(PITCHES)[None, None, None] - reference_BTN[..., None]
     is_near_BTNK = jnp.abs(distance_BTNK) <= _REACH
+    shift_BTN = jnp.maximum(reference_BTN, 0)
     parts = [jnp.broadcast_to(score_BTNR[..., -1:], (*reference_BTN.shape, NoteTokenizer.ATTACKED))]
     for row in (0, _NEAR + 1):
-        near_BTNI, far_BTN1 = score_BTNR[..., row : row + _NEAR], score_BTNR[..., row + _NEAR, None]
-        below_BTNI, above_BTNI = jnp.split(near_BTNI, [_REACH], axis=-1)
-        between = jnp.zeros((*reference_BTN.shape, PITCHES - _NEAR), near_BTNI.dtype)
-        circle_BTNK = jnp.concatenate([above_BTNI, between, below_BTNI], axis=-1)
-        parts.append(jnp.where(is_near_BTNK, turned(circle_BTNK, jnp.maximum(reference_BTN, 0)), far_BTN1))
+        near_BTNS = placed(score_BTNR[..., row : row + _NEAR], shift_BTN)
+        near_BTNK = near_BTNS[..., _REACH : _REACH + PITCHES]
+        parts.append(jnp.where(is_near_BTNK, near_BTNK, score_BTNR[..., row + _NEAR, None]))
     return jnp.concatenate(parts, axis=-1)
 
 
