@@ -9,6 +9,8 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from dataclasses import asdict
 
 import jax
@@ -253,6 +255,15 @@ def test_the_command_says_and_writes_what_was_found(tmp_path, capsys):
     text = (tmp_path / "text" / "0-decode.txt").read_text()
     again = measure("decode", {}, text, Memory(0, 0, 0, 0), 8, 1.0)
     assert again.kernels == found["aot.kernels"]["value"]
+
+
+@needs_libtpu
+def test_the_compiling_process_ends_with_the_one_that_asked():
+    words = [sys.executable, "-m", "midigen_jax.bench.worker", Asked("v5e", [Program()]).to_json()]
+    quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, env=compiling.environment(find_target("v5e")), **quiet) as process:
+        process.stdin.close()
+        assert process.wait() == 1
 
 
 # A program as XLA writes it, by hand: a loop of unknown turns around one of 5 and one of 2 x 3.
