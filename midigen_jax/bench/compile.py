@@ -91,6 +91,7 @@ def compile_all(
             errors.open("w") as noise,
             subprocess.Popen(
                 [sys.executable, "-m", "midigen_jax.bench.worker", asked.to_json()],
+                stdin=subprocess.PIPE,  # it ends when that is closed, as it is where this process is ended
                 stdout=subprocess.PIPE,
                 stderr=noise,
                 text=True,

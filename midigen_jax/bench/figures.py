@@ -152,9 +152,9 @@ def _loop(module: Module, loop: Loop) -> LoopFigures:
     )
     moves = tuple(
         f"{line.name} {shape.dtype}[{','.join(map(str, shape.sizes))}]"
-        for line in module.own_kernels(loop.body)
+        for line in module.moves(loop.body)
         for shape in line.shapes[:1]
-        if shape.bytes >= LARGE and module.is_move(line)
+        if shape.bytes >= LARGE
     )
     cycles = sum(kernel.instruction.cycles * kernel.times for kernel in kernels)
     own = sum(kernel.times for kernel in kernels)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 _IDLE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
 _IDLE |= {"copy-start", "copy-done", "opt-barrier", "partition-id", "replica-id"}
 _COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"}
-_MOVES = {"copy", "copy-start", "transpose", "convert", "bitcast", "reshape", "parameter", "tuple"}
+_MOVES = {"copy", "copy-start", "transpose", "convert", "concatenate", "pad", "slice", "reshape"}
 
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-<>]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"(?:ROOT )?%?([\w.\-<>]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
@@ -152,12 +152,16 @@ class Module:
             found += self.kernels(loop.body, times * (1 if loop.turns is None else loop.turns))
         return found
 
-    def is_move(self, line: Instruction) -> bool:
-        """Whether a kernel computes nothing: it copies, lays out anew, or rounds."""
+    def moves(self, computation: str) -> list[Instruction]:
+        """What a computation itself runs, or lets go on beside it, that computes nothing."""
+        return [line for line in self._lines(computation) if self._is_move(line)]
+
+    def _is_move(self, line: Instruction) -> bool:
+        """Whether it copies, lays out anew, joins, or rounds."""
         if line.opcode == "fusion":
             inner = [part.opcode for name in line.called("calls") for part in self.computations[name]]
-            return set(inner) <= _MOVES and not set(inner) <= _IDLE
-        return line.opcode in ("copy", "copy-start", "transpose", "convert")
+            return set(inner) <= _MOVES | _IDLE and not set(inner) <= _IDLE
+        return line.opcode in _MOVES
 
     def _lines(self, computation: str) -> Iterator[Instruction]:
         """The instructions of a computation, and of those that it calls outright."""

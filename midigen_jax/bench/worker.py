@@ -7,6 +7,7 @@ has the environment that `compile.environment` made: libtpu reads it once, when 
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -155,9 +156,16 @@ def _empty(folder: str) -> None:
             path.unlink()
 
 
+def _end_with_asker() -> None:
+    """Nobody waits for what is compiled once standard input is closed."""
+    sys.stdin.read()
+    os._exit(1)
+
+
 def main() -> None:
     """Answer on what was standard output; what libtpu prints goes to standard error."""
     asked = Asked.from_json(json.loads(sys.argv[1]))
+    threading.Thread(target=_end_with_asker, daemon=True).start()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for answer in answers(asked):
