@@ -13,20 +13,17 @@ from midigen_jax.cli import main
 from midigen_jax.train.stop import StopRequest, ends_at_once
 from tests.tiny import free_port, train_words
 
-
-def heeds_hangups():
-    """In a new process, whether or not the tests themselves were started by `nohup`."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Whether or not the tests themselves were started by `nohup`.
+_HEEDS_HANGUPS = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+_MIDIGEN = "import sys\nfrom midigen_jax.cli import main\nsys.exit(main())\n"
 
 
 def test_a_connection_that_drops_leaves_a_checkpoint(corpus, tmp_path):
     """`midigen train … 2>&1 | head -1`, and the SIGHUP that follows when a terminal is gone."""
     run = tmp_path / "run"
     words = train_words(corpus, run, **{"train.steps": 100_000, "train.evaluate_every": 50_000})
-    command = [sys.executable, "-m", "midigen_jax.cli", *words]
-    training = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heeds_hangups
-    )
+    command = [sys.executable, "-c", _HEEDS_HANGUPS + _MIDIGEN, *words]
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         assert b"sequences a step" in training.stdout.readline()
         training.stdout.close()
@@ -80,11 +77,10 @@ sys.exit(main())
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_request_while_xla_compiles_is_heard(number):
     compiling = subprocess.Popen(
-        [sys.executable, "-c", _COMPILES],
+        [sys.executable, "-c", _HEEDS_HANGUPS + _COMPILES],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heeds_hangups,
     )
     try:
         assert compiling.stdout.readline() == "compiling\n"
