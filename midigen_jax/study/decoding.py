@@ -44,6 +44,7 @@ class Measured(NamedTuple):
     calls: dict[str, list[np.ndarray]]  # seconds of single calls: of `step`s, and of a `stream`'s
     first: dict[str, list[float]]  # seconds to the first note: `warm`, after a `prompt`; of one piece alone
     prompt: int  # events of eight bars
+    padded: int  # what the prompt is filled up to a multiple of
     music: tuple[float | None, float | None]  # seconds, and notes, of an event
     state: StateSize | None
     loop: str = "jitted"
@@ -92,7 +93,18 @@ def bench_decode(
     state = StateSize(plain.state_bytes(), 0.0)
     first_notes = _medians(calls)
     return Measured(
-        batch, events, compiled, found, calls, first_notes, prompt, music, state, "jitted", entropy, theirs
+        batch,
+        events,
+        compiled,
+        found,
+        calls,
+        first_notes,
+        prompt,
+        PADDED,
+        music,
+        state,
+        entropy=entropy,
+        rivals=theirs,
     )
 
 
@@ -140,7 +152,7 @@ def bench_step(
             )
     found, calls, _ = _take_turns(f"batch {batch}", programs, timed, {}, seconds, rounds)
     first, music, state = _medians(calls), (per_event, notes), state_size(model, events)
-    return Measured(batch, events, compiled, found, calls, first, prompt, music, state, loop.kind)
+    return Measured(batch, events, compiled, found, calls, first, prompt, 1, music, state, loop.kind)
 
 
 def _take_turns(
