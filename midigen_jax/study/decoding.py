@@ -85,7 +85,7 @@ def bench_decode(
         programs["untold"] = Loop(bare.network, bare.params, batch, events)
     ticks = float(np.mean(written.duration_BN))
     prompt = min(_LONGEST, round(np.ceil(BARS * ticks_per_bar(subject.meter) / max(ticks, 1e-6))))
-    timed = _waits(subject, batch, prompt_of(written, prompt, PADDED), seconds)
+    timed = _waits(subject, batch, prefill, prompt_of(written, prompt, PADDED), seconds)
     title = f"batch {batch}"
     found, calls, theirs = _take_turns(title, programs, timed, rivals or {}, seconds, rounds)
     music = ticks / TICKS_PER_QUARTER * 60 / subject.tempo, _notes(subject, written)
@@ -108,7 +108,9 @@ def bench_decode(
     )
 
 
-def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[str, Callable[[], np.ndarray]]:
+def _waits(
+    subject: Subject, batch: int, prefill: Prefill, bars: Prompt, seconds: float
+) -> dict[str, Callable[[], np.ndarray]]:
     """What is waited for, call by call: events of a stream, and of one piece single events and the first."""
     given = subject.network, subject.params
     timed: dict[str, Callable[[], np.ndarray]] = {}
@@ -116,8 +118,10 @@ def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[s
         timed["stream"] = _calls(Loop(*given, batch, STREAMED), seconds)
     if batch == 1:
         timed["step"] = _calls(Loop(*given, 1, 1), 0, (_STEPS, _STEPS))
-        for name, begin in (("warm", start_prompt(1)), ("prompt", bars)):
-            timed[name] = _calls(partial(_on_host, Prefill(*given, begin)), 0, (_FIRST, _FIRST))
+        same = bars.mask_BT.shape == (1, PROMPT)  # as that of the prompts which are read for their own sake
+        after = prefill.other(bars) if same else Prefill(*given, bars)
+        for name, first in (("warm", Prefill(*given, start_prompt(1))), ("prompt", after)):
+            timed[name] = _calls(partial(_on_host, first), 0, (_FIRST, _FIRST))
     return timed
 
 
