@@ -111,8 +111,8 @@ def test_a_state_that_grows_is_seen_to_grow():
 @pytest.mark.parametrize(
     ("part", "complaint"),
     [
-        ({"init": lambda rows, events: 3}, "init gives a int; return (carry, ids)"),
-        ({"init": lambda rows, events: (0, [1])}, "init gives ids a list; give integers (2, S)"),
+        ({"init": lambda rows, events: 3}, "init gives int; return (carry, ids)"),
+        ({"init": lambda rows, events: (0, [1])}, "init gives ids list; give integers (2, S)"),
         ({"init": lambda rows, events: (0, np.zeros((2, 1)))}, "ids (2, 1) float64; give integers (2, S)"),
         ({"init": lambda rows, events: (0, jnp.zeros((1, 1), int))}, "ids (1, 1) int32; give integers"),
         ({"step": lambda carry, ids, key: ids}, "step gives (2, 1) int32; return (carry, ids)"),
@@ -137,12 +137,12 @@ def test_what_a_step_may_not_give_is_refused_in_a_line(part, complaint):
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        ("def build(): return 3", "gives a int; return (init, step) or (init, step, about)"),
-        ("def build(): return print, print, 3", "about is a int; give a dict of parameters, dtype"),
+        ("def build(): return 3", "gives int; return (init, step) or (init, step, about)"),
+        ("def build(): return print, print, 3", "about is int; give a dict of parameters, dtype"),
         ("def build(): return print, print, {'dtyp': 'x'}", "about 'dtyp': did you mean dtype?"),
         (
             "def build(): return print, print, {'notes': 3}",
-            "about['notes'] is a int; leave it out, or mend it",
+            "about['notes'] is int; leave it out, or mend it",
         ),
         ("build = 3", "has no function build; it has no functions"),
         ("import no_such_package", "it needs no_such_package, which is not installed"),
@@ -165,7 +165,7 @@ def test_the_command_measures_a_step_of_ones_own(tmp_path, capsys, monkeypatch):
         "def build():\n"
         "    init = lambda rows, events: (np.zeros((rows, 2), np.float32), np.zeros((rows, 1), np.int32))\n"
         "    step = lambda carry, ids, key: (carry, key.integers(0, 9, ids.shape, np.int32))\n"
-        "    about = {'parameters': 12, 'dtype': 'float32', 'backend': 'numpy', 'threads': 1,\n"
+        "    about = {'parameters': np.int64(12), 'dtype': 'float32', 'backend': 'numpy', 'threads': 1,\n"
         "             'seconds': lambda ids: ids[:, 0] * 0 + 0.25, 'notes': lambda ids: ids[:, 0] * 0 + 2}\n"
         "    return init, step, about\n"
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from midigen_jax import __version__, rows
 from midigen_jax.sample.decode import rows_mesh
-from midigen_jax.sample.generate import PADDED, STREAMED
+from midigen_jax.sample.generate import STREAMED
 from midigen_jax.study.decoding import BARS, Measured
 from midigen_jax.study.step_model import StateSize, StepModel
 from midigen_jax.study.subject import Subject
@@ -168,8 +168,7 @@ def _latency_rows(row: MakeRow, measured: Measured) -> list[rows.Row]:
     for name, spent in measured.first.items():
         more = {}
         if name == "prompt":
-            padded = {"padded": PADDED} if "floor" in measured.seconds else {}
-            more = {"bars": BARS, "prompt": measured.prompt} | padded
+            more = {"bars": BARS, "prompt": measured.prompt, "padded": measured.padded}
         suffix = "" if name == "warm" else f".{name}"
         found.append(row(f"first_note_ms{suffix}", [1e3 * seconds for seconds in spent], "ms", **more))
     return found

@@ -44,6 +44,7 @@ class Measured(NamedTuple):
     calls: dict[str, list[np.ndarray]]  # seconds of single calls: of `step`s, and of a `stream`'s
     first: dict[str, list[float]]  # seconds to the first note: `warm`, after a `prompt`; of one piece alone
     prompt: int  # events of eight bars
+    padded: int  # what the prompt is filled up to a multiple of
     music: tuple[float | None, float | None]  # seconds, and notes, of an event
     state: StateSize | None
     loop: str = "jitted"
@@ -84,7 +85,7 @@ def bench_decode(
         programs["untold"] = Loop(bare.network, bare.params, batch, events)
     ticks = float(np.mean(written.duration_BN))
     prompt = min(_LONGEST, round(np.ceil(BARS * ticks_per_bar(subject.meter) / max(ticks, 1e-6))))
-    timed = _waits(subject, batch, prompt_of(written, prompt, PADDED), seconds)
+    timed = _waits(subject, batch, prefill, prompt_of(written, prompt, PADDED), seconds)
     title = f"batch {batch}"
     found, calls, theirs = _take_turns(title, programs, timed, rivals or {}, seconds, rounds)
     music = ticks / TICKS_PER_QUARTER * 60 / subject.tempo, _notes(subject, written)
@@ -92,11 +93,24 @@ def bench_decode(
     state = StateSize(plain.state_bytes(), 0.0)
     first_notes = _medians(calls)
     return Measured(
-        batch, events, compiled, found, calls, first_notes, prompt, music, state, "jitted", entropy, theirs
+        batch,
+        events,
+        compiled,
+        found,
+        calls,
+        first_notes,
+        prompt,
+        PADDED,
+        music,
+        state,
+        entropy=entropy,
+        rivals=theirs,
     )
 
 
-def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[str, Callable[[], np.ndarray]]:
+def _waits(
+    subject: Subject, batch: int, prefill: Prefill, bars: Prompt, seconds: float
+) -> dict[str, Callable[[], np.ndarray]]:
     """What is waited for, call by call: events of a stream, and of one piece single events and the first."""
     given = subject.network, subject.params
     timed: dict[str, Callable[[], np.ndarray]] = {}
@@ -104,8 +118,10 @@ def _waits(subject: Subject, batch: int, bars: Prompt, seconds: float) -> dict[s
         timed["stream"] = _calls(Loop(*given, batch, STREAMED), seconds)
     if batch == 1:
         timed["step"] = _calls(Loop(*given, 1, 1), 0, (_STEPS, _STEPS))
-        for name, begin in (("warm", start_prompt(1)), ("prompt", bars)):
-            timed[name] = _calls(partial(_on_host, Prefill(*given, begin)), 0, (_FIRST, _FIRST))
+        same = bars.mask_BT.shape == (1, PROMPT)  # as that of the prompts which are read for their own sake
+        after = prefill.other(bars) if same else Prefill(*given, bars)
+        for name, first in (("warm", Prefill(*given, start_prompt(1))), ("prompt", after)):
+            timed[name] = _calls(partial(_on_host, first), 0, (_FIRST, _FIRST))
     return timed
 
 
@@ -140,7 +156,7 @@ def bench_step(
             )
     found, calls, _ = _take_turns(f"batch {batch}", programs, timed, {}, seconds, rounds)
     first, music, state = _medians(calls), (per_event, notes), state_size(model, events)
-    return Measured(batch, events, compiled, found, calls, first, prompt, music, state, loop.kind)
+    return Measured(batch, events, compiled, found, calls, first, prompt, 1, music, state, loop.kind)
 
 
 def _take_turns(

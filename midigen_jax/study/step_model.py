@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -31,10 +32,10 @@ from midigen_jax.config import nearest
 from midigen_jax.errors import InputError
 
 ABOUT: dict[str, Callable[[Any], bool]] = {
-    "parameters": lambda value: isinstance(value, int),
+    "parameters": lambda value: isinstance(value, Integral),
     "dtype": lambda value: isinstance(value, str),
     "backend": lambda value: isinstance(value, str),
-    "threads": lambda value: isinstance(value, int),
+    "threads": lambda value: isinstance(value, Integral),
     "seconds": callable,  # ids_NS -> seconds_N of music that each event takes
     "notes": callable,  # ids_NS -> notes_N that begin with each event
     "read": callable,  # carry, ids_BTS -> carry: reads T events at once, where `step` reads one by one
@@ -98,7 +99,8 @@ def _model_of(name: str, given: Any) -> StepModel:
             raise InputError(f"--model {name}: about {key!r}: {nearest(str(key), ABOUT)}")
         if not ABOUT[key](value):
             raise InputError(f"--model {name}: about[{key!r}] is {_word(value)}; leave it out, or mend it")
-    return StepModel(name, given[0], given[1], about)
+    numbers = {key: int(value) for key, value in about.items() if isinstance(value, Integral)}
+    return StepModel(name, given[0], given[1], dict(about) | numbers)
 
 
 class StepLoop:
@@ -281,7 +283,7 @@ def _word(value: Any) -> str:
     """What a value is: shape and dtype of an array, the type of anything else."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{tuple(value.shape)} {value.dtype}"
-    return f"a {type(value).__name__}"
+    return type(value).__name__
 
 
 def _bytes(carry: Any) -> int | None:

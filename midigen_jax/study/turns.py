@@ -65,11 +65,17 @@ class Prefill:
 
     def __init__(self, network: Network, params: dict, prompt: Prompt):
         rows_ = len(prompt.mask_BT)
-        mesh = rows_mesh(rows_)
-        self._given = placed((params, prompt, _settings(network, rows_, filtered=False)), mesh)
+        self._mesh = rows_mesh(rows_)
+        self._given = placed((params, prompt, _settings(network, rows_, filtered=False)), self._mesh)
         began = time.perf_counter()
-        self._program = decode.lower(network, *self._given, events=1, mesh=mesh).compile()
+        self._program = decode.lower(network, *self._given, events=1, mesh=self._mesh).compile()
         self.compile_seconds = time.perf_counter() - began
+
+    def other(self, prompt: Prompt) -> "Prefill":
+        """The same program with another prompt of that shape."""
+        other, (params, _, settings) = copy(self), self._given
+        other._given = params, placed(prompt, self._mesh), settings
+        return other
 
     def __call__(self) -> Decoded:
         return jax.block_until_ready(self._program(*self._given)[1])
