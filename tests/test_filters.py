@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midigen_jax.model.network import IMPOSSIBLE
-from midigen_jax.sample.filters import Controls, draw, mix, penalized
+from midigen_jax.sample.filters import Controls, draw, draw_by_gathers, draw_by_products, mix, penalized
 
 DRAWS = 20_000
 LOGITS = np.array([0.3, -1.0, IMPOSSIBLE, 2.0, 0.0, 1.4, -3.0, 1.9], np.float32)
@@ -36,9 +36,9 @@ def reference(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     return kept / kept.sum()
 
 
-def drawn(logits, seed, filtered=True, **settings):
+def drawn(logits, seed, filtered=True, form=draw, **settings):
     bits = jax.random.bits(jax.random.key(seed), (DRAWS,))
-    ids = draw(jnp.tile(logits, (DRAWS, 1)), controls(DRAWS, **settings), bits, filtered)
+    ids = form(jnp.tile(logits, (DRAWS, 1)), controls(DRAWS, **settings), bits, filtered)
     return np.bincount(ids, minlength=len(logits))
 
 
@@ -100,16 +100,18 @@ def test_what_is_drawn_is_what_a_sort_would_keep(logits, temperature, top_k, top
     assert (wanted[np.asarray(ids)] > 0).all()
 
 
+@pytest.mark.parametrize("draw", [draw_by_gathers, draw_by_products])
 @pytest.mark.parametrize("filtered", [True, False])
-def test_temperature_nought_takes_the_first_of_the_likeliest(filtered):
+def test_temperature_nought_takes_the_first_of_the_likeliest(filtered, draw):
     logits = jnp.array([[0.0, 3.0, 1.0], [5.0, 3.0, 5.0]])
     for bits in (0, 2**31, 2**32 - 1):
         cold = controls(2, temperature=0.0)
         assert draw(logits, cold, jnp.full(2, bits, jnp.uint32), filtered).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("draw", [draw_by_gathers, draw_by_products])
 @pytest.mark.parametrize("filtered", [True, False])
-def test_an_impossible_id_is_not_drawn_at_the_edges_of_the_uniform(filtered):
+def test_an_impossible_id_is_not_drawn_at_the_edges_of_the_uniform(filtered, draw):
     logits = jnp.array([[IMPOSSIBLE, 0.0, IMPOSSIBLE]])
     for bits in (0, 2**32 - 1):
         assert draw(logits, controls(1), jnp.full(1, bits, jnp.uint32), filtered).tolist() == [1]
@@ -145,7 +147,47 @@ def test_mixed_bits_are_one_to_one_and_even():
     assert abs(np.unpackbits(bits.view(np.uint8)).mean() - 0.5) < 0.002
 
 
-def test_nothing_is_sorted():
+@pytest.mark.parametrize("filtered", [True, False])
+@pytest.mark.parametrize("size", [8, 97, 259])
+def test_the_two_forms_of_drawing_draw_the_same_ids(size, filtered):
+    """Of 20,000 at most two may lie so near the border of two ids that rounding decides."""
+    key = jax.random.key(size)
+    logits = 3 * jax.random.normal(key, (DRAWS, size))
+    logits = jnp.where(jax.random.bernoulli(key, 0.3, logits.shape), IMPOSSIBLE, logits).at[:, 5].set(0)
+    bits = jax.random.bits(jax.random.key(1), (DRAWS,))
+    bits = bits.at[:2].set(jnp.array([0, 2**32 - 1], jnp.uint32))
+    own = controls(DRAWS, 0.0, 20, 0.8, 0.02)._replace(temperature_B=jnp.arange(DRAWS) % 4 / 2.0)
+    ids = draw_by_gathers(logits, own, bits, filtered)
+    others = draw_by_products(logits, own, bits, filtered)
+    assert (ids != others).sum() <= 2
+    chosen = jnp.take_along_axis(logits, others[:, None], axis=1)
+    assert (chosen > IMPOSSIBLE).all()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"top_k": 4, "top_p": 0.8, "min_p": 0.1, "temperature": 1.5}], ids=str
+)
+def test_draws_by_products_come_as_often_as_the_filtered_distribution_says(settings):
+    found = drawn(LOGITS, 3, form=draw_by_products, **settings)
+    _compare(found, reference(LOGITS, **settings))
+
+
+def test_a_running_sum_that_falls_back_draws_ids_in_one_piece_and_none_of_no_mass():
+    """Masses far apart, so that sums in another order round up and down."""
+    logits = jnp.array([jnp.where(jnp.arange(200) % 3 == 0, IMPOSSIBLE, -(jnp.arange(200.0) * 7 % 18))])
+    bits = jnp.concatenate(
+        [jnp.arange(4096, dtype=jnp.uint32) << 20, ~jnp.arange(4096, dtype=jnp.uint32) << 9]
+    )
+    ids = np.asarray(draw_by_products(jnp.tile(logits, (8192, 1)), controls(8192), bits, False))
+    assert (ids % 3 != 0).all()
+    assert (ids < 200).all()
+    # Along the uniform ids come lane by lane, each in one piece.
+    order = (ids % 64 * 4 + ids // 64)[np.argsort(np.asarray(bits >> 9), kind="stable")]
+    assert (np.diff(order) >= 0).all()
+
+
+@pytest.mark.parametrize("form", [draw_by_gathers, draw_by_products])
+def test_nothing_is_sorted(form):
     shapes = jax.ShapeDtypeStruct((4, 300), jnp.float32), controls(4), jax.ShapeDtypeStruct((4,), jnp.uint32)
-    text = jax.jit(draw).lower(*shapes).as_text()
+    text = jax.jit(form, static_argnums=3).lower(*shapes, True).as_text()
     assert not re.search(r"stablehlo\.sort|chlo\.top_k|TopK", text)

@@ -57,6 +57,7 @@ T = TypeVar("T")
 _PLAIN = How()
 _CHUNK = 1024  # events of a prompt that are read at once
 _SHARE = 128  # rows a device, at the least
+_TILE = 8  # rows of a TPU's vector
 
 
 class Decoded(NamedTuple):
@@ -178,7 +179,7 @@ def _prefill(model: Network, prompt: Prompt, settings: Settings, how: How) -> St
         seen = _mark(tuple(jnp.zeros((given, size), bool) for size in sizes), prompt)
     remembered = carry, trunk, memory, seen
     if given != rows:
-        remembered = jax.tree.map(lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), remembered)
+        remembered = _repeated(remembered, rows)
     carry, trunk, memory, seen = remembered
     done_B, ticks_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
     return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, tables)
@@ -215,6 +216,39 @@ def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]
 
 
 def _write(model: Network, state: State, settings: Settings, events: int, how: How) -> tuple[State, Decoded]:
+    write = partial(_loop, model, events=events, how=how)
+    if len(state.done_B) > 1:
+        return write(state, settings)
+    return lax.platform_dependent(state, settings, tpu=partial(_as_of_many, write), default=write)
+
+
+def _as_of_many(
+    write: Callable[[State, Settings], tuple[State, Decoded]], state: State, settings: Settings
+) -> tuple[State, Decoded]:
+    """One row written as the first of a vector's rows, which are all alike.
+
+    They cost a TPU no more than the one, which XLA would not give to the matrix unit.
+    """
+    each = ("carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
+    many = state._replace(**{name: _repeated(getattr(state, name), _TILE) for name in each})
+    rules = settings.constraints
+    after, decoded = write(
+        many, _repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
+    )
+    first = {name: _first_row(getattr(after, name)) for name in each}
+    return after._replace(**first), _first_row(decoded)
+
+
+def _first_row(tree: T) -> T:
+    return jax.tree.map(lambda part: part[:1], tree)
+
+
+def _repeated(tree: T, rows: int) -> T:
+    """Arrays of one row with that row over and over."""
+    return jax.tree.map(lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), tree)
+
+
+def _loop(model: Network, state: State, settings: Settings, events: int, how: How) -> tuple[State, Decoded]:
     first = state.events
     # All random bits at once, outside of the loop: inside, drawing them costs more than using them.
     number_N = first + jnp.arange(events)
