@@ -319,7 +319,9 @@ def _turns(cut: Blocks, times: int, block: Array) -> Any:
 
 def _operand(dtype: str, weights: Any, interpret: bool) -> Any:
     """The dtype of what is multiplied: XLA too rounds float32 to bfloat16 on a TPU unless told otherwise."""
-    one_pass = jax.config.jax_default_matmul_precision in (None, "default", "fastest", "bfloat16")
+    # The value of now, of a context too, which `config.read` refuses to give.
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    one_pass = precision in (None, "default", "fastest", "bfloat16")
     return jnp.bfloat16 if dtype == "bfloat16" or (one_pass and not interpret) else weights
 
 
