@@ -262,7 +262,7 @@ def _states_on_chip(
         return carry, tuple(rounded(part, dtype) for part in joined)
 
     after, parts = lax.scan(turn, carry, (sum_TBG, seen_TBD), unroll=unroll)
-    parts = [_by_time(part) for part in parts]
+    parts = tuple(_by_time(part) for part in parts)
     return after, States(*(jnp.split(parts[0], [width, 2 * width], axis=-1) if len(parts) == 1 else parts))
 
 
