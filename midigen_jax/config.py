@@ -146,7 +146,9 @@ class ModelConfig:
     embedding_dropout: float | None = _option(None, "likewise, of what the first layer reads; none: alike")
     recurrent_dropout: float = _option(0.0, "share of recurrent weights dropped in a step (DropConnect)")
     compute_dtype: Literal["float32", "bfloat16"] = _option("float32", "operands of matrix products")
-    backend: Literal["auto", "scan", "cudnn"] = _option("auto", "runs the layers; auto: cudnn if it can")
+    backend: Literal["auto", "scan", "cudnn", "pallas"] = _option(
+        "auto", "runs the layers; auto: cudnn if it can, pallas (on a TPU) where it pays, or scan"
+    )
     duration_input: bool = _option(True, "do the layers see durations, or pitches alone?")
 
     @property

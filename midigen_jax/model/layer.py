@@ -15,10 +15,14 @@ from jax import Array
 from midigen_jax.config import ModelConfig
 from midigen_jax.errors import InputError
 from midigen_jax.model.cudnn import cudnn_lstm, has_cudnn
-from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm
+from midigen_jax.model.lstm import Kernels, LSTMCarry, LSTMWeights, lstm
 from midigen_jax.model.precision import product
 
-Backend = Literal["scan", "cudnn"]
+Backend = Literal["scan", "cudnn", "pallas", "auto"]  # auto: `pallas` where it pays, else the scan
+
+# From where `auto` takes a TPU's kernels: docs/pallas.md has the schedules that say so. Narrower layers win
+# by less than what schedules leave open (memory traffic, starts of kernels), and no chip has timed any.
+_PAYING_WIDTH, _PAYING_ROWS = 512, 64
 
 
 class DropConnect(NamedTuple):
@@ -29,13 +33,27 @@ class DropConnect(NamedTuple):
 
 
 def backend_of(config: ModelConfig) -> Backend:
-    """What runs the layers on this machine. Raises InputError for `cudnn` where that cannot be."""
+    """What runs the layers on this machine. Raises InputError for what is named and cannot be.
+
+    Kernels for TPUs are decided by shapes alone, since programs are compiled for TPUs where there are none;
+    on all other devices they are the scan.
+    """
+    if config.backend == "pallas":
+        if not _kernels_fit(config):
+            raise InputError(
+                f"model.backend = pallas: a TPU's fast memory has no room for the recurrent weights of "
+                f"model.width = {config.width}; give auto or scan, or a smaller width"
+            )
+        return "pallas"
     possible = config.compute_dtype == "float32" and config.backend != "scan" and has_cudnn()
     if config.backend == "cudnn" and not possible:
         raise InputError(
             "model.backend = cudnn: needs cuDNN on CUDA and model.compute_dtype = float32; give auto or scan"
         )
-    return "cudnn" if possible else "scan"
+    if possible:
+        return "cudnn"
+    wide = config.backend == "auto" and config.width >= _PAYING_WIDTH and config.width % 128 == 0
+    return "auto" if wide and _kernels_fit(config) else "scan"
 
 
 class LSTM(nn.Module):
@@ -64,7 +82,7 @@ class LSTM(nn.Module):
         weights = LSTMWeights(self.input, self._recurrent(drop), self.bias)
         if self.backend == "cudnn" and mask_BT.shape[1] > 1:
             return cudnn_lstm(weights, carry, inputs_BTI, mask_BT)
-        return lstm(weights, carry, inputs_BTI, mask_BT, compute_dtype=self.compute_dtype)
+        return self._run(weights, carry, inputs_BTI, mask_BT)
 
     def project(self, features_VF: Array, first: int) -> Array:
         """(V, 4D): what V inputs add to the gates by their features `first` to `first + F`."""
@@ -91,7 +109,21 @@ class LSTM(nn.Module):
         """
         inputs_BTR = jnp.concatenate([jnp.zeros((*mask_BT.shape, 0), self.input.dtype), *rest], axis=-1)
         weights = LSTMWeights(rest_RG, self._recurrent(drop), self.bias)
-        return lstm(weights, carry, inputs_BTR, mask_BT, projected_BTG, self.compute_dtype)
+        return self._run(weights, carry, inputs_BTR, mask_BT, projected_BTG)
+
+    def _run(
+        self,
+        weights: LSTMWeights,
+        carry: LSTMCarry,
+        inputs_BTI: Array,
+        mask_BT: Array,
+        projected_BTG: Array | None = None,
+    ) -> tuple[LSTMCarry, Array]:
+        rows, times = mask_BT.shape
+        pays = self.backend == "auto" and rows >= _PAYING_ROWS
+        # Of a single step there is nothing to keep in fast memory for the next one.
+        kernels = _kernels() if times > 1 and (pays or self.backend == "pallas") else None
+        return lstm(weights, carry, inputs_BTI, mask_BT, projected_BTG, self.compute_dtype, kernels)
 
     def _recurrent(self, drop: DropConnect | None) -> Array:
         if drop is None:
@@ -105,3 +137,16 @@ def _forget_bias(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) 
     """Zero but for the forget gate, which starts open."""
     width = shape[0] // 4
     return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)
+
+
+def _kernels_fit(config: ModelConfig) -> bool:
+    from midigen_jax.model.pallas_lstm import fits
+
+    return fits(config.width, config.compute_dtype)
+
+
+def _kernels() -> Kernels:
+    # Imported where it is used: most trainings need not wait for it, a tenth of a second.
+    from midigen_jax.model.pallas_lstm import KERNELS
+
+    return KERNELS

@@ -9,6 +9,7 @@ backward scan. Gates are ordered input, forget, candidate, output.
 Source: Hochreiter & Schmidhuber 1997.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -44,6 +45,14 @@ class States(NamedTuple):
     gates_TBG: Array
 
 
+class Kernels(NamedTuple):
+    """What runs the recurrence on one platform in place of the scans: as `_states` and `_gradients`."""
+
+    platform: str
+    states: Callable[..., tuple[LSTMCarry, States]]
+    gradients: Callable[..., tuple[LSTMCarry, Array]]
+
+
 def lstm(
     weights: LSTMWeights,
     carry: LSTMCarry,
@@ -51,11 +60,13 @@ def lstm(
     mask_BT: Array,
     projected_BTG: Array | None = None,
     compute_dtype: str = "float32",
+    kernels: Kernels | None = None,
 ) -> tuple[LSTMCarry, Array]:
     """Run one layer; a step that the mask hides keeps the carry and is invisible, even if it is NaN.
 
     `projected_BTG` is added to the gates: a part of the input that was multiplied elsewhere (I may be 0).
-    Operands of products, and what is kept of the gates of all times, have the `compute_dtype`.
+    Operands of products, and what is kept of the gates of all times, have the `compute_dtype`. `kernels` take
+    the place of the scans on the platform that they are for.
 
     Returns the carry after the last step and the outputs (B, T, D); where the mask hides a step, its
     output is the one of the step before.
@@ -66,14 +77,15 @@ def lstm(
         (inputs_BTI, projected_BTG),
     )
     after, hidden_TBD = _recurrence(
-        compute_dtype, weights, carry, visible_TBI, projected_TBG, jnp.swapaxes(mask_BT, 0, 1)
+        compute_dtype, kernels, weights, carry, visible_TBI, projected_TBG, jnp.swapaxes(mask_BT, 0, 1)
     )
     return after, jnp.swapaxes(hidden_TBD, 0, 1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _recurrence(
     dtype: str,
+    kernels: Kernels | None,
     weights: LSTMWeights,
     carry: LSTMCarry,
     inputs_TBI: Array,
@@ -81,11 +93,12 @@ def _recurrence(
     mask_TB: Array,
 ) -> tuple[LSTMCarry, Array]:
     """The carry after the last step, and the outputs at all times."""
-    return _recurrence_forward(dtype, weights, carry, inputs_TBI, projected_TBG, mask_TB)[0]
+    return _recurrence_forward(dtype, kernels, weights, carry, inputs_TBI, projected_TBG, mask_TB)[0]
 
 
 def _recurrence_forward(
     dtype: str,
+    kernels: Kernels | None,
     weights: LSTMWeights,
     carry: LSTMCarry,
     inputs_TBI: Array,
@@ -97,31 +110,43 @@ def _recurrence_forward(
     sum_TBG = (product_NG + weights.bias_G[None]).reshape(times, rows, -1)
     if projected_TBG is not None:
         sum_TBG += projected_TBG
+    known: dict[str, Callable] = {
+        "cpu": partial(_states, dtype),
+        "tpu": partial(_states_on_chip, dtype, 1),
+        "default": partial(_states_on_chip, dtype, _UNROLL),
+    }
+    if kernels is not None:
+        known[kernels.platform] = partial(kernels.states, dtype)
     after, states = lax.platform_dependent(
         weights.recurrent_DG,
         carry,
         rounded(sum_TBG, dtype),
         mask_TB,
-        cpu=partial(_states, dtype),
-        tpu=partial(_states_on_chip, dtype, 1),
-        default=partial(_states_on_chip, dtype, _UNROLL),
+        **known,
     )
     residuals = (weights, carry, inputs_TBI, projected_TBG, mask_TB, states)
     return (after, states.hidden_TBD.astype(carry.hidden_BD.dtype)), residuals
 
 
-def _recurrence_backward(dtype: str, residuals: tuple, cotangents: tuple[LSTMCarry, Array]) -> tuple:
+def _recurrence_backward(
+    dtype: str, kernels: Kernels | None, residuals: tuple, cotangents: tuple[LSTMCarry, Array]
+) -> tuple:
     weights, carry, inputs_TBI, projected_TBG, mask_TB, states = residuals
     dot = product(dtype)
+    known: dict[str, Callable] = {
+        "cpu": partial(_gradients, dtype),
+        "tpu": partial(_gradients_on_chip, dtype, 1),
+        "default": partial(_gradients_on_chip, dtype, _UNROLL),
+    }
+    if kernels is not None:
+        known[kernels.platform] = partial(kernels.gradients, dtype)
     d_carry, d_gates_TBG = lax.platform_dependent(
         weights.recurrent_DG,
         _before(carry.cell_BD, states.cell_TBD),
         states,
         mask_TB,
         *cotangents,
-        cpu=partial(_gradients, dtype),
-        tpu=partial(_gradients_on_chip, dtype, 1),
-        default=partial(_gradients_on_chip, dtype, _UNROLL),
+        **known,
     )
     times, rows, width = inputs_TBI.shape
     d_gates_NG = d_gates_TBG.reshape(times * rows, -1)
@@ -237,7 +262,7 @@ def _states_on_chip(
         return carry, tuple(rounded(part, dtype) for part in joined)
 
     after, parts = lax.scan(turn, carry, (sum_TBG, seen_TBD), unroll=unroll)
-    parts = [_by_time(part) for part in parts]
+    parts = tuple(_by_time(part) for part in parts)
     return after, States(*(jnp.split(parts[0], [width, 2 * width], axis=-1) if len(parts) == 1 else parts))
 
 

@@ -261,7 +261,7 @@ class Network(nn.Module):
         ids = rules.pitch_size * config.pitch_embedding + rules.duration_size * config.duration_embedding
         cheaper = ids < events * (config.pitch_embedding + config.duration_embedding)
         # cuDNN multiplies by itself, and dropout changes each row's embeddings.
-        return cheaper and backend_of(config) == "scan" and not (drops and config.dropped_embeddings > 0)
+        return cheaper and backend_of(config) != "cudnn" and not (drops and config.dropped_embeddings > 0)
 
     def tables(self) -> Tables:
         """What each id adds to the gates of the first layer: its embedding, multiplied once for all uses."""
