@@ -32,7 +32,7 @@ from midigen_jax.model.network import (
 )
 from midigen_jax.train.devices import DATA, REPLICA, by_row, everywhere
 from midigen_jax.train.distill import cross_entropies, mean_prediction
-from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.optimizer import learning_rate, make_optimizer, rate_of
 from midigen_jax.train.replicas import Hyperparameters, by_replica, hyperparameters, stack
 
 
@@ -50,12 +50,13 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step measured, scalar or (N, K): means over its events, in nats, and the gradient's norm."""
+    """What a step measured, scalar or (N, K): means over its events, in nats, and what the optimizer did."""
 
     pitch: Array
     duration: Array
     gradient_norm: Array
     events: Array
+    learning_rate: Array
 
 
 class TrainSteps(Protocol):
@@ -111,7 +112,7 @@ def make_train_steps(
     loss. Of the config only what `replicas.shape_of` leaves decides the program.
     """
     most, parts = config.train.steps_per_call, mesh.shape[DATA]
-    distilled = config.train.distill
+    distilled, schedule = config.train.distill, learning_rate(config.train, steps)
 
     def loss(
         params: dict,
@@ -130,7 +131,7 @@ def make_train_steps(
             return pitch, duration
 
         pitch, duration = means(nats_of(logits, *now))
-        metrics = Metrics(pitch, duration, jnp.zeros(()), events)
+        metrics = Metrics(pitch, duration, jnp.zeros(()), events, jnp.zeros(()))
         total = pitch + duration_weight * duration
         if taught is None:
             return total, metrics
@@ -155,10 +156,11 @@ def make_train_steps(
         slope = jax.grad(loss, has_aux=True)
         part, metrics = slope(state.params, before, now, drops, taught, hyper.duration_weight)
         gradient, pitch, duration = lax.psum((part, metrics.pitch, metrics.duration), DATA)
+        rate = hyper.learning_rate * rate_of(state.optimizer, schedule)
         optimizer = make_optimizer(config.train, steps, hyper.learning_rate, hyper.weight_decay)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = Metrics(pitch, duration, optax.tree.norm(gradient), metrics.events)
+        metrics = Metrics(pitch, duration, optax.tree.norm(gradient), metrics.events, rate)
         return TrainState(state.step + 1, params, memory), metrics
 
     def replica(
