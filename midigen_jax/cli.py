@@ -34,6 +34,7 @@ from midigen_jax.errors import AGAIN, MISTAKE, OUT_OF_MEMORY, DiskError, InputEr
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 _METAVARS = {
+    "batch.rows": "{auto,N}",
     "prepare.tracks": "{all,piano,melody,N}",
     "sample.meter": "N/N",
     "train.checkpoints": "gs://BUCKET/FOLDER",
@@ -459,7 +460,10 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--preset", default="default", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: default)"
+        "--preset",
+        default="default",
+        metavar="NAME",
+        help=f"{', '.join(PRESETS)}: the article's model, what a TPU wants (default: default)",
     )
 
 
@@ -495,7 +499,7 @@ def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, 
     """A flag for each field of a config. Values stay text: `override` reads and checks them."""
     group = parser.add_argument_group(title)
     for name, (kind_of_value, help) in options(type(config)).items():
-        default = spell(attrgetter(name)(config))
+        default = spell(attrgetter(name)(config), prefix + name)
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
         text = f"{help} (default: {default})".replace("%", "%%")
