@@ -47,6 +47,7 @@ from midigen_jax.train.stop import ends_at_once
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 _METAVARS = {
+    "batch.rows": "{auto,N}",
     "prepare.tracks": "{all,piano,melody,N}",
     "sample.meter": "N/N",
     "train.checkpoints": "gs://BUCKET/FOLDER",
@@ -577,7 +578,10 @@ def _programs(text: str) -> tuple[str, ...]:
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--preset", default="default", metavar="NAME", help=f"{' or '.join(PRESETS)} (default: default)"
+        "--preset",
+        default="default",
+        metavar="NAME",
+        help=f"{', '.join(PRESETS)}: the article's model, what a TPU wants (default: default)",
     )
 
 
@@ -613,7 +617,7 @@ def _add(parser: argparse.ArgumentParser, title: str, config: Any, prefix: str, 
     """A flag for each field of a config. Values stay text: `override` reads and checks them."""
     group = parser.add_argument_group(title)
     for name, (kind_of_value, help) in options(type(config)).items():
-        default = spell(attrgetter(name)(config))
+        default = spell(attrgetter(name)(config), prefix + name)
         flags = [f"--{prefix}{name}"] if dotted else [f"--{name.replace('_', '-')}"]
         flags += [_SHORT[prefix + name]] if prefix + name in _SHORT else []
         text = f"{help} (default: {default})".replace("%", "%%")

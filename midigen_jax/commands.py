@@ -4,6 +4,7 @@ Every function returns the exit code of the process.
 """
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -20,7 +21,7 @@ from midigen_jax import rows
 from midigen_jax.bench import compile as compiling
 from midigen_jax.bench import figures
 from midigen_jax.bench.targets import Target
-from midigen_jax.config import Config, PrepareConfig, SampleConfig, is_address
+from midigen_jax.config import AUTO_ROWS, Config, PrepareConfig, SampleConfig, is_address
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.inspect import inspect as inspect_music
 from midigen_jax.data.prepare import prepare as prepare_corpus
@@ -53,6 +54,7 @@ from midigen_jax.study.decode_peers import Peers
 from midigen_jax.study.groups import by_shape, estimate, plan_in_words
 from midigen_jax.study.plan import MOST_RUNS, read_study
 from midigen_jax.study.step_model import load_step_model
+from midigen_jax.train.batch_size import check_rows, says_what_fits, with_rows
 from midigen_jax.train.board import TensorBoard
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.devices import data_mesh
@@ -94,6 +96,8 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool = False) -> i
     music = load_corpus(Path(corpus))
     if config.prepare != PrepareConfig():
         _compare(config.prepare, music.config)
+    asked, config = config.batch.rows, with_rows(config, run)
+    check_rows(config.batch.rows)
     if is_first():
         shared = data_mesh(config.batch.rows).size
         processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
@@ -101,6 +105,11 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool = False) -> i
             f"{config.batch.rows} sequences a step on {many(shared, 'device')}{processes}, "
             f"{config.batch.rows // shared} on each."
         )
+        if asked == AUTO_ROWS:
+            _say(
+                f"The learning rate stays {config.train.learning_rate:g}: nothing scales it. By Adam's usual "
+                f"rule one that suits 16 rows would be {math.sqrt(config.batch.rows / 16):.2g} times as high."
+            )
     done = fit(music, config, run, TensorBoard(run / "tensorboard") if tensorboard and is_first() else None)
     if not is_first():
         return INTERRUPTED if done.is_cut else 0
@@ -243,7 +252,9 @@ def bench_train(corpus: str | None, out: str | None, profile: str | None, config
     if profile is not None:
         check_folder(Path(profile))
     music = None if corpus is None else load_corpus(Path(corpus))
-    measured = benchmark.bench_train(config, music, profile=None if profile is None else Path(profile))
+    config = with_rows(config)
+    with says_what_fits(config.batch.rows, data_mesh(config.batch.rows).size):
+        measured = benchmark.bench_train(config, music, profile=None if profile is None else Path(profile))
     found = benchmark.rows_of(measured, config, command=shlex.join(["midigen", *sys.argv[1:]]))
     _say_rows(found, width=26)
     if out is not None:

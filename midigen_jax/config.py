@@ -19,6 +19,9 @@ from midigen_jax.errors import InputError
 C = TypeVar("C")
 
 
+AUTO_ROWS = 0  # as many rows as fill the devices, which a config does not know
+_WORDS = {"batch.rows": {"auto": AUTO_ROWS}}  # that stand for values of a setting
+
 _MOST = 2**31 - 1  # what a step counter holds
 _LONGEST = 1 << 20
 _MOST_VOICES = 16
@@ -181,7 +184,7 @@ class ModelConfig:
 class BatchConfig:
     """What one training step sees."""
 
-    rows: int = _option(16, "sequences in a batch")
+    rows: int = _option(16, "sequences in a batch; auto: the fewest that fill the devices")
     length: int = _option(256, "events in a sequence")
     crops: Literal["jittered", "fixed"] = _option("jittered", "cut pieces anew each epoch, or always alike")
     stride: int = _option(0, "fixed crops: events from one crop's start to the next; 0: the length")
@@ -195,9 +198,8 @@ class BatchConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("rows", "length"):
-            value = getattr(self, name)
-            _require(1 <= value <= _LONGEST, f"batch.{name}", value, f"1 to {_LONGEST:,}")
+        _require(0 <= self.rows <= _LONGEST, "batch.rows", self.rows, f"1 to {_LONGEST:,}, or auto")
+        _require(1 <= self.length <= _LONGEST, "batch.length", self.length, f"1 to {_LONGEST:,}")
         _require(0 <= self.stride <= self.length, "batch.stride", self.stride, "0 up to batch.length")
         _require(0 <= self.before <= _LONGEST, "batch.before", self.before, f"0 to {_LONGEST:,}")
         share = self.transpose_share
@@ -348,6 +350,7 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
+    # 16 rows: what a CPU's cores share.
     "default": Config(),
     # The article: windows of 32 (here without overlap and with a loss at every position), 2 x LSTM 256,
     # embeddings of 100 and 100, its own attention, RMSprop at 1e-3 for 100 epochs, samples after 5 and 50.
@@ -373,6 +376,13 @@ PRESETS: dict[str, Config] = {
             clip=0.0,
             keep_at=(0.05, 0.5, 1.0),
         ),
+    ),
+    # What a TPU wants: a width of whole tiles, products in bfloat16, rows that fill its matrix unit, and long
+    # calls. The learning rate is the default's: nothing has been tuned on a TPU.
+    "tpu": Config(
+        model=ModelConfig(width=512, compute_dtype="bfloat16"),
+        batch=BatchConfig(rows=AUTO_ROWS),
+        train=TrainConfig(steps_per_call=256),
     ),
 }
 
@@ -437,6 +447,8 @@ def _replace(config: Any, nested: Mapping[str, Any]) -> Any:
 
 def _read(name: str, value: object, kind: Any) -> Any:
     """`value` (text, or what JSON gave) as `kind`."""
+    if isinstance(value, str):
+        value = _WORDS.get(name, {}).get(value, value)
     origin = typing.get_origin(kind)
     if origin is Literal:
         choices = typing.get_args(kind)
@@ -481,8 +493,11 @@ def one_length(settings: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def spell(value: object) -> str:
-    """A value as one would type it: text that `override` reads as that value."""
+def spell(value: object, name: str = "") -> str:
+    """A value as one would type it: text that `override` reads as that value of the setting."""
+    for word, meant in _WORDS.get(name, {}).items():
+        if value == meant:
+            return word
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     if isinstance(value, bool):

@@ -24,6 +24,10 @@ class DiskError(InputError):
     """
 
 
+class OutOfMemoryError(InputError):
+    """A program does not fit into the memory of a device; the line says what would, where that is known."""
+
+
 def one_line(error: Exception) -> str:
     """What an exception of somebody else's says, as part of a line: its name, if it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -37,11 +37,12 @@ def bucket(tmp_path_factory):
 
     begun = []
 
-    def begin(words):
-        command = [sys.executable, "-m", "midigen_jax.cli", *map(str, words)]
+    def begin(words, script=None, **more):
+        program = ["-m", "midigen_jax.cli"] if script is None else ["-c", script]
+        command = [sys.executable, *program, *map(str, words)]
         said = folder / f"{len(begun)}.log"
         with said.open("w") as err:
-            process = subprocess.Popen(command, env=environment, stderr=err, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(command, env=environment | more, stderr=err, stdout=subprocess.DEVNULL)
         begun.append(process)
         return process, said
 
@@ -116,3 +117,32 @@ def test_an_address_names_a_bucket_and_a_folder():
     for wrong in ("gs://bucket", "gs://bucket/", "s3://bucket/runs/mine", "runs/mine"):
         with pytest.raises(InputError, match=r"train\.checkpoints = .*: give gs://BUCKET/FOLDER, or"):
             TrainConfig(checkpoints=wrong)
+
+
+COMPILES = """
+import sys
+import jax
+import midigen_jax.train.checkpoint  # as every command has it
+from midigen_jax.train.devices import keep_compiled
+events = []
+jax.monitoring.register_event_listener(lambda event, **more: events.append(event.rpartition("/")[2]))
+keep_compiled()
+jax.jit(lambda x: x * 3 + 1)(2.0)
+print("hits:", events.count("cache_hits"), file=sys.stderr)
+"""
+
+
+def test_compiled_programs_are_kept_in_the_bucket_for_all_hosts(bucket, tmp_path):
+    """Each process here is a host with a disk of its own, on which nothing is kept."""
+    for number, hits in enumerate([0, 1]):
+        cache = tmp_path / str(number)
+        given = {
+            "JAX_COMPILATION_CACHE_DIR": "gs://bucket/compiled",
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "XDG_CACHE_HOME": str(cache),
+        }
+        code, said = ended(bucket([], COMPILES, **given))
+        assert code == 0, said
+        assert f"hits: {hits}" in said.splitlines()
+        assert not (cache / "midigen-jax").exists()

@@ -1,16 +1,20 @@
 """Several processes are one training: the same steps, one voice, and all of them end when one does."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.errors import AGAIN
+from midigen_jax.train import processes
+from midigen_jax.train.processes import SharedPace
 from tests.tiny import free_port, measured, train_words
 
 
@@ -20,6 +24,29 @@ def whole(corpus, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     assert main(train_words(corpus, run)) == 0
     return measured(run)
+
+
+# The command line, but that each process says which programs it compiles between its first call and its last,
+# and ends where anything is transferred that was not asked for.
+WATCHED = """
+import sys
+import jax
+from midigen_jax import cli
+from midigen_jax.train import loop
+train, compiled = loop._train, set()
+def note(event, seconds, fun_name="", **more):
+    if event == "/jax/core/compile/backend_compile_duration":
+        compiled.add(fun_name)
+def watched(*given):
+    jax.monitoring.register_event_duration_secs_listener(note)
+    with jax.transfer_guard("disallow"):
+        state = train(*given)
+    print("compiled in training:", *sorted(compiled), file=sys.stderr)
+    jax.monitoring.unregister_event_duration_listener(note)
+    return state
+loop._train = watched
+sys.exit(cli.main())
+"""
 
 
 def start(folder, given, count, devices=1, program=("-m", "midigen_jax.cli")):
@@ -67,12 +94,16 @@ def wait_for(path, processes, step):
 @pytest.mark.parametrize("stream", ["false", "true"], ids=["held", "streamed"])
 def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stream):
     run = tmp_path / "run"
-    assert end(start(tmp_path / "logs", train_words(corpus, run, **{"batch.stream": stream}), 2)) == [0, 0]
+    given = train_words(corpus, run, **{"batch.stream": stream})
+    assert end(start(tmp_path / "logs", given, 2, program=("-c", WATCHED))) == [0, 0]
     assert measured(run) == whole
     assert (run / "samples" / "step-000012" / "1.mid").is_file()
     logs = [(tmp_path / "logs" / f"{number}.log").read_text() for number in range(2)]
     assert "training: 12/12 steps" in logs[0]
     assert "training:" not in logs[1]
+    # Steps, and what validations run: no gather with which processes agree, which waits for the steps.
+    programs = "compiled in training: jit(_at) jit(initial_carry) jit(program) jit(step)"
+    assert all(programs in log.splitlines() for log in logs), logs
 
 
 # Reads two steps in a process of two, whose devices take turns in the mesh as along the torus of a TPU.
@@ -155,8 +186,47 @@ def test_where_one_process_is_killed_the_other_ends_and_says_so(corpus, tmp_path
     reached = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdecimal())
     processes = start(tmp_path / "again", given, 2)
     wait_for(run / "rows.jsonl", processes, reached + 60)
-    processes[0].send_signal(signal.SIGTERM)
+    processes[lost].send_signal((signal.SIGTERM, signal.SIGINT)[lost])
     assert end(processes) == [130, 130]
+    stopped = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdecimal())
+    assert reached + 60 <= stopped < 100_000
+
+
+class Service(dict):
+    """What JAX's coordination service keeps."""
+
+    key_value_set, key_value_delete = dict.__setitem__, dict.__delitem__
+
+    def blocking_key_value_get(self, key, timeout_in_ms):
+        return self[key]
+
+    def key_value_dir_get(self, folder):
+        return [entry for entry in self.items() if entry[0].startswith(folder)]
+
+
+def test_process_0_decides_each_call_of_all_and_hears_the_others_before_the_next_one(monkeypatch):
+    service = Service()
+    monkeypatch.setattr(processes, "_service", lambda: service)
+    monkeypatch.setattr(processes, "_trainings", itertools.repeat(0))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    members = [SharedPace(), SharedPace()]
+
+    def call(*own):
+        decided = []
+        for number, (member, given) in enumerate(zip(members, own, strict=True)):
+            monkeypatch.setattr(jax, "process_index", lambda number=number: number)
+            decided.append(member.next(*given))
+        return decided
+
+    assert call((1, False), (1, False)) == [1, 1]
+    for pace in range(2, 50):
+        assert call((pace, False), (99, False)) == [pace, pace]
+    assert len(service) == 2  # what all have read is forgotten
+    assert call((50, False), (99, True)) == [50, 50]  # decided before it is heard
+    assert call((51, False), (99, True)) == [0, 0]
+    members = [SharedPace(), SharedPace()]
+    service.clear()
+    assert call((1, True), (1, False)) == [0, 0]
 
 
 def test_what_the_processes_cannot_share_is_told_by_all(corpus, tmp_path):
@@ -164,7 +234,7 @@ def test_what_the_processes_cannot_share_is_told_by_all(corpus, tmp_path):
     assert end(processes) == [2, 2]
     for number in range(2):
         said = (tmp_path / "logs" / f"{number}.log").read_text()
-        assert "batch.rows = 5: all 2 devices of 2 processes must share them evenly" in said
+        assert "batch.rows = 5: all 2 devices of 2 processes must share them evenly; give 4 or 6" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -16,10 +16,11 @@ from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
-from midigen_jax.train import member
+from midigen_jax.train import loop, member
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.experiment import METRIC
-from midigen_jax.train.loop import fit
+from midigen_jax.train.loop import Training, fit, fit_all
+from midigen_jax.train.optimizer import learning_rate
 from midigen_jax.train.state import loss_weight
 from tests.tiny import SMALLEST
 
@@ -81,6 +82,55 @@ def test_a_training_that_was_stopped_anywhere_goes_on_to_the_same_bits(
         with open_run(run) as checkpoints:
             states.append(checkpoints.restore("latest").state)
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """From the first call to the last, nothing goes to a device or comes from it that was not asked for.
+
+    An eager operation with a number of the host's sends it, and then waits for the call that is running.
+    """
+    train = loop._train
+
+    def watched(*given):
+        with jax.transfer_guard("disallow"):
+            return train(*given)
+
+    monkeypatch.setattr(loop, "_train", watched)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.average": 0.9, "train.on_nan": "skip"},
+        {"batch.stream": True, "train.optimizer": "rmsprop", "train.schedule": "constant"},
+    ],
+    ids=["held", "streamed"],
+)
+def test_calls_rows_validations_and_checkpoints_name_all_that_they_send_and_fetch(
+    corpus, tmp_path, guarded, changes
+):
+    config = override(TINY, {"train.steps_per_call": 2} | changes)
+    assert fit(corpus, config, tmp_path / "run").step == 12
+    written = rows.read(tmp_path / "run" / "rows.jsonl")
+    found = {row["step"]: row["value"] for row in written if row["name"] == "train.learning_rate"}
+    rate = learning_rate(config.train, 12)
+    assert set(found) == {1, 4, 8, 10, 12}
+    for step, value in found.items():
+        assert value == pytest.approx(
+            config.train.learning_rate * float(rate(step - 1)), rel=1e-5
+        )  # a cosine, fused or not
+
+
+def test_so_do_replicas_some_of_which_have_ended(corpus, tmp_path, guarded):
+    wild = {"train.learning_rate": 100.0, "train.weight_decay": 1e6}
+    config = override(TINY, {"train.steps_per_call": 4, "train.clip": 0})
+    trainings = [
+        Training(override(config, changes), tmp_path / name)
+        for name, changes in {"one": {}, "wild": wild, "two": {"train.seed": 1}}.items()
+    ]
+    done = fit_all(corpus, trainings)
+    assert [one.step for one in done if one.failure is None] == [12, 12]
 
 
 def test_a_checkpoint_holds_all_that_restoring_needs(corpus, whole):

@@ -67,7 +67,7 @@ def test_a_step_without_a_number_is_skipped(rule):
 
 def call(last, losses):
     ones = np.ones(len(losses))
-    return Call(last, len(losses), Metrics(np.array(losses), ones, ones, 4 * ones))
+    return Call(last, len(losses), Metrics(np.array(losses), ones, ones, 4 * ones, ones))
 
 
 def test_skipped_steps_are_counted_and_in_no_mean(tmp_path):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from midigen_jax.config import Config, ModelConfig, PrepareConfig, override, spell
 from midigen_jax.data.batches import make_crops
@@ -23,6 +24,7 @@ from midigen_jax.model.layer import backend_of
 from midigen_jax.model.network import Network
 from midigen_jax.study.benchmark import elapsed, peak_product
 from midigen_jax.study.plan import Run, Study
+from midigen_jax.train.batch_size import says_what_fits
 from midigen_jax.train.devices import REPLICA, data_mesh
 from midigen_jax.train.experiment import make_network
 from midigen_jax.train.replicas import shape_of
@@ -136,6 +138,11 @@ def _needs_trial(study: Study) -> bool:
 def _trial(config: Config, corpus: Corpus) -> Trial:
     """Train a few steps and forget them; compiling does not count."""
     mesh = data_mesh(config.batch.rows)
+    with says_what_fits(config.batch.rows, mesh.size):
+        return _timed(config, corpus, mesh)
+
+
+def _timed(config: Config, corpus: Corpus, mesh: Mesh) -> Trial:
     network = make_network(config, corpus.tokenizer)
     steps = make_train_steps(network, config, _TRIAL_STEPS, False, mesh)
     state_N, hyper_N, crops = start_alone(network, config, make_crops(corpus, "train", config.batch), mesh)

@@ -168,6 +168,10 @@ class Study:
             raise InputError(
                 f"{self.name}: train.checkpoints: a study keeps all it makes in its folder; leave it out"
             )
+        if config.batch.rows == configs.AUTO_ROWS:
+            raise InputError(
+                f"{self.name}: batch.rows = auto: a study is the same on any machine; give a number"
+            )
         if config.batch.stream:
             raise InputError(
                 f"{self.name}: batch.stream: studies hold their corpus on the device; leave it out"

@@ -120,7 +120,7 @@ class Checkpoints:
         state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
         on_host = jax.device_get(state)
         state = on_host if jax.process_count() > 1 else state
-        step = int(state.step)
+        step = int(on_host.step)
         if step in self._manager.all_steps():
             return
         self._make_room(state)

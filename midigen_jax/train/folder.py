@@ -33,13 +33,25 @@ def claimed(corpus: Corpus, config: Config, run: Path) -> Iterator[None]:
 
 def _check(corpus: Corpus, config: Config, run: Path) -> bool:
     """Whether `run` holds steps of this experiment. Raises InputError where it holds anything else."""
-    place = run / "rows.jsonl"
-    if place.is_file() and any(row.get("step", 0) for row in rows.read(place)):
+    if _has_steps(run):
         _check_run(corpus, config, run)
         return True
     # A folder in which no step was ever made holds nothing that could be lost.
     check_folder(run, _left_by_us(run))
     return False
+
+
+def rows_there(run: Path) -> int | None:
+    """The `batch.rows` of the run that is in the folder `run`; none where no step was made there."""
+    if not _has_steps(run):
+        return None
+    there = configs.from_json(Config, read_json(run / "config.json", "give another --out"))
+    return there.batch.rows
+
+
+def _has_steps(run: Path) -> bool:
+    place = run / "rows.jsonl"
+    return place.is_file() and any(row.get("step", 0) for row in rows.read(place))
 
 
 def _left_by_us(run: Path) -> tuple[str, ...]:

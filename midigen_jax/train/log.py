@@ -18,7 +18,6 @@ from midigen_jax.errors import InputError
 from midigen_jax.train.course import Course
 from midigen_jax.train.devices import most_memory, peak_flops
 from midigen_jax.train.experiment import METRIC, TEMPERATURE
-from midigen_jax.train.optimizer import learning_rate
 from midigen_jax.train.processes import is_first
 from midigen_jax.train.state import Metrics
 
@@ -50,7 +49,6 @@ class Log:
     def __init__(self, path: Path, config: Config, course: Course, mirror: Mirror | None = None):
         self._path, self._course, self._mirror = path, course, mirror
         self._config = configs.to_json(config)
-        self._peak, self._rate = config.train.learning_rate, learning_rate(config.train, course.steps)
         self._metrics: list[Metrics] = []
         self._seconds: list[float] = []
         self._train, self._valid = "", ""
@@ -96,7 +94,7 @@ class Log:
             self._skipped = 0
         if not self._metrics:
             return
-        pitch, duration, norm, events = (np.array(values) for values in zip(*self._metrics, strict=True))
+        pitch, duration, norm, events, rate = map(np.array, zip(*self._metrics, strict=True))
         speed, most = events.sum() / sum(self._seconds), peak_flops()
         share = [("train.share_of_peak", speed * self._course.flops / most, "share")] if most else []
         self._write(
@@ -105,7 +103,7 @@ class Log:
                 ("train.nats_per_event.pitch", np.average(pitch, weights=events), "nats"),
                 ("train.nats_per_event.duration", np.average(duration, weights=events), "nats"),
                 ("train.gradient_norm", norm.mean(), "1"),
-                ("train.learning_rate", self._peak * self._rate(step - 1), "1"),
+                ("train.learning_rate", rate[-1], "1"),
                 ("train.events_per_s", speed, "events/s"),
                 *share,
             ],

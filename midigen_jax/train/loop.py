@@ -4,13 +4,14 @@ In: a corpus, configs, run folders. Out: in each folder what `folder` lists. Tra
 alone are replicas of one program, and one training is one replica: there is no other loop.
 
 Several steps are one call, and the host asks for a call's metrics only after it has sent the next one off, so
-the device never waits for it. A folder that holds this very run, unfinished, is gone on with from its newest
-checkpoint.
+the device never waits for it. Between calls the host runs no other program on a device and transfers nothing
+but what it names: devices run in order, so anything else would wait for the call that is running. A folder
+that holds this very run, unfinished, is gone on with from its newest checkpoint.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +29,9 @@ from midigen_jax.errors import InputError
 from midigen_jax.model.cost import flops_per_event
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
+from midigen_jax.train.batch_size import check_rows, says_what_fits, with_rows
 from midigen_jax.train.course import Course
-from midigen_jax.train.devices import REPLICA, data_mesh, everywhere
+from midigen_jax.train.devices import DATA, REPLICA, data_mesh, everywhere
 from midigen_jax.train.experiment import make_network
 from midigen_jax.train.feed import Feed, make_feed
 from midigen_jax.train.folder import claimed
@@ -37,8 +39,8 @@ from midigen_jax.train.log import Mirror
 from midigen_jax.train.member import Fit, Member, Training
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.pretrained import load_model
-from midigen_jax.train.processes import agreed, ends_with_others, first_alone, is_first, spread
-from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack, take
+from midigen_jax.train.processes import SharedPace, ends_with_others, first_alone, is_first, spread
+from midigen_jax.train.replicas import Hyperparameters, by_replica, hyperparameters, shape_of, stack, take
 from midigen_jax.train.scoring import Scorer
 from midigen_jax.train.state import Metrics, TrainState, init_state, make_train_steps
 from midigen_jax.train.stop import StopRequest
@@ -98,14 +100,17 @@ def fit_all(
     `make_train_steps`.
     """
     prepared = configs.flatten({"prepare": configs.to_json(corpus.config)})
-    trainings = [Training(configs.override(one.config, prepared), one.run) for one in trainings]
+    trainings = [
+        Training(with_rows(configs.override(one.config, prepared), one.run), one.run) for one in trainings
+    ]
     program = _program(corpus, trainings, together)
     # Within, nothing waits for a process that is gone; to close the checkpoints is to wait for all.
     with ends_with_others(), ExitStack() as opened, StopRequest() as stop, ends_with_others():
         for training in trainings:
             first_alone(partial(opened.enter_context, claimed(corpus, *training)))
         members = [opened.enter_context(Member(one, corpus, program.course, mirror)) for one in trainings]
-        state_N = _train(program, members, stop, watch)
+        placed = _begin(program, members)
+        state_N = _train(program, placed, members, stop, watch)
         ended = [member.end(take(state_N, number)) for number, member in enumerate(members)]
         return [one._replace(interrupted=stop.requested) for one in ended]
 
@@ -117,6 +122,7 @@ def _program(corpus: Corpus, trainings: Sequence[Training], together: int) -> _P
         raise ValueError("trainings of more than one shape")
     if config.batch.stream and len(trainings) > 1:
         raise ValueError("trainings that are streamed share no program")
+    check_rows(config.batch.rows)
     feed = make_feed(corpus, trainings[0].config, _transposable(config))
     network = make_network(config, corpus.tokenizer)
     each = flops_per_event(network, config.batch.rows, config.batch.length)
@@ -126,52 +132,66 @@ def _program(corpus: Corpus, trainings: Sequence[Training], together: int) -> _P
     train_steps = make_train_steps(
         network, config, course.steps, _transposable(config), mesh, networks, together
     )
-    if jax.process_count() > 1 and mesh.size < jax.device_count():
-        raise InputError(
-            f"batch.rows = {config.batch.rows}: all {jax.device_count()} devices of {jax.process_count()} "
-            "processes must share them evenly; give a multiple of their number"
-        )
     scorer = Scorer(network, corpus, corpus.split("valid"), mesh if jax.process_count() > 1 else None)
     optimizer = make_optimizer(config.train, course.steps)
     jax.eval_shape(lambda: init_state(network, optimizer, 0))
     return _Program(config, network, optimizer, course, mesh, feed, train_steps, weights, scorer)
 
 
-def _train(
-    program: _Program, members: Sequence[Member], stop: StopRequest, watch: Watch | None
-) -> TrainState:
-    """Train the members to their ends, or to a Ctrl-C; returns the states of all, stacked."""
-    config, mesh, feed = program.config, program.mesh, program.feed
+class _Placed(NamedTuple):
+    """What the calls of a group are given, on its devices; of N replicas."""
+
+    state_N: TrainState
+    hyper_N: Hyperparameters
+    weights: list[dict]  # of teachers
+
+
+def _begin(program: _Program, members: Sequence[Member]) -> _Placed:
+    """The states of the members, from their newest checkpoints or fresh."""
+    mesh = program.mesh
     states = [member.begin(program.network, program.optimizer) for member in members]
     # Where replicas do not share out evenly, copies of the first are there for show: they do no step.
     shown = -(-len(members) // mesh.shape[REPLICA]) * mesh.shape[REPLICA]
     whole = [*range(len(members)), *[0] * (shown - len(members))]
     hyper = [hyperparameters(member.training.config) for member in members]
     state_N, hyper_N = (stack([trees[place] for place in whole]) for trees in (states, hyper))
-    state_N, hyper_N = spread((state_N, hyper_N), by_replica(mesh))
-    weights = spread(program.weights, everywhere(mesh))
-    feed.begin(members[0].step, program.course.steps, mesh)
-    del states
+    program.feed.begin(members[0].step, program.course.steps, mesh)
+    return _Placed(
+        *spread((state_N, hyper_N), by_replica(mesh)), weights=spread(program.weights, everywhere(mesh))
+    )
+
+
+def _train(
+    program: _Program,
+    placed: _Placed,
+    members: Sequence[Member],
+    stop: StopRequest,
+    watch: Watch | None,
+) -> TrainState:
+    """Train the members to their ends, or to a Ctrl-C; returns the states of all, stacked."""
+    feed, of_replica = program.feed, by_replica(program.mesh)
+    (state_N, hyper_N, weights), shown = placed, len(placed.hyper_N.seed)
 
     began = sum(member.step for member in members)
     steps = program.course.steps * len(members)
     with Progress("training", steps, "steps", done=began, shown=is_first()) as progress:
         since, pace = time.perf_counter(), 1
-        sent: _Sent | None = None
-        while any(member.goes_on for member in members) and not agreed(stop.requested, np.any):
-            pace = agreed(pace)
+        shared, sent = SharedPace(), None
+        while any(member.goes_on for member in members):
+            if not (pace := shared.next(pace, stop.requested)):
+                break
             counts = [member.advance(pace) for member in members]
             count_N = np.zeros(shown, np.int32)
             count_N[: len(counts)] = counts
-            state_N, metrics_NK = program.train_steps(
-                state_N, hyper_N, feed.take(counts[0]), count_N, weights
-            )
+            given = feed.take(counts[0]), spread(count_N, of_replica), weights
+            with _fits(program):
+                state_N, metrics_NK = program.train_steps(state_N, hyper_N, *given)
             stop.begin()  # the first call has been compiled, and does steps
             if sent is not None:
-                since, pace = _settle(sent, members, since, config)
+                since, pace = _settle(sent, members, since, program)
             sent = _Sent([member.step for member in members], counts, metrics_NK)
             if any(member.waits for member in members):
-                since, pace = _settle(sent, members, since, config)
+                since, pace = _settle(sent, members, since, program)
                 sent = None
                 for number, member in enumerate(members):
                     if member.waits:
@@ -183,22 +203,28 @@ def _train(
                     watch(member.training, member.step, member.note)
             progress.advance(sum(counts), note=moved[0].note)
         if sent is not None:
-            _settle(sent, members, since, config)
+            _settle(sent, members, since, program)
     return state_N
 
 
-def _settle(call: _Sent, members: Sequence[Member], since: float, config: Config) -> tuple[float, int]:
+def _settle(call: _Sent, members: Sequence[Member], since: float, program: _Program) -> tuple[float, int]:
     """Wait for a call and let members have what it measured; returns the time, and a pace for the next.
 
     Of the time since the call before, each step of any member took as much.
     """
-    metrics_NK = jax.device_get(call.metrics_NK)
+    with _fits(program):
+        metrics_NK = jax.device_get(call.metrics_NK)
     now = time.perf_counter()
     each = (now - since) / sum(call.counts)
     for number, (member, last, count) in enumerate(zip(members, call.last, call.counts, strict=True)):
         if count:
             member.take(last, count, Metrics(*(values_NK[number] for values_NK in metrics_NK)), each)
-    return now, _pace((now - since) / max(call.counts), config)
+    return now, _pace((now - since) / max(call.counts), program.config)
+
+
+def _fits(program: _Program) -> AbstractContextManager[None]:
+    """Where the steps take more memory than there is, it is said how many rows would fit."""
+    return says_what_fits(program.config.batch.rows, program.mesh.shape[DATA])
 
 
 def _teachers(config: Config, corpus: Corpus) -> tuple[list[Network], list[dict]]:

@@ -5,7 +5,7 @@ the moving average of the weights among it. Learning rate and weight decay may b
 serves any values of them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,16 @@ def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else 1.0, 1.0, warmup, steps, 0.01)
     rises, stays = optax.linear_schedule(0.0, 1.0, warmup), optax.constant_schedule(1.0)
     return optax.join_schedules([rises, stays], [warmup])
+
+
+def rate_of(state: optax.OptState, schedule: optax.Schedule) -> Array:
+    """What `schedule` says to the next step, a share of the peak; steps that were skipped do not count."""
+    taken = optax.tree.get(state, "count", filtering=_is_schedules)
+    return jnp.asarray(schedule(taken))
+
+
+def _is_schedules(path: tuple, _: Any) -> bool:
+    return getattr(path[-1], "tuple_name", "") == optax.ScaleByScheduleState.__name__
 
 
 class AverageState(NamedTuple):

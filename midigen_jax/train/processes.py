@@ -2,9 +2,12 @@
 
 Each process has devices of its own, on one machine or on many, and runs the same command. JAX makes one mesh
 of all devices; every process holds the whole corpus and the whole state; process 0 alone writes rows, draws
-progress and makes music. What is decided by a clock or a signal is decided for all.
+progress and makes music. What a clock or a signal decides, process 0 decides for all. It tells the others
+through JAX's coordination service, which goes from host to host: a gather on the devices would wait for the
+steps that they are computing.
 """
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +17,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
 from midigen_jax.errors import (
@@ -24,6 +26,7 @@ from midigen_jax.errors import (
     MISTAKE,
     OUT_OF_MEMORY,
     InputError,
+    OutOfMemoryError,
     one_line,
 )
 from midigen_jax.train.stop import heed_signals_again, leave
@@ -32,8 +35,12 @@ AUTO = "auto"  # the coordinator that the environment names: TPU VMs, Slurm, Ope
 _SECONDS = 300  # how long processes wait for each other before they say that one is missing: JAX's default
 _SILENCE = 30  # after so many seconds without a sign of life a process is lost
 _PARTING = 10.0  # seconds that a process which ends by itself waits for the others to end too
+_PATIENCE_MS = 24 * 60 * 60 * 1000  # for a process that lives: it may be compiling, or reading a bucket
 # How errors begin that a collective ends in, where JAX makes a ValueError of them.
 _FROM_OTHERS = ("UNKNOWN: ", "UNAVAILABLE: ", "INTERNAL: ", "ABORTED: ", "DEADLINE_EXCEEDED: ")
+
+_KEYS = "midigen"  # of the service, that are ours
+_broadcasts, _trainings = itertools.count(), itertools.count()  # the same numbers in every process
 
 T = TypeVar("T")
 
@@ -93,6 +100,10 @@ def ends_with_others() -> Iterator[None]:
     """
     try:
         yield
+    except OutOfMemoryError as error:  # the others wait for what this one cannot do
+        if jax.process_count() == 1:
+            raise
+        leave(MISTAKE, str(error))
     except (jax.errors.JaxRuntimeError, TimeoutError, ValueError) as error:
         ours = isinstance(error, ValueError) and not str(error).startswith(_FROM_OTHERS)
         if ours or jax.process_count() == 1:
@@ -120,17 +131,43 @@ def spread(arrays: T, place: Sharding) -> T:
         return jax.device_put(arrays, place)
 
     def of(leaf: Any) -> jax.Array:
-        whole = np.asarray(leaf)
-        return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
+        whole = np.asarray(jax.device_get(leaf))
+        own = place.addressable_devices_indices_map(whole.shape)
+        parts = [jax.device_put(whole[index], device) for device, index in own.items()]
+        return jax.make_array_from_single_device_arrays(whole.shape, place, parts)
 
     return jax.tree.map(of, arrays)
 
 
-def agreed(value: int, how: Callable[[np.ndarray], Any] = lambda values_P: values_P[0]) -> int:
-    """One number for all processes, made of those of each; left alone, that of process 0."""
-    if jax.process_count() == 1:
-        return value
-    return int(how(np.ravel(multihost_utils.process_allgather(np.int32(value)))))
+class SharedPace:
+    """How many steps all processes do in each call of a training: what process 0 says, or 0 to stop."""
+
+    def __init__(self) -> None:
+        self._keys = f"{_KEYS}/training-{next(_trainings)}"
+        self._calls, self._told = 0, False
+
+    def next(self, pace: int, stop: bool) -> int:
+        """The steps of the next call: the pace of process 0, or 0 once it has heard that one wants to `stop`.
+
+        It is asked once a call, after the metrics of the call before the last one are there: so processes
+        wait for process 0's decision, which it has made while the last call runs, and for no device. Raises
+        JaxRuntimeError where process 0 is gone.
+        """
+        if jax.process_count() == 1:
+            return 0 if stop else pace
+        number, service = self._calls, _service()
+        self._calls += 1
+        if not is_first():
+            if stop and not self._told:
+                service.key_value_set(f"{self._keys}/stop/{jax.process_index()}", "")
+                self._told = True
+            return int(service.blocking_key_value_get(f"{self._keys}/call/{number}", _PATIENCE_MS))
+        if stop or service.key_value_dir_get(f"{self._keys}/stop/"):
+            pace = 0
+        service.key_value_set(f"{self._keys}/call/{number}", str(pace))
+        if number >= 2:  # done: so every process has read it
+            service.key_value_delete(f"{self._keys}/call/{number - 2}")
+        return pace
 
 
 def first_alone(work: Callable[[], object]) -> None:
@@ -141,7 +178,26 @@ def first_alone(work: Callable[[], object]) -> None:
             work()
         except InputError as error:
             refused = error
-    if agreed(refused is not None):
+    if _broadcast_from_process_0(refused is not None):
         raise refused or InputError(
             "process 0 has refused, and says why; mend it and start all processes again"
         )
+
+
+def _broadcast_from_process_0(value: int) -> int:
+    """The value of process 0, in all processes; each calls this as often as the others."""
+    if jax.process_count() == 1:
+        return value
+    key = f"{_KEYS}/value/{next(_broadcasts)}"
+    if not is_first():
+        return int(_service().blocking_key_value_get(key, _PATIENCE_MS))
+    _service().key_value_set(key, str(int(value)))
+    return value
+
+
+def _service() -> Any:
+    """The client of the coordination service. JAX has no public name for it, and none of its own gathers
+    that leaves the devices alone."""
+    from jax._src import distributed
+
+    return distributed.global_state.client

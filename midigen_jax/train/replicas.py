@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from midigen_jax.config import Config, SampleConfig, override
@@ -79,13 +79,19 @@ def by_replica(mesh: Mesh) -> NamedSharding:
 
 
 def take(tree_N: Any, number: int) -> Any:
-    """The arrays of one replica, each on one of the devices that hold it."""
+    """The arrays of one replica, on one of the devices that hold it; all are shared out alike."""
+    leaves_N = jax.tree.leaves(tree_N)
+    shards = next(
+        shards
+        for shards in zip(*(leaf_N.addressable_shards for leaf_N in leaves_N), strict=True)
+        if number in range(len(leaves_N[0]))[shards[0].index[0]]
+    )
+    first = shards[0].index[0].start or 0
+    # By name and compiled: an eager index is a transfer of its own for every array.
+    place = jax.device_put(np.int32(number - first), shards[0].device)
+    return jax.tree.unflatten(jax.tree.structure(tree_N), _at([shard.data for shard in shards], place))
 
-    def of(leaf_N: Array) -> Array:
-        for shard in leaf_N.addressable_shards:
-            first, after, _ = shard.index[0].indices(len(leaf_N))
-            if first <= number < after:
-                return shard.data[number - first]
-        raise IndexError(number)
 
-    return jax.tree.map(of, tree_N)
+@jax.jit
+def _at(leaves_N: list[Array], place: Array) -> list[Array]:
+    return [lax.dynamic_index_in_dim(leaf_N, place, keepdims=False) for leaf_N in leaves_N]

@@ -33,7 +33,7 @@ from midigen_jax.model.network import (
 )
 from midigen_jax.train.devices import DATA, REPLICA, by_row, everywhere
 from midigen_jax.train.distill import cross_entropies, mean_prediction
-from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.optimizer import learning_rate, make_optimizer, rate_of
 from midigen_jax.train.replicas import Hyperparameters, by_replica, hyperparameters, stack
 
 
@@ -51,12 +51,13 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step measured, scalar or (N, K): means over its events, in nats, and the gradient's norm."""
+    """What a step measured, scalar or (N, K): means over its events, in nats, and what the optimizer did."""
 
     pitch: Array
     duration: Array
     gradient_norm: Array
     events: Array
+    learning_rate: Array
 
 
 class TrainSteps(Protocol):
@@ -115,7 +116,7 @@ def make_train_steps(
     most, parts = config.train.steps_per_call, mesh.shape[DATA]
     if any(backend_of(one.config) == "cudnn" for one in (network, *teachers)):
         together = 1
-    distilled = config.train.distill
+    distilled, schedule = config.train.distill, learning_rate(config.train, steps)
 
     def loss(
         params: dict,
@@ -134,7 +135,7 @@ def make_train_steps(
             return pitch, duration
 
         pitch, duration = means(nats_of(logits, *now))
-        metrics = Metrics(pitch, duration, jnp.zeros(()), events)
+        metrics = Metrics(pitch, duration, jnp.zeros(()), events, jnp.zeros(()))
         total = pitch + duration_weight * duration
         if taught is None:
             return total, metrics
@@ -159,10 +160,11 @@ def make_train_steps(
         slope = jax.grad(loss, has_aux=True)
         part, metrics = slope(state.params, before, now, drops, taught, hyper.duration_weight)
         gradient, pitch, duration = lax.psum((part, metrics.pitch, metrics.duration), DATA)
+        rate = hyper.learning_rate * rate_of(state.optimizer, schedule)
         optimizer = make_optimizer(config.train, steps, hyper.learning_rate, hyper.weight_decay)
         updates, memory = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = Metrics(pitch, duration, optax.tree.norm(gradient), metrics.events)
+        metrics = Metrics(pitch, duration, optax.tree.norm(gradient), metrics.events, rate)
         return TrainState(state.step + 1, params, memory), metrics
 
     def replica(
