@@ -108,9 +108,9 @@ def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[Corp
 def crops_of(pieces: Sequence[Tokens], config: BatchConfig) -> Crops:
     """The crops of these pieces, each of two events or more."""
     tokens_M2 = np.concatenate(pieces)
-    tick_M = np.concatenate([np.cumsum(piece[:, 1]) - piece[:, 1] for piece in pieces])
-    events = (jnp.asarray(column_M, jnp.int32) for column_M in (*tokens_M2.T, tick_M))
-    return Crops(*events, places_of([len(piece) for piece in pieces], config))
+    begins_M = np.concatenate([np.cumsum(piece[:, 1]) - piece[:, 1] for piece in pieces])
+    pitch_M, duration_M, tick_M = (jnp.asarray(column_M, jnp.int32) for column_M in (*tokens_M2.T, begins_M))
+    return Crops(pitch_M, duration_M, tick_M, places_of([len(piece) for piece in pieces], config))
 
 
 def places_of(events: Sequence[int], config: BatchConfig) -> Places:

@@ -1,8 +1,8 @@
 """The dtype of matrix products: operands are rounded to it, sums are float32; forward and backward alike.
 
 What an LSTM layer keeps of all times has this dtype too. Weights, the carried state, softmax and loss are
-float32 whatever it is. `float32` means what XLA makes of it: on a GPU products may be TF32, on a TPU they take
-one bfloat16 pass (`jax_default_matmul_precision` rules that).
+float32 whatever it is. `float32` means what XLA makes of it: on a GPU products may be TF32, on a TPU they
+take one bfloat16 pass (`jax_default_matmul_precision` rules that).
 """
 
 from collections.abc import Callable
