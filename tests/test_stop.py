@@ -39,6 +39,7 @@ def test_a_connection_that_drops_leaves_a_checkpoint(corpus, tmp_path):
         assert training.wait(timeout=120) == 130
     finally:
         training.kill()
+        training.wait()
     assert max(int(path.name) for path in (run / "checkpoints").iterdir()) > 20
 
 
@@ -90,6 +91,7 @@ def test_a_request_while_xla_compiles_is_heard(number):
         said, told = compiling.communicate(timeout=240)
     finally:
         compiling.kill()
+        compiling.wait()
     assert (said, compiling.returncode) == ("", 130)
     assert "midigen: interrupted; the same command goes on where it was" in told
 
@@ -110,6 +112,7 @@ def test_a_request_while_others_are_awaited_is_heard(corpus, tmp_path):
         _, told = waiting.communicate(timeout=240)
     finally:
         waiting.kill()
+        waiting.wait()
     assert waiting.returncode == 130, told
     assert "midigen: interrupted" in told
 
