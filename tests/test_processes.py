@@ -238,6 +238,33 @@ def test_what_the_processes_cannot_share_is_told_by_all(corpus, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_where_one_process_has_no_corpus_none_waits_for_minutes(corpus, tmp_path):
+    """A disk that is not mounted on one machine of several."""
+    address, begun = f"127.0.0.1:{free_port()}", []
+    for number, place in enumerate((corpus, tmp_path / "nowhere")):
+        words = [*train_words(place, tmp_path / "run"), "--coordinator", address]
+        command = [
+            sys.executable,
+            "-m",
+            "midigen_jax.cli",
+            *words,
+            "--processes",
+            "2",
+            "--process",
+            str(number),
+        ]
+        with (tmp_path / f"{number}.log").open("w") as log:
+            begun.append(subprocess.Popen(command, stderr=log, stdout=subprocess.DEVNULL))
+    codes = end(begun, seconds=150)
+    assert codes[1] == 2
+    assert "nowhere: no corpus there" in (tmp_path / "1.log").read_text()
+    said = (tmp_path / "0.log").read_text()
+    if codes[0] != -signal.SIGABRT:  # JAX's runtime was the first to notice
+        assert codes[0] == AGAIN, said
+        assert "another process of this training has ended" in said
+
+
 def test_processes_without_an_address_are_told(corpus, tmp_path, capsys):
     given = train_words(corpus, tmp_path / "run")
     assert main([*given, "--coordinator", "127.0.0.1:1"]) == 2
