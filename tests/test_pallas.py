@@ -20,7 +20,7 @@ from midigen_jax.config import Config, ModelConfig, override
 from midigen_jax.data.batches import crops_of
 from midigen_jax.errors import InputError
 from midigen_jax.model.grammar import NoteGrammar
-from midigen_jax.model.layer import LSTM, backend_of
+from midigen_jax.model.layer import LSTM, backend_of, tpu_backend
 from midigen_jax.model.lstm import Kernels, LSTMCarry, LSTMWeights, States, lstm, lstm_carry
 from midigen_jax.model.network import Network
 from midigen_jax.model.pallas_lstm import LANES, blocks, gradients, states
@@ -189,7 +189,7 @@ def test_a_width_that_does_not_fit_is_refused_in_words():
 
 def test_a_tpu_with_little_fast_memory_has_the_scan(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    for chip, backend in ((ChipVersion.TPU_V4, "scan"), (ChipVersion.TPU_V5P, "auto")):
+    for chip, backend in ((ChipVersion.TPU_V4, "scan"), (ChipVersion.TPU_V5P, "pallas")):
         info = get_tpu_info_for_chip(chip, 2)
         monkeypatch.setattr(pltpu, "get_tpu_info", lambda info=info: info)
         assert backend_of(ModelConfig(width=512)) == backend
@@ -226,13 +226,11 @@ def test_a_single_step_is_the_scans():
     assert "@tpu_custom_call" in on_a_tpu("pallas", 2, 2, 8)
 
 
-def test_auto_takes_kernels_for_wide_layers_of_many_rows():
-    assert backend_of(ModelConfig()) == "scan"
-    assert backend_of(ModelConfig(width=512, backend="scan")) == "scan"
-    assert backend_of(ModelConfig(width=4096)) == "scan"
-    wide = backend_of(ModelConfig(width=512))
-    assert "@tpu_custom_call" in on_a_tpu(wide, 64, 2, 512)
-    assert "@tpu_custom_call" not in on_a_tpu(wide, 16, 2, 512)
+def test_auto_takes_kernels_on_a_tpu_where_they_pay():
+    assert backend_of(ModelConfig(width=512)) == "scan"  # this is no TPU
+    widths = {128: "scan", 256: "pallas", 320: "scan", 1024: "pallas", 4096: "scan"}
+    assert {width: tpu_backend(ModelConfig(width=width)) for width in widths} == widths
+    assert tpu_backend(ModelConfig(width=512, backend="scan")) == "scan"
 
 
 def compiled(function, dtype, rows, times, width, chip):

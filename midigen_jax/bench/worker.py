@@ -26,6 +26,7 @@ from midigen_jax.config import PRESETS, Config
 from midigen_jax.errors import InputError
 from midigen_jax.model.cost import flops, matmuls
 from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
+from midigen_jax.model.layer import tpu_backend
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.music.voices import VoiceTokenizer
@@ -61,6 +62,9 @@ def compile_program(
 ) -> tuple[Figures, str]:
     """One of the programs that were asked for, and its text."""
     network, config = subject(program.recipe, program.settings)
+    if target.chip.platform == "tpu":  # what `auto` would be there; here it is that of this machine
+        config = configs.override(config, {"model.backend": tpu_backend(config.model)})
+        network = network.clone(config=config.model)
     if isinstance(program, Decode):
         lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
         work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
@@ -72,6 +76,7 @@ def compile_program(
         name, events = "train", config.batch.rows * config.batch.length
         own_sizes = {"batch": config.batch.rows, "length": config.batch.length}
     of = {"dtype": config.model.compute_dtype, "width": config.model.width, "layers": config.model.layers}
+    of |= {"backend": config.model.backend}
     began = time.perf_counter()
     done = lowered.compile()
     seconds = time.perf_counter() - began

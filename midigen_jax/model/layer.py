@@ -18,11 +18,9 @@ from midigen_jax.model.cudnn import cudnn_lstm, has_cudnn
 from midigen_jax.model.lstm import Kernels, LSTMCarry, LSTMWeights, lstm
 from midigen_jax.model.precision import product
 
-Backend = Literal["scan", "cudnn", "pallas", "auto"]  # auto: `pallas` where it pays, else the scan
+Backend = Literal["scan", "cudnn", "pallas"]
 
-# From where `auto` takes a TPU's kernels: docs/pallas.md has the schedules that say so. Narrower layers win
-# by less than what schedules leave open (memory traffic, starts of kernels), and no chip has timed any.
-_PAYING_WIDTH, _PAYING_ROWS = 512, 64
+_PAYING_WIDTH = 256  # from where `auto` takes a TPU's kernels: docs/pallas.md has the schedules that say so
 
 
 class DropConnect(NamedTuple):
@@ -35,8 +33,7 @@ class DropConnect(NamedTuple):
 def backend_of(config: ModelConfig) -> Backend:
     """What runs the layers on this machine. Raises InputError for what is named and cannot be.
 
-    Kernels for TPUs are decided by shapes alone, since programs are compiled for TPUs where there are none;
-    on all other devices they are the scan.
+    Kernels for TPUs that are named stand in every program; where it is not lowered for a TPU, the scan runs.
     """
     if config.backend == "pallas":
         if not _kernels_fit(config):
@@ -52,8 +49,15 @@ def backend_of(config: ModelConfig) -> Backend:
         )
     if possible:
         return "cudnn"
-    wide = config.backend == "auto" and config.width >= _PAYING_WIDTH and config.width % 128 == 0
-    return "auto" if wide and _kernels_fit(config) else "scan"
+    return tpu_backend(config) if jax.default_backend() == "tpu" else "scan"
+
+
+def tpu_backend(config: ModelConfig) -> Backend:
+    """What `auto` is on a TPU: kernels where, compiled, they cost less than the scan."""
+    if config.backend != "auto":
+        return backend_of(config)
+    pays = config.width >= _PAYING_WIDTH and config.width % 128 == 0
+    return "pallas" if pays and _kernels_fit(config) else "scan"
 
 
 class LSTM(nn.Module):
@@ -119,10 +123,8 @@ class LSTM(nn.Module):
         mask_BT: Array,
         projected_BTG: Array | None = None,
     ) -> tuple[LSTMCarry, Array]:
-        rows, times = mask_BT.shape
-        pays = self.backend == "auto" and rows >= _PAYING_ROWS
         # Of a single step there is nothing to keep in fast memory for the next one.
-        kernels = _kernels() if times > 1 and (pays or self.backend == "pallas") else None
+        kernels = _kernels() if self.backend == "pallas" and mask_BT.shape[1] > 1 else None
         return lstm(weights, carry, inputs_BTI, mask_BT, projected_BTG, self.compute_dtype, kernels)
 
     def _recurrent(self, drop: DropConnect | None) -> Array:
