@@ -41,7 +41,7 @@ def watched(*given):
     jax.monitoring.register_event_duration_secs_listener(note)
     with jax.transfer_guard("disallow"):
         state = train(*given)
-    print("compiled in training:", *sorted(compiled), file=sys.stderr)
+    print("compiled meanwhile:", *sorted(compiled), file=sys.stderr)
     jax.monitoring.unregister_event_duration_listener(note)
     return state
 loop._train = watched
@@ -101,9 +101,11 @@ def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stre
     logs = [(tmp_path / "logs" / f"{number}.log").read_text() for number in range(2)]
     assert "training: 12/12 steps" in logs[0]
     assert "training:" not in logs[1]
-    # Steps, and what validations run: no gather with which processes agree, which waits for the steps.
-    programs = "compiled in training: jit(_at) jit(initial_carry) jit(program) jit(step)"
-    assert all(programs in log.splitlines() for log in logs), logs
+    # Steps, and what validations run: no gather with which processes agree, which would wait for the steps.
+    for log in logs:
+        (said,) = (line for line in log.splitlines() if line.startswith("compiled meanwhile: "))
+        named = set(said.split()[2:]) - {"jit(_cuts_of_steps)"}  # of a stream, on the host
+        assert named == {"jit(program)", "jit(_at)", "jit(initial_carry)", "jit(step)"}
 
 
 # Reads two steps in a process of two, whose devices take turns in the mesh as along the torus of a TPU.
