@@ -35,7 +35,7 @@ from midigen_jax.model.network import Network
 LOOP_KERNELS, STEP_CYCLES, STEP_TEMPORARIES = 15_872, 20_000_000, 143_000_000  # of a train step
 EVENT_KERNELS, EVENT_CYCLES = 108, 126_000  # of an event of 64 pieces
 # Of any program here. Most of it is the corpus, which a call of steps lays out anew: 64 x as large.
-TEMPORARIES = 150_000_000
+TEMPORARIES = 160_000_000
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
