@@ -83,7 +83,7 @@ PROGRAMS: dict[str, dict[str, Program]] = {
     "v5e real": {
         "train": Program(),
         "decode": Decode(pieces=64),
-        "decode multihead": Decode(settings=MULTIHEAD, pieces=64),
+        "decode multihead": Decode(settings=MULTIHEAD, pieces=32),
     },
     "v5e": {
         **{f"train {name}": Program(settings=TINY | block) for name, block in BLOCKS.items()},
