@@ -84,7 +84,7 @@ PROGRAMS: dict[str, dict[str, Program]] = {
         "train": Program(),
         "train scan": Program(settings={"model.backend": "scan"}),
         "decode": Decode(pieces=64),
-        "decode multihead": Decode(settings=MULTIHEAD, pieces=64),
+        "decode multihead": Decode(settings=MULTIHEAD, pieces=32),
     },
     "v5e": {
         **{f"train {name}": Program(settings=TINY | block) for name, block in BLOCKS.items()},

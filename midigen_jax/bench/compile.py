@@ -102,6 +102,7 @@ def compile_all(
                 assert process.stdout is not None
                 for line in process.stdout:
                     yield _figures(json.loads(line))
+                process.wait()  # before its input is closed, which would end it too soon
             except BaseException:
                 process.kill()
                 raise
