@@ -22,7 +22,7 @@ from midigen_jax.bench.compile import Asked, Decode, Program, describe
 from midigen_jax.bench.figures import Figures, Memory, measure
 from midigen_jax.bench.schedules import read_schedules
 from midigen_jax.bench.targets import Target, find_target
-from midigen_jax.config import PRESETS, Config
+from midigen_jax.config import AUTO_ROWS, PRESETS, Config
 from midigen_jax.errors import InputError
 from midigen_jax.model.cost import flops, matmuls
 from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
@@ -30,6 +30,7 @@ from midigen_jax.model.layer import tpu_backend
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.music.voices import VoiceTokenizer
+from midigen_jax.train.batch_size import rows_that_fill
 from midigen_jax.train.pretrained import is_folder, load_model
 
 _CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a preset has chords and no corpus
@@ -65,6 +66,8 @@ def compile_program(
     if target.chip.platform == "tpu":  # what `auto` would be there; here it is that of this machine
         config = configs.override(config, {"model.backend": tpu_backend(config.model)})
         network = network.clone(config=config.model)
+    if config.batch.rows == AUTO_ROWS:
+        config = configs.override(config, {"batch.rows": rows_that_fill(own)})
     if isinstance(program, Decode):
         lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
         work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
@@ -131,7 +134,8 @@ def _if_it_fits(
 
 def _too_large(asked: Asked, program: Program, target: Target, own: list[jax.Device]) -> str:
     """What to tell of a program that does not fit: how many rows do, found by halving them."""
-    rows, of_each = _rows(program), 1 if isinstance(program, Decode) else target.devices
+    rows = _rows(program) or rows_that_fill(own)
+    of_each = 1 if isinstance(program, Decode) else target.devices
     wrong = f"{describe(program)} does not fit into the {target.chip.memory / 1e9:.0f} GB of {target.name}"
     fewer = rows
     while fewer > of_each:
