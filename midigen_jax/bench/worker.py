@@ -78,8 +78,13 @@ def compile_program(
         work = flops(network, each, config.batch.length)
         name, events = "train", config.batch.rows * config.batch.length
         own_sizes = {"batch": config.batch.rows, "length": config.batch.length}
-    of = {"dtype": config.model.compute_dtype, "width": config.model.width, "layers": config.model.layers}
-    of |= {"backend": config.model.backend}
+    model = config.model
+    of = {
+        "dtype": model.compute_dtype,
+        "width": model.width,
+        "layers": model.layers,
+        "backend": model.backend,
+    }
     began = time.perf_counter()
     done = lowered.compile()
     seconds = time.perf_counter() - began
