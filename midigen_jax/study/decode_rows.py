@@ -156,12 +156,12 @@ def _latency_rows(row: MakeRow, measured: Measured) -> list[rows.Row]:
     ):
         calls = measured.calls.get("step" if events == 1 else "stream", [])
         for percent in (50, 99) if calls else ():
-            of_rounds = [scale * float(np.percentile(spent, percent)) / events for spent in calls]
+            of_rounds = [scale * _percentile(spent, percent) / events for spent in calls]
             made = row(name.format(percent), of_rounds, unit, **more)
             # Of all rounds together: one round has too few calls for its last percent.
             pooled = np.concatenate(calls)
             made |= {
-                "value": _six(scale * float(np.percentile(pooled, percent)) / events),
+                "value": _six(scale * _percentile(pooled, percent) / events),
                 "calls": len(pooled),
             }
             found.append(made)
@@ -172,6 +172,11 @@ def _latency_rows(row: MakeRow, measured: Measured) -> list[rows.Row]:
         suffix = "" if name == "warm" else f".{name}"
         found.append(row(f"first_note_ms{suffix}", [1e3 * seconds for seconds in spent], "ms", **more))
     return found
+
+
+def _percentile(seconds: Sequence[float] | np.ndarray, percent: int) -> float:
+    """One of the measured values: interpolated, that of all rounds might lie outside of those of each."""
+    return float(np.percentile(seconds, percent, method="inverted_cdf"))
 
 
 def _state_rows(row: MakeRow, state: StateSize | None, suffix: str = "") -> list[rows.Row]:
