@@ -137,7 +137,8 @@ def test_no_loop_moves_what_stays(compiled, group, name):
     """Neither ring, corpus, nor weights are copied, transposed or rounded while a loop goes on."""
     found = compiled(group, name)
     corpus = 64 * 4096
-    whole = [move for move in found.unit.moves if any(size == corpus for size in sizes(move))]
+    # But for a transfer of a column of it into VMEM, which goes on beside a step's kernels.
+    whole = [move for move in found.unit.moves if corpus in sizes(move) and not move.startswith("copy-start")]
     loops = [move for loop in found.loops for move in loop.moves]
     if name.startswith("decode"):
         loops += found.unit.moves
