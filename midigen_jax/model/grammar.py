@@ -10,6 +10,7 @@ stand alone. `voice` tokens: a slice has an event for each voice, and `<end>` st
 pitch sounded in its voice. `chord` tokens: every event has a duration, but `<start>` and `<end>`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -70,13 +71,7 @@ class NoteGrammar:
         self, carry: GrammarCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array
     ) -> tuple[GrammarCarry, Next]:
         """The carry after the events, and what may follow each of them."""
-        events = pitch_BT, duration_BT, mask_BT
-        if pitch_BT.shape[1] == 1:
-            carry = self._advance(carry, *(array_B1[:, 0] for array_B1 in events))
-            after = jax.tree.map(lambda part_B: part_B[:, None], carry)
-        else:
-            after = self._after_each(carry, *events)
-            carry = GrammarCarry(*(part_BT[:, -1] for part_BT in after))
+        carry, after = _carries(self._advance, self._after_each, carry, pitch_BT, duration_BT, mask_BT)
         return carry, Next(self._allowed(after), jnp.zeros_like(pitch_BT))
 
     def durations(self) -> np.ndarray:
@@ -175,13 +170,7 @@ class VoiceGrammar:
         self, carry: VoiceCarry, pitch_BT: Array, duration_BT: Array, mask_BT: Array
     ) -> tuple[VoiceCarry, Next]:
         """As `NoteGrammar.follow`; kinds: not known, an event within its slice, the last one of it."""
-        events = pitch_BT, duration_BT, mask_BT
-        if pitch_BT.shape[1] == 1:
-            carry = self._advance(carry, *(array_B1[:, 0] for array_B1 in events))
-            after = jax.tree.map(lambda part_B: part_B[:, None], carry)
-        else:
-            after = self._after_each(carry, *events)
-            carry = VoiceCarry(*(part_BT[:, -1] for part_BT in after))
+        carry, after = _carries(self._advance, self._after_each, carry, pitch_BT, duration_BT, mask_BT)
         return carry, self._next(after)
 
     def durations(self) -> np.ndarray:
@@ -283,6 +272,20 @@ def grammar(tokenizer: Tokenizer) -> Grammar:
     if isinstance(tokenizer, VoiceTokenizer):
         return VoiceGrammar(tokenizer.voices, tokenizer.duration_size)
     return NoteGrammar(tokenizer.duration_size)
+
+
+def _carries(
+    advance: Callable[..., C], after_each: Callable[..., C], carry: C, *events_BT: Array
+) -> tuple[C, C]:
+    """The carry after events, and those after each of them, (B, T, …).
+
+    A lone event, as in a decode loop, is a case of its own: it costs less.
+    """
+    if events_BT[0].shape[1] == 1:
+        carry = advance(carry, *(array_B1[:, 0] for array_B1 in events_BT))
+        return carry, jax.tree.map(lambda part_B: part_B[:, None], carry)
+    after = after_each(carry, *events_BT)
+    return jax.tree.map(lambda part_BT: part_BT[:, -1], after), after
 
 
 def _newest(number_BT: Array, value_BT: Array, is_one_BT: Array, first_B: Array) -> Array:

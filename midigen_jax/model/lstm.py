@@ -110,19 +110,13 @@ def _recurrence_forward(
     sum_TBG = (product_NG + weights.bias_G[None]).reshape(times, rows, -1)
     if projected_TBG is not None:
         sum_TBG += projected_TBG
-    known: dict[str, Callable] = {
-        "cpu": partial(_states, dtype),
-        "tpu": partial(_states_on_chip, dtype, 1),
-        "default": partial(_states_on_chip, dtype, _UNROLL),
-    }
-    if kernels is not None:
-        known[kernels.platform] = partial(kernels.states, dtype)
+    own = {} if kernels is None else {kernels.platform: kernels.states}
     after, states = lax.platform_dependent(
         weights.recurrent_DG,
         carry,
         rounded(sum_TBG, dtype),
         mask_TB,
-        **known,
+        **_forms(dtype, _states, _states_on_chip, own),
     )
     residuals = (weights, carry, inputs_TBI, projected_TBG, mask_TB, states)
     return (after, states.hidden_TBD.astype(carry.hidden_BD.dtype)), residuals
@@ -133,20 +127,14 @@ def _recurrence_backward(
 ) -> tuple:
     weights, carry, inputs_TBI, projected_TBG, mask_TB, states = residuals
     dot = product(dtype)
-    known: dict[str, Callable] = {
-        "cpu": partial(_gradients, dtype),
-        "tpu": partial(_gradients_on_chip, dtype, 1),
-        "default": partial(_gradients_on_chip, dtype, _UNROLL),
-    }
-    if kernels is not None:
-        known[kernels.platform] = partial(kernels.gradients, dtype)
+    own = {} if kernels is None else {kernels.platform: kernels.gradients}
     d_carry, d_gates_TBG = lax.platform_dependent(
         weights.recurrent_DG,
         _before(carry.cell_BD, states.cell_TBD),
         states,
         mask_TB,
         *cotangents,
-        **known,
+        **_forms(dtype, _gradients, _gradients_on_chip, own),
     )
     times, rows, width = inputs_TBI.shape
     d_gates_NG = d_gates_TBG.reshape(times * rows, -1)
@@ -163,6 +151,13 @@ def _recurrence_backward(
     d_inputs_TBI = dot(d_gates_NG, weights.input_IG.T).reshape(inputs_TBI.shape)
     d_projected_TBG = None if projected_TBG is None else d_gates_TBG.astype(projected_TBG.dtype)
     return d_weights, d_carry, d_inputs_TBI, d_projected_TBG, None
+
+
+def _forms(dtype: str, cpu: Callable, chip: Callable, kernels: dict[str, Callable]) -> dict[str, Callable]:
+    """What `lax.platform_dependent` chooses from; `kernels` take the place of a platform's scan."""
+    scans = {"cpu": partial(cpu, dtype), "tpu": partial(chip, dtype, 1)}
+    scans["default"] = partial(chip, dtype, _UNROLL)
+    return scans | {platform: partial(kernel, dtype) for platform, kernel in kernels.items()}
 
 
 def _before(first_BD: Array, state_TBD: Array) -> Array:
