@@ -1,6 +1,7 @@
 """The decode loop: rows on their own, however they are divided into calls; music that the grammar allows."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import END, START, NoteTokenizer
 from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.sample import decode as decoding
+from midigen_jax.sample import filters
 from midigen_jax.sample.constraints import constraints
 from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
 from midigen_jax.sample.filters import Controls
@@ -94,6 +96,24 @@ def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
     for row in range(4):
         own = {name: value[row : row + 1] for name, value in sweeps.items()}
         same(together, run(model, keys[row : row + 1], heat[row : row + 1], how=how, **own), [row])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_program_for_tpus_writes_the_same(model, monkeypatch, rows):
+    """One row is written as eight there; the kernel that draws is interpreted here."""
+    monkeypatch.setattr(filters, "draw_by_kernel", partial(filters.draw_by_kernel, interpret=True))
+    network, params = model
+    keys = jax.random.split(jax.random.key(5), rows)
+    rules = constraints(TOKENIZERS[network.config.attention], network.grammar.durations(), repeats=1, bar=6)
+    values = {"ticks": 30, "rules": rules, "top_k": np.int32(9), "top_p": 0.8, "repetition": 1.3}
+    settings = settings_of(keys, np.full(rows, 1.5, np.float32), **values)
+    how = ALL._replace(tpu=True)
+    known = decode(network, params, beginning(rows), settings, events=9, how=ALL)[1]
+    state, first = decode(network, params, beginning(rows), settings, events=4, how=how)
+    _, rest = resume(network, params, state, settings, events=5, how=how)
+    assert known.length_B.max() > 4
+    pieces = [np.concatenate(parts, axis=1) for parts in zip(first[:2], rest[:2], strict=True)]
+    same(known, decoding.Decoded(*pieces, first.length_B + rest.length_B), range(rows))
 
 
 def test_calls_together_write_what_one_writes(model):

@@ -1,6 +1,7 @@
 """Drawing: frequencies as the distribution says, filters as a sorted reference has them, nothing sorted."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midigen_jax.model.network import IMPOSSIBLE
-from midigen_jax.sample.filters import Controls, draw, draw_by_gathers, draw_by_products, mix, penalized
+from midigen_jax.sample.filters import (
+    Controls,
+    draw,
+    draw_by_gathers,
+    draw_by_kernel,
+    draw_by_products,
+    mix,
+    penalized,
+)
 
-DRAWS = 20_000
+DRAWS = 20_000  # rows of more than one group of the kernel, and no multiple of one
+FORMS = [draw_by_gathers, draw_by_products, partial(draw_by_kernel, interpret=True)]
 LOGITS = np.array([0.3, -1.0, IMPOSSIBLE, 2.0, 0.0, 1.4, -3.0, 1.9], np.float32)
 
 
@@ -100,7 +110,7 @@ def test_what_is_drawn_is_what_a_sort_would_keep(logits, temperature, top_k, top
     assert (wanted[np.asarray(ids)] > 0).all()
 
 
-@pytest.mark.parametrize("draw", [draw_by_gathers, draw_by_products])
+@pytest.mark.parametrize("draw", FORMS)
 @pytest.mark.parametrize("filtered", [True, False])
 def test_temperature_nought_takes_the_first_of_the_likeliest(filtered, draw):
     logits = jnp.array([[0.0, 3.0, 1.0], [5.0, 3.0, 5.0]])
@@ -109,7 +119,7 @@ def test_temperature_nought_takes_the_first_of_the_likeliest(filtered, draw):
         assert draw(logits, cold, jnp.full(2, bits, jnp.uint32), filtered).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("draw", [draw_by_gathers, draw_by_products])
+@pytest.mark.parametrize("draw", FORMS)
 @pytest.mark.parametrize("filtered", [True, False])
 def test_an_impossible_id_is_not_drawn_at_the_edges_of_the_uniform(filtered, draw):
     logits = jnp.array([[IMPOSSIBLE, 0.0, IMPOSSIBLE]])
@@ -147,9 +157,10 @@ def test_mixed_bits_are_one_to_one_and_even():
     assert abs(np.unpackbits(bits.view(np.uint8)).mean() - 0.5) < 0.002
 
 
+@pytest.mark.parametrize("form", FORMS[1:])
 @pytest.mark.parametrize("filtered", [True, False])
 @pytest.mark.parametrize("size", [8, 97, 259])
-def test_the_two_forms_of_drawing_draw_the_same_ids(size, filtered):
+def test_all_forms_of_drawing_draw_the_same_ids(size, filtered, form):
     """Of 20,000 at most two may lie so near the border of two ids that rounding decides."""
     key = jax.random.key(size)
     logits = 3 * jax.random.normal(key, (DRAWS, size))
@@ -158,17 +169,18 @@ def test_the_two_forms_of_drawing_draw_the_same_ids(size, filtered):
     bits = bits.at[:2].set(jnp.array([0, 2**32 - 1], jnp.uint32))
     own = controls(DRAWS, 0.0, 20, 0.8, 0.02)._replace(temperature_B=jnp.arange(DRAWS) % 4 / 2.0)
     ids = draw_by_gathers(logits, own, bits, filtered)
-    others = draw_by_products(logits, own, bits, filtered)
+    others = form(logits, own, bits, filtered)
     assert (ids != others).sum() <= 2
     chosen = jnp.take_along_axis(logits, others[:, None], axis=1)
     assert (chosen > IMPOSSIBLE).all()
 
 
+@pytest.mark.parametrize("form", FORMS[1:])
 @pytest.mark.parametrize(
     "settings", [{}, {"top_k": 4, "top_p": 0.8, "min_p": 0.1, "temperature": 1.5}], ids=str
 )
-def test_draws_by_products_come_as_often_as_the_filtered_distribution_says(settings):
-    found = drawn(LOGITS, 3, form=draw_by_products, **settings)
+def test_draws_of_chips_come_as_often_as_the_filtered_distribution_says(settings, form):
+    found = drawn(LOGITS, 3, form=form, **settings)
     _compare(found, reference(LOGITS, **settings))
 
 
@@ -186,7 +198,7 @@ def test_a_running_sum_that_falls_back_draws_ids_in_one_piece_and_none_of_no_mas
     assert (np.diff(order) >= 0).all()
 
 
-@pytest.mark.parametrize("form", [draw_by_gathers, draw_by_products])
+@pytest.mark.parametrize("form", FORMS)
 def test_nothing_is_sorted(form):
     shapes = jax.ShapeDtypeStruct((4, 300), jnp.float32), controls(4), jax.ShapeDtypeStruct((4,), jnp.uint32)
     text = jax.jit(form, static_argnums=3).lower(*shapes, True).as_text()

@@ -106,3 +106,6 @@ def test_decoding_lowers_for_every_platform(attention, heads, dtype):
     exported = jax.export.export(write, platforms=PLATFORMS)(params, prompt, settings)
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")
+    for_tpu = jax.jit(partial(decode, network, events=4, how=How(filters=True, repetition=True, tpu=True)))
+    exported = jax.export.export(for_tpu, platforms=("tpu",))(params, prompt, settings)
+    assert exported.mlir_module().count("stablehlo.custom_call @tpu_custom_call") == 2  # a kernel each head

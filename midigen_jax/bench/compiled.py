@@ -115,7 +115,7 @@ def lower_decode(network: Network, device: jax.Device, pieces: int, filters: boo
     params = place(jax.eval_shape(partial(init_params, network), jax.random.key(0)))
     settings = jax.eval_shape(lambda: _settings(network, pieces, filters))
     start = jnp.full((1, 1), START), jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    how = How(filters=filters)
+    how = How(filters=filters, tpu=device.platform == "tpu")
     state, _ = jax.eval_shape(lambda: decode(network, params, Prompt(*start), settings, events=1, how=how))
     return resume.lower(network, params, place(state), place(settings), events=DECODED, how=how)
 

@@ -279,12 +279,17 @@ class Network(nn.Module):
             logits_BTP += self.interval_head(trunk.hidden_BTD, trunk.reference_BTN, trunk.allowed_BTP)
         return jnp.where(trunk.allowed_BTP, logits_BTP, IMPOSSIBLE)
 
-    def duration_logits(self, trunk: Trunk, pitch_BT: Array) -> Array:
-        """Logits (B, T, R) of the duration id of the next event, given its pitch id."""
+    def duration_logits(self, trunk: Trunk, pitch_BT: Array, durations_KPR: Array | None = None) -> Array:
+        """Logits (B, T, R) of the duration id of the next event, given its pitch id.
+
+        `durations_KPR` are those that may be in place of all that the grammar allows.
+        """
         hidden_BTD = trunk.hidden_BTD
         if self.config.heads == "chained":
             hidden_BTD = jnp.tanh(self.chain_hidden(hidden_BTD) + self.chain_pitch(pitch_BT))
-        allowed_BTR = jnp.asarray(self.grammar.durations())[trunk.kind_BT, pitch_BT]
+        if durations_KPR is None:
+            durations_KPR = jnp.asarray(self.grammar.durations())
+        allowed_BTR = durations_KPR[trunk.kind_BT, pitch_BT]
         return jnp.where(allowed_BTR, self.duration_head(hidden_BTD), IMPOSSIBLE)
 
     def logits(

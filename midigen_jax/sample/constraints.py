@@ -135,12 +135,11 @@ def allowed_pitches(rules: Constraints, carry: ConstraintCarry, grammar_BP: Arra
     return jnp.where(fresh_BP.any(axis=-1, keepdims=True), fresh_BP, within_BP)
 
 
-def allowed_durations(rules: Constraints, carry: ConstraintCarry, kind_B: Array, pitch_B: Array) -> Array:
-    """(B, R) bool: the duration ids that an event of this kind with this pitch id may have."""
-    allowed_BR = rules.duration_KPR[kind_B, pitch_B]
-    duration_1R = jnp.arange(allowed_BR.shape[1])[None]
+def allowed_durations(rules: Constraints, carry: ConstraintCarry, pitch_B: Array) -> Array:
+    """(B, R) bool: of the duration ids that `duration_KPR` allows, those that time and chord allow."""
+    duration_1R = jnp.arange(rules.duration_KPR.shape[-1])[None]
     # <start> and <end> take no time and are in no slice: 0 is all that they have.
     edge_B1 = ((pitch_B == START) | (pitch_B == END))[:, None]
     full_B1 = (carry.events_B + 1 >= rules.chord)[:, None]
     fits_BR = duration_1R <= (rules.bar - carry.ticks_B)[:, None]
-    return allowed_BR & (edge_B1 | (fits_BR & ~(full_B1 & (duration_1R == 0))))
+    return edge_B1 | (fits_BR & ~(full_B1 & (duration_1R == 0)))

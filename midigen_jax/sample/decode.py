@@ -50,6 +50,7 @@ class How(NamedTuple):
 
     filters: bool = False  # look at top-k, top-p and min-p
     repetition: bool = False  # look at the repetition penalty
+    tpu: bool = False  # for TPUs alone: ids are drawn by a kernel, and a lone row is written as eight alike
 
 
 T = TypeVar("T")
@@ -216,25 +217,14 @@ def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]
 
 
 def _write(model: Network, state: State, settings: Settings, events: int, how: How) -> tuple[State, Decoded]:
-    write = partial(_loop, model, events=events, how=how)
-    if len(state.done_B) > 1:
-        return write(state, settings)
-    return lax.platform_dependent(state, settings, tpu=partial(_as_of_many, write), default=write)
-
-
-def _as_of_many(
-    write: Callable[[State, Settings], tuple[State, Decoded]], state: State, settings: Settings
-) -> tuple[State, Decoded]:
-    """One row written as the first of a vector's rows, which are all alike.
-
-    They cost a TPU no more than the one, which XLA would not give to the matrix unit.
-    """
+    if len(state.done_B) > 1 or not how.tpu:
+        return _loop(model, state, settings, events, how)
+    # Eight cost a TPU no more than the one, which XLA would not give to the matrix unit.
     each = ("carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
     many = state._replace(**{name: _repeated(getattr(state, name), _TILE) for name in each})
     rules = settings.constraints
-    after, decoded = write(
-        many, _repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
-    )
+    all_alike = _repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
+    after, decoded = _loop(model, many, all_alike, events, how)
     first = {name: _first_row(getattr(after, name)) for name in each}
     return after._replace(**first), _first_row(decoded)
 
@@ -289,14 +279,15 @@ def _draw_event(
     if how.repetition:
         logits_BP = penalized(logits_BP, state.seen[0], settings.pitch.repetition_B)
     # The barriers keep XLA from computing an id again for each use.
-    pitch_B = lax.optimization_barrier(draw(logits_BP, settings.pitch, bits_B2[:, 0], how.filters))
-    logits_BR = model.duration_logits(trunk, pitch_B[:, None])[:, 0]
+    pitch_B = lax.optimization_barrier(draw(logits_BP, settings.pitch, bits_B2[:, 0], how.filters, how.tpu))
+    table = None if rules is None else rules.duration_KPR
+    logits_BR = model.duration_logits(trunk, pitch_B[:, None], table)[:, 0]
     if rules is not None:
-        allowed_BR = constraints.allowed_durations(rules, state.constraints, trunk.kind_BT[:, 0], pitch_B)
+        allowed_BR = constraints.allowed_durations(rules, state.constraints, pitch_B)
         logits_BR = jnp.where(allowed_BR, logits_BR, IMPOSSIBLE)
     if how.repetition:
         logits_BR = penalized(logits_BR, state.seen[1], settings.duration.repetition_B)
-    duration_B = draw(logits_BR, settings.duration, bits_B2[:, 1], how.filters)
+    duration_B = draw(logits_BR, settings.duration, bits_B2[:, 1], how.filters, how.tpu)
     return pitch_B, lax.optimization_barrier(duration_B)
 
 

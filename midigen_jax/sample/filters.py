@@ -13,15 +13,19 @@ Sources: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et al. 20
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from itertools import accumulate
-from typing import NamedTuple
+from operator import add
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
+from jax.experimental import pallas as pl
 
 _LANES = 64
+_MOST_IDS = 1024  # of forms that write each L ids out: of 27,806 XLA made 2,581 kernels in 45 s
+_TILE, _MOST_ROWS = 8, 128  # rows that a kernel draws for at once: a multiple of a vector's, at the most
 _COLD = 1e-30  # a temperature at which the likeliest id is all that is left in float32
 
 
@@ -46,26 +50,28 @@ def penalized(logits_BV: Array, seen_BV: Array, repetition_B: Array) -> Array:
     return jnp.where(seen_BV, moved_BV, logits_BV)
 
 
-def draw(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool = True) -> Array:
+def draw(
+    logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool = True, kernel: bool = False
+) -> Array:
     """One int32 id a row, from the softmax of `logits / temperature` over the ids that all filters keep.
 
     Each filter looks at the whole distribution, not at what another one left. `bits_B` are uint32. Without
     `filtered` only the temperature counts. An id of probability 0 is never drawn.
 
-    CPUs have a form of their own. The other one draws the same ids, unless the bits fall between two ids to
-    within rounding.
+    CPUs have a form of their own, and so have TPUs, which alone can run the `kernel`. All draw the same ids,
+    unless the bits fall between two ids to within rounding.
     """
-    return lax.platform_dependent(
-        logits_BV,
-        controls,
-        bits_B,
-        cpu=partial(draw_by_gathers, filtered=filtered),
-        default=partial(draw_by_products, filtered=filtered),
-    )
+    by_gathers = partial(draw_by_gathers, filtered=filtered)
+    if logits_BV.shape[1] > _MOST_IDS:
+        return by_gathers(logits_BV, controls, bits_B)
+    if kernel:
+        return draw_by_kernel(logits_BV, controls, bits_B, filtered)
+    by_products = partial(draw_by_products, filtered=filtered)
+    return lax.platform_dependent(logits_BV, controls, bits_B, cpu=by_gathers, default=by_products)
 
 
 def draw_by_gathers(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool) -> Array:
-    """`draw` for a CPU, which looks things up at little cost."""
+    """`draw` for a CPU, which looks things up at little cost, and for many ids anywhere."""
     rows, size = logits_BV.shape
     # Id i lies in lane i mod L: sums go over ids in steps of L first, so that lanes are summed side by side.
     padded_BV = jnp.pad(logits_BV, ((0, 0), (0, -size % _LANES)), constant_values=-jnp.inf)
@@ -88,45 +94,86 @@ def draw_by_gathers(logits_BV: Array, controls: Controls, bits_B: Array, filtere
 
 
 def draw_by_products(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool) -> Array:
-    """`draw` for chips that multiply at less cost than they look up, and where each kernel has a price.
+    """`draw` for chips that multiply at less cost than they look up, and where each kernel has a price."""
+    columns = Controls(*(part_B[:, None] for part_B in controls))
+    return _draw_in_columns(_in_lanes(logits_BV), columns, bits_B[:, None], filtered)[:, 0]
+
+
+def draw_by_kernel(
+    logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool, interpret: bool = False
+) -> Array:
+    """`draw` as one kernel of a TPU, in which an id is drawn again as well.
+
+    XLA makes nine kernels of it, and as many of each further round. `interpret` runs it anywhere, slowly,
+    to test it.
+    """
+    rows, size = logits_BV.shape
+    tile = _TILE * -(-rows // _TILE) if rows <= _MOST_ROWS else _MOST_ROWS
+    numbers_B5 = jnp.stack(controls, axis=1, dtype=jnp.float32)
+    # Rows that fill a tile are copies of the last one: whatever it keeps they keep, so that all end.
+    filled = [
+        jnp.pad(part, ((0, -rows % tile), (0, 0)), mode="edge")
+        for part in (logits_BV, numbers_B5, bits_B[:, None])
+    ]
+
+    def kernel(logits_ref: Any, numbers_ref: Any, bits_ref: Any, id_ref: Any) -> None:
+        # Beyond the last id is whatever lay there.
+        logits_BV = logits_ref[...]
+        logits_BV = jnp.where(_number(logits_BV.shape, 1) < size, logits_BV, -jnp.inf)
+        columns = Controls(*(numbers_ref[:, one : one + 1] for one in range(len(controls))))
+        id_ref[...] = _draw_in_columns(logits_BV, columns, bits_ref[...], filtered)
+
+    def rows_of(width: int) -> pl.BlockSpec:
+        return pl.BlockSpec((tile, width), lambda group: (group, 0))
+
+    id_B1 = pl.pallas_call(
+        kernel,
+        grid=(len(filled[0]) // tile,),
+        in_specs=[rows_of(size + -size % 128), rows_of(len(controls)), rows_of(1)],
+        out_specs=rows_of(1),
+        out_shape=jax.ShapeDtypeStruct((len(filled[0]), 1), jnp.int32),
+        interpret=interpret,
+        name="draw",
+    )(*filled)
+    return id_B1[:rows, 0]
+
+
+def _in_lanes(logits_BV: Array) -> Array:
+    """Logits with as many impossible ids as fill the last lanes."""
+    return jnp.pad(logits_BV, ((0, 0), (0, -logits_BV.shape[1] % _LANES)), constant_values=-jnp.inf)
+
+
+def _draw_in_columns(logits_BV: Array, controls: Controls, bits_B1: Array, filtered: bool) -> Array:
+    """(B, 1) ids; the arrays of `controls` are columns too.
 
     Every L ids are an array of their own, so that lanes stay where they are: a TPU copies any other layout.
     """
-    size = logits_BV.shape[1]
-    padded_BV = jnp.pad(logits_BV, ((0, 0), (0, -size % _LANES)), constant_values=-jnp.inf)
     likeliest_B1 = logits_BV.max(axis=-1, keepdims=True)
-    scale_B, bits_B = _heat(controls, bits_B)
+    scale_B1, bits_B1 = _heat(controls, bits_B1)
     masses_BL = [
-        jnp.exp((padded_BV[:, first : first + _LANES] - likeliest_B1) / scale_B[:, None])
-        for first in range(0, size, _LANES)
+        jnp.exp((logits_BV[:, first : first + _LANES] - likeliest_B1) / scale_B1)
+        for first in range(0, logits_BV.shape[1], _LANES)
     ]
     if not filtered:
-        return _invert_by_products(masses_BL, bits_B)[0]
+        return _invert_by_products(masses_BL, bits_B1)[0]
 
-    def attempt(floor_B: Array, bits_B: Array) -> _Attempt:
-        left_BL = [jnp.where(mass_BL > floor_B[:, None], mass_BL, 0) for mass_BL in masses_BL]
-        id_B, own_B = _invert_by_products(left_BL, bits_B)
-        zero_BL = jnp.zeros_like(masses_BL[0])
-        count_BL, heavier_BL, total_BL = zero_BL, zero_BL, zero_BL
-        for mass_BL in masses_BL:
-            above_BL = mass_BL > own_B[:, None]
-            count_BL += above_BL
-            heavier_BL += jnp.where(above_BL, mass_BL, 0)
-            total_BL += mass_BL
-        # Three sums in one kernel.
-        sums = lax.reduce(
-            (count_BL, heavier_BL, total_BL),
-            (jnp.float32(0),) * 3,
-            lambda some, others: tuple(one + other for one, other in zip(some, others, strict=True)),
-            dimensions=(1,),
-        )
-        return _Attempt(id_B, own_B, *sums)
+    total_B1 = _sum_of_all(masses_BL)
 
-    return _until_kept(attempt, controls, bits_B)
+    def attempt(floor_B1: Array, bits_B1: Array) -> _Attempt:
+        left_BL = [jnp.where(mass_BL > floor_B1, mass_BL, 0) for mass_BL in masses_BL]
+        id_B1, own_B1 = _invert_by_products(left_BL, bits_B1)
+        count_B1 = _sum_of_all([(mass_BL > own_B1).astype(jnp.float32) for mass_BL in masses_BL])
+        heavier_B1 = _sum_of_all([jnp.where(mass_BL > own_B1, mass_BL, 0) for mass_BL in masses_BL])
+        return _Attempt(id_B1, own_B1, count_B1, heavier_B1, total_B1)
+
+    return _until_kept(attempt, controls, bits_B1)
 
 
 class _Attempt(NamedTuple):
-    """An id that was drawn, and what the filters ask about it; masses are shares of the likeliest id's."""
+    """An id that was drawn, and what the filters ask about it; masses are shares of the likeliest id's.
+
+    Arrays (B,), or columns (B, 1).
+    """
 
     id_B: Array
     own_B: Array  # its mass
@@ -153,18 +200,20 @@ def _until_kept(attempt: Callable[[Array, Array], _Attempt], controls: Controls,
             & (drawn.heavier_B < controls.top_p_B * drawn.total_B)
             & (drawn.own_B >= controls.min_p_B)
         )
-        floor_B = jnp.where(kept_B, floor_B, drawn.own_B)
-        return mix(bits_B), floor_B, jnp.where(kept_B, id_B, drawn.id_B), kept_B | passes_B
+        # Numbers, since a kernel hands no bools from turn to turn.
+        floor_B = jnp.where(kept_B > 0, floor_B, drawn.own_B)
+        id_B = jnp.where(kept_B > 0, id_B, drawn.id_B)
+        return mix(bits_B), floor_B, id_B, jnp.where(passes_B, 1.0, kept_B)
 
     # The first round stands before the loop, which is hardly ever entered.
-    rows = len(bits_B)
-    first = again((bits_B, jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.zeros(rows, bool)))
-    return lax.while_loop(lambda state: ~state[3].all(), again, first)[2]
+    none_B = jnp.zeros_like(controls.temperature_B)
+    first = again((bits_B, none_B, none_B.astype(jnp.int32), none_B))
+    return lax.while_loop(lambda state: state[3].min() < 1, again, first)[2]
 
 
 def _uniform(bits_B: Array) -> Array:
     """Numbers below 1 of 23 bits: that share of a sum is below the sum itself, even when rounded."""
-    return (bits_B >> 9).astype(jnp.float32) * jnp.float32(2**-23)
+    return (bits_B >> 9).astype(jnp.int32).astype(jnp.float32) * jnp.float32(2**-23)
 
 
 def _invert_by_gathers(mass_BKL: Array, bits_B: Array) -> tuple[Array, Array]:
@@ -193,7 +242,7 @@ def _first(reached_BN: Array, possible_BN: Array) -> Array:
     return jnp.where(rank_B1 < size, rank_B1, 2 * size - rank_B1)
 
 
-def _invert_by_products(masses_BL: list[Array], bits_B: Array) -> tuple[Array, Array]:
+def _invert_by_products(masses_BL: list[Array], bits_B1: Array) -> tuple[Array, Array]:
     """The same of masses that lie in K arrays; ids come one after another in the same order, lane by lane.
 
     Where the running sum falls back by a rounding, an id that it had passed before is not reached again:
@@ -203,29 +252,31 @@ def _invert_by_products(masses_BL: list[Array], bits_B: Array) -> tuple[Array, A
     size = parts * _LANES
     until_BL = list(accumulate(masses_BL))  # in each lane, with the ids of this part
     lane_BL = until_BL[-1]
-    # Products with 0 and 1 are exact in bfloat16: the masses alone are multiplied in three parts.
-    earlier_LL = np.tri(_LANES, k=-1, dtype=np.float32).T
-    before_BL = lax.dot(lane_BL, earlier_LL, precision=(lax.Precision.HIGHEST, lax.Precision.DEFAULT))
-    passed_B1 = (_uniform(bits_B) * lane_BL.sum(axis=-1))[:, None]
+    earlier_LL = _number((_LANES, _LANES), 0) < _number((_LANES, _LANES), 1)
+    before_BL = jnp.dot(lane_BL, earlier_LL.astype(jnp.float32), precision=lax.Precision.HIGHEST)
+    passed_B1 = _uniform(bits_B1) * _sum_of_all([lane_BL])
     # As in `_first`, over all ids at once; floats, since vectors have no minimum of whole numbers.
+    lane_1L = _number((1, _LANES), 1).astype(jnp.float32)
     rank_BL, own_BL = jnp.float32(2 * size), jnp.float32(0)
     for part, mass_BL in enumerate(masses_BL):
-        place_1L = np.arange(part, size, parts, dtype=np.float32)[None]
+        place_1L = lane_1L * parts + part
         reached_BL = before_BL + until_BL[part] > passed_B1
         its_BL = jnp.where(mass_BL > 0, jnp.where(reached_BL, place_1L, 2 * size - place_1L), 2 * size)
         own_BL = jnp.where(its_BL < rank_BL, mass_BL, own_BL)
         rank_BL = jnp.minimum(its_BL, rank_BL)
-    rank_B, own_B = lax.reduce(
-        (rank_BL, own_BL), (jnp.float32(2 * size), jnp.float32(0)), _lesser, dimensions=(1,)
-    )
-    place_B = jnp.where(rank_B < size, rank_B, 2 * size - rank_B).astype(jnp.int32)
-    return place_B % parts * _LANES + place_B // parts, own_B
+    rank_B1 = rank_BL.min(axis=-1, keepdims=True)
+    own_B1 = jnp.where(rank_BL == rank_B1, own_BL, 0).max(axis=-1, keepdims=True)
+    place_B1 = jnp.where(rank_B1 < size, rank_B1, 2 * size - rank_B1).astype(jnp.int32)
+    return lax.rem(place_B1, parts) * _LANES + lax.div(place_B1, parts), own_B1
 
 
-def _lesser(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The pair that has the lesser rank."""
-    is_one = one[0] < other[0]
-    return jnp.where(is_one, one[0], other[0]), jnp.where(is_one, one[1], other[1])
+def _sum_of_all(parts_BL: list[Array]) -> Array:
+    """(B, 1) the sum of a row in all arrays: they are added first, then their lanes."""
+    return reduce(add, parts_BL).sum(axis=-1, keepdims=True)
+
+
+def _number(shape: tuple[int, int], axis: int) -> Array:
+    return lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
 def mix(bits: Array) -> Array:

@@ -187,6 +187,7 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
             for values in (getattr(config, name), getattr(config, f"duration_{name}"))
         ),
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
+        tpu=jax.default_backend() == "tpu",
     )
     rules = _constraints(restored, config, shift, bar)
     params = restored.weights

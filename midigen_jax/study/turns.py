@@ -29,7 +29,8 @@ class Loop:
     """
 
     def __init__(self, network: Network, params: dict, batch: int, events: int, filtered: bool = False):
-        self._network, self._how, self._mesh = network, How(filters=filtered), rows_mesh(batch)
+        self._network, self._mesh = network, rows_mesh(batch)
+        self._how = How(filters=filtered, tpu=jax.default_backend() == "tpu")
         self._settings = placed(_settings(network, batch, filtered), self._mesh)
         self._begin(params)
         began = time.perf_counter()
