@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from midigen_jax.data import prepare as module
 from midigen_jax.data import reading
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
-from midigen_jax.data.spool import Spool
+from midigen_jax.data.spool import FILE, Spool
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.sources import find_sources
@@ -67,9 +68,9 @@ append, left = Spool.append, [10]
 
 def cut(spool, reading):
     if left[0] == 0:
-        spool._tokens.write(b"half a piece")
-        spool._facts.write(b'{"name": ')
-        spool._tokens.flush(), spool._windows.flush(), spool._facts.flush()
+        spool._file.commit()
+        spool._committed = float("inf")
+        append(spool, reading)  # and nobody commits it
         os.kill(os.getpid(), signal.SIGKILL)
     left[0] -= 1
     append(spool, reading)
@@ -124,36 +125,63 @@ def test_a_file_that_changed_since_the_cut_is_read_again(tmp_path: Path) -> None
     assert corpus.tokenizer.decode(corpus.tokens[piece.start : piece.stop]).pitch.tolist() == [40, 41]
 
 
-def test_a_cut_at_any_byte_of_the_spool_leaves_a_spool(tunes: Path, tmp_path: Path) -> None:
-    sources = find_sources([str(tunes)])[:6]
-    readings = list(reading.read_all(sources, NOTE, 1))
-    with Spool(tmp_path / "spool", "x") as spool:
-        for each in readings:
-            spool.append(each)
-    whole = {file.name: file.read_bytes() for file in (tmp_path / "spool").iterdir()}
+SPOOLED = """
+import sys, time
+from pathlib import Path
+from midigen_jax.config import PrepareConfig
+from midigen_jax.data import reading, spool
+from midigen_jax.music.sources import find_sources
+
+spool._SECONDS_BETWEEN_COMMITS = 0.0
+kept = spool.Spool(Path(sys.argv[2]), "x")
+print("open", flush=True)
+for each in reading.read_all(find_sources([sys.argv[1]]), PrepareConfig(), 1):
+    kept.append(each)
+    print(each.facts.name, flush=True)
+"""
+
+
+def test_a_spool_that_is_killed_at_any_instant_keeps_what_was_committed(tunes: Path, tmp_path: Path) -> None:
+    readings = {each.facts.name: each for each in reading.read_all(find_sources([str(tunes)]), NOTE, 1)}
     rng = np.random.default_rng(0)
-    for _ in range(40):
-        for name, text in whole.items():
-            cut = len(text) if name == "settings" else int(rng.integers(len(text) + 1))
-            (tmp_path / "spool" / name).write_bytes(text[:cut])
-        with Spool(tmp_path / "spool", "x") as spool:
-            known = [each for each in readings if spool.get(each.facts.name) is not None]
-            assert known == readings[: len(known)]
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        words = [sys.executable, "-c", SPOOLED, str(tunes), str(folder)]
+        said = []
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                said.append(line.strip())
+                if len(said) == 1 + 5 * number:
+                    time.sleep(rng.uniform(0, 0.01))
+                    process.kill()
+        with Spool(folder, "x") as spool:
+            known = [each for name, each in readings.items() if spool.get(name) is not None]
+            assert {each.facts.name for each in known} >= set(said[1:])
             for each in known:
                 entry = spool[each.facts.name]
-                assert entry.facts == each.facts
+                assert entry == (each.facts, len(each.tokens), len(each.windows))
                 np.testing.assert_array_equal(spool.tokens(entry), each.tokens)
                 np.testing.assert_array_equal(spool.windows(entry), each.windows)
-            for each in readings[len(known) :]:
-                spool.append(each)
-        assert {file.name: file.read_bytes() for file in (tmp_path / "spool").iterdir()} == whole
+
+
+def test_a_file_that_is_no_spool_and_a_full_disk_are_told(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match=r"file is not a database\); delete the folder"):
+        Spool(tmp_path, "x")
+    (tmp_path / "small").mkdir()
+    with Spool(tmp_path / "small", "x") as spool:
+        spool._file.execute("PRAGMA max_page_count = 8")
+        much = reading.Reading(reading.Facts("a", "b"), np.zeros((9999, 2), np.int32), np.zeros(9, np.uint64))
+        with pytest.raises(OSError, match="No space left on device"):
+            spool.append(much)
 
 
 def test_a_spool_of_other_settings_is_refused(tmp_path: Path) -> None:
-    with Spool(tmp_path / "spool", "x"):
+    with Spool(tmp_path, "x"):
         pass
     with pytest.raises(InputError, match="other settings"):
-        Spool(tmp_path / "spool", "y")
+        Spool(tmp_path, "y")
 
 
 def test_what_could_not_be_read_stands_in_the_manifest_with_its_reason(tunes: Path, tmp_path: Path) -> None:
