@@ -2,8 +2,8 @@
 
     python scripts/results.py jsb_quarter --data JSB_Chorales.mat --out results/jsb_quarter
     python scripts/results.py nottingham  --data Nottingham.mat   --out results/nottingham
-    python scripts/results.py jsb16 --data Jsb16thSeparated.npz   --out results/jsb16
-    python scripts/results.py jsb16_sets --data Jsb16thSeparated.npz --out results/jsb16_sets
+    python scripts/results.py jsb16 --data Jsb16thSeparated.json  --out results/jsb16
+    python scripts/results.py jsb16_sets --data Jsb16thSeparated.json --out results/jsb16_sets
     python scripts/results.py bach                                --out results/bach
     python scripts/results.py article --data midi_dataset.zip     --out results/article
 
@@ -123,13 +123,13 @@ RECIPES = {
         tried=2,
     ),
     "jsb16": Recipe(
-        "Jsb16thSeparated.npz, the chorales of Boulanger-Lewandowski et al. 2012 at sixteenths",
+        "Jsb16thSeparated.json, the chorales of Boulanger-Lewandowski et al. 2012 at sixteenths",
         "frame",
         _CHORALES | {"prepare.voices": 4, "train.steps": 1400},
         tried=3,
     ),
     "jsb16_sets": Recipe(
-        "Jsb16thSeparated.npz, the chorales of Boulanger-Lewandowski et al. 2012 at sixteenths",
+        "Jsb16thSeparated.json, the chorales of Boulanger-Lewandowski et al. 2012 at sixteenths",
         "frame",
         _CHORALES | {"train.steps": 1400},
         tried=1,

@@ -158,7 +158,6 @@ def everywhere() -> dict[str, tuple[str, bytes]]:
     return {
         "json": (".json", as_json(**{name: [piece] for name, piece in pieces.items()})),
         "mat": (".mat", as_mat(**{name: [matrix] for name, matrix in small.items()})),
-        "a pickled list": (".npz", as_npz(**{name: listed([matrix]) for name, matrix in small.items()})),
         "three dimensions": (".npz", as_npz(**{name: matrix[None] for name, matrix in wide.items()})),
         "a matrix a piece": (".npz", as_npz(**{f"{name}/0": matrix > 0 for name, matrix in small.items()})),
         "underscores": (
@@ -178,8 +177,7 @@ def test_voices_are_numbers_with_nan_or_minus_one_for_a_rest() -> None:
     whole = split_frames(".json", as_json(train=[[[72, 60], [-1, 60], [-1, 62]]]))
     for order in "CF":
         array = np.asarray(rows, order=order)  # type: ignore[call-overload]
-        for content in (as_npz(**{"train/0": array}), as_npz(train=listed([array]))):
-            assert split_frames(".npz", content) == whole
+        assert split_frames(".npz", as_npz(**{"train/0": array})) == whole
     assert split_frames(".mat", as_mat(train=[rows.astype("f8")])) == whole
 
 
@@ -201,7 +199,7 @@ def test_pieces_stand_in_the_order_of_their_splits_and_numbers() -> None:
     [
         ("JSB_Chorales.mat", 12),
         ("Nottingham.mat", 6),
-        ("Jsb16thSeparated.npz", 3),
+        ("Jsb16thSeparated.json", 3),
         ("jsb-chorales-quarter.json", 12),
         ("jsb-chorales-8th.json", 6),
         ("mine.json", 3),
@@ -262,7 +260,7 @@ class MakesFolder:
 
 def test_a_pickle_in_a_file_is_never_run(tmp_path: Path) -> None:
     content = as_npz(train=listed([roll([60]), MakesFolder(tmp_path / "made")]))
-    with pytest.raises(InputError, match=r"calls posix\.mkdir|calls nt\.mkdir"):
+    with pytest.raises(InputError, match=r"train\.npy: an array of objects is a pickle, .* give the \.json"):
         split_frames(".npz", content)
     assert not (tmp_path / "made").exists()
 
@@ -307,13 +305,12 @@ def test_a_refusal_names_the_file(tmp_path: Path) -> None:
     [
         (".mat", as_mat(train=[np.zeros((40_000, 88), np.uint8)])),
         (".npz", as_npz(train_0=np.zeros((40_000, 88), np.uint8))),
-        (".npz", as_npz(train=listed([np.ones((1_000, 88), bool)] * 5))),
     ],
 )
 def test_a_file_that_unpacks_to_more_than_the_limit_is_refused(
     suffix: str, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Megabytes in kilobytes; the last by naming one array many times."""
+    """Megabytes in kilobytes."""
     monkeypatch.setattr(frames, "MAX_UNPACKED", 1 << 20)
     with pytest.raises(InputError, match="more than 1 MiB when unpacked"):
         split_frames(suffix, content)
@@ -344,7 +341,7 @@ def test_any_damage_to_a_file_gives_pieces_or_one_line(data: st.DataObject) -> N
     [
         ("JSB_Chorales.mat", (229, 76, 77), (4602, 4725)),
         ("Nottingham.mat", (694, 173, 170), (45_513, 44_463)),
-        ("Jsb16thSeparated.npz", (229, 76, 77), (18_408, 18_900)),
+        ("Jsb16thSeparated.json", (229, 76, 77), (18_408, 18_900)),
     ],
 )
 def test_the_benchmarks_have_the_pieces_and_frames_that_tables_count(

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.music.matlab import cells_of
 from midigen_jax.music.notes import Notes, make_notes
-from midigen_jax.music.pickled import arrays_of
 from midigen_jax.music.piece import SPLITS
 from midigen_jax.music.slices import canonical, slice_notes, to_notes
 
@@ -142,19 +141,20 @@ def _read_npz(content: bytes) -> Iterator[_Piece]:
         for member in archive.namelist():
             match = re.fullmatch(r"(train|valid|test)(?:[/_](\d+))?\.npy", member)
             if match:
-                array = _npy(archive.read(member))
+                array = _array(member, archive.read(member))
                 yield from _pieces(match[1], array if match[2] is None else {match[2]: array})
 
 
-def _npy(content: bytes) -> Any:
-    """A numeric array, or the list of them that is pickled in an array of objects."""
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, fortran, dtype = headers[version](stream)
-    if dtype.hasobject:
-        return arrays_of(stream.read())
-    return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
+def _array(member: str, content: bytes) -> _Matrix:
+    try:
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except ValueError:
+        if b"O'" not in content[:128]:
+            raise
+    raise InputError(
+        f"{member}: an array of objects is a pickle, which could run a program; give the .json of the same "
+        "music, or an array a piece"
+    )
 
 
 def _read_mat(content: bytes) -> Iterator[_Piece]:

@@ -17,14 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from midigen_jax.study.likelihood import INTERVAL, resamples
 
 Nats = NDArray[np.float64]
-
-
-# The quantile .975 of Student's distribution with 1, 2 … degrees of freedom, over that of the normal one.
-_TAILS = tuple(t / 1.960 for t in (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228))
 
 
 class Level(NamedTuple):
@@ -99,5 +96,5 @@ def stretch(seeds: int) -> float:
     if seeds == 1:
         return 1.0  # there are none
     freedom = seeds - 1
-    tail = _TAILS[freedom - 1] if freedom <= len(_TAILS) else 1 + 1.25 / freedom
+    tail = stdtrit(freedom, INTERVAL[1]) / ndtri(INTERVAL[1])
     return float(np.sqrt(seeds / freedom) * tail)
