@@ -19,16 +19,15 @@ from typing import Any, Literal, NoReturn
 
 from midigen_jax import __version__
 from midigen_jax.config import (
-    PRESETS,
     Config,
     SampleConfig,
+    flatten,
     nearest,
     one_length,
     options,
     override,
-    pooling_article,
-    preset,
     spell,
+    to_json,
 )
 from midigen_jax.errors import (
     AGAIN,
@@ -40,6 +39,7 @@ from midigen_jax.errors import (
     DiskError,
     InputError,
 )
+from midigen_jax.recipes import NAMES, is_config, pooling_article, read_config
 from midigen_jax.streams import outlive_readers
 from midigen_jax.train.stop import ends_at_once
 
@@ -52,6 +52,7 @@ _METAVARS = {
     "sample.meter": "N/N",
     "train.checkpoints": "gs://BUCKET/FOLDER",
 }
+_CONFIG = ("--config", "--preset")
 _SHORT = {"train.steps": "--steps", "train.epochs": "--epochs", "train.seed": "--seed"}
 _MODEL = (
     "a folder that `midigen train` made, the gs:// address of its checkpoints, or pretrained:NAME, a model "
@@ -112,7 +113,7 @@ def _part(code: int) -> None:
 
 
 def _run(words: Sequence[str]) -> int:
-    parser, commands = _parsers(_preset_in(words))
+    parser, commands = _parsers(_config_in(words))
     if words and not words[0].startswith("-") and words[0] not in commands:
         raise InputError(f"no command {words[0]!r}: {nearest(words[0], commands)}")
     given, unknown = parser.parse_known_args(words)
@@ -141,11 +142,14 @@ def _hint(flag: str, name: str, commands: Mapping[str, "_Parser"]) -> str:
     return nearest(flag, flags[name]) if owner is None else f"that is one of `midigen {owner}`"
 
 
-def _preset_in(words: Sequence[str]) -> Config:
-    """The preset that `words` ask for, as far as one can tell before they are parsed."""
-    named = [after for word, after in itertools.pairwise(words) if word == "--preset"]
-    named += [word.removeprefix("--preset=") for word in words if word.startswith("--preset=")]
-    return PRESETS.get(named[-1], Config()) if named else Config()
+def _config_in(words: Sequence[str]) -> Config:
+    """The config that `words` ask for, as far as one can tell before they are parsed."""
+    named = [after for word, after in itertools.pairwise(words) if word in _CONFIG]
+    named += [word.partition("=")[2] for word in words if word.partition("=")[0] in _CONFIG and "=" in word]
+    try:
+        return read_config(named[-1]) if named else Config()
+    except InputError:  # which is told where the words are understood
+        return Config()
 
 
 def _inspect(given: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -155,14 +159,14 @@ def _inspect(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _prepare(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(Config(), settings).prepare
+    config = override(read_config(given.config), settings).prepare
     from midigen_jax import commands
 
     return commands.prepare(given.sources, given.out, config, given.workers, given.strict)
 
 
 def _train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(preset(given.preset), one_length(settings))
+    config = override(read_config(given.config), one_length(settings))
     _start(given.cpu_devices)
     alone = [name for name in ("processes", "process") if getattr(given, name) is not None]
     if given.coordinator is not None:
@@ -192,7 +196,7 @@ def _report(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _bench_train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(preset(given.preset), one_length(settings))
+    config = override(read_config(given.config), one_length(settings))
     _start(given.cpu_devices)
     from midigen_jax import commands
 
@@ -200,6 +204,10 @@ def _bench_train(given: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
+    if given.config is not None:
+        if given.run is not None or given.model is not None:
+            raise InputError("bench decode: --config is of fresh weights; leave it out, or RUN and --model")
+        settings = flatten({"model": to_json(read_config(given.config).model)}) | settings
     if given.run is None:
         override(Config(model=pooling_article()), settings)  # a mistake is no reason to wait for JAX
     from midigen_jax.train import devices
@@ -225,8 +233,8 @@ def _bench_compile(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     from midigen_jax.bench.targets import find_target
 
     target = find_target(given.target)
-    if given.recipe in PRESETS:
-        override(PRESETS[given.recipe], settings)  # a mistake is no reason to wait for JAX
+    if is_config(given.recipe):
+        override(read_config(given.recipe), settings)  # a mistake is no reason to wait for JAX
     from midigen_jax import commands
 
     return commands.bench_compile(
@@ -247,11 +255,13 @@ def _ablate(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     _start(given.cpu_devices)
     from midigen_jax import commands
 
-    return commands.ablate(given.study, given.out, given.dry_run, given.yes, given.keep_checkpoints)
+    return commands.ablate(
+        given.study, given.config, given.out, given.dry_run, given.yes, given.keep_checkpoints
+    )
 
 
 def _demo(given: argparse.Namespace, settings: dict[str, Any]) -> int:
-    config = override(preset("default"), one_length(settings))
+    config = override(read_config("default"), one_length(settings))
     _start(given.cpu_devices)
     from midigen_jax import commands
 
@@ -357,11 +367,12 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
         help="processes that read files (default: one a core)",
     )
     one.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
-    _add(one, "settings", Config().prepare, "prepare.", dotted=False)
+    _add_config(one)
+    _add(one, "settings", base.prepare, "prepare.", dotted=False)
 
     one = command(
         "train",
-        "CORPUS --out RUN [--preset NAME] [--SETTING VALUE …]",
+        "CORPUS --out RUN [--config RECIPE|FILE] [--SETTING VALUE …]",
         "train a model on a corpus, or go on with a training that was stopped",
         "midigen train corpora/bach --out runs/wide --model.width 384 --epochs 20",
     )
@@ -371,7 +382,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
         "--tensorboard", action="store_true", help="also write what is measured to RUN/tensorboard"
     )
     _add_processes(one)
-    _add_preset(one)
+    _add_config(one)
     _add_experiment(one, base)
 
     one = command(
@@ -435,12 +446,13 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "ablate",
-        "STUDY.toml --out FOLDER [--dry-run] [--yes] [--keep-checkpoints]",
+        "STUDY.toml --out FOLDER [--config RECIPE|FILE] [--dry-run] [--yes] [--keep-checkpoints]",
         "train the arms of a study with several seeds and compare them: tables, plots, one HTML file",
         "midigen ablate scripts/studies/article.toml --out studies/article",
     )
     one.add_argument("study", metavar="STUDY.toml", help="arms, seeds, a budget, what to measure")
     one.add_argument("--out", metavar="FOLDER", help="the folder for all of it")
+    _add_config(one, None, "the base begins with, in place of the study's own (default: the study's)")
     one.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it takes")
     one.add_argument("--yes", action="store_true", help="also train more than 1,000 runs")
     one.add_argument(
@@ -467,7 +479,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     one.add_argument(
         "--profile", metavar="FOLDER", help="take a trace of one call, for ui.perfetto.dev or XProf"
     )
-    _add_preset(one)
+    _add_config(one)
     _add_experiment(one, base)
     one.set_defaults(needs_out=False)
 
@@ -522,6 +534,7 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
         metavar="MODULE:FUNCTION",
         help="measure a step of your own in the same loop and units; docs/decoding.md says what it gives",
     )
+    _add_config(one, None, "of the fresh weights' model (default: the article's network over the whole past)")
     one.add_argument("--quick", action="store_true", help="short rounds and one cold start: a minute or two")
     _add(one, "model: of fresh weights; of a RUN compute_dtype alone", pooling_article(), "model.")
     one.set_defaults(needs_out=False)
@@ -542,7 +555,11 @@ def _add_bench_compile(command: Callable[[str, str, str, str], _Parser], base: C
         "(default: v5e)",
     )
     one.add_argument(
-        "--recipe", default="default", metavar="NAME", help=f"a preset ({', '.join(PRESETS)}); or {_MODEL}"
+        "--recipe",
+        *_CONFIG[:1],
+        default="default",
+        metavar="NAME",
+        help=f"a recipe ({', '.join(NAMES)}), a .toml or .json file of settings; or {_MODEL}",
     )
     one.add_argument(
         "--programs",
@@ -576,12 +593,17 @@ def _programs(text: str) -> tuple[str, ...]:
     return names
 
 
-def _add_preset(parser: argparse.ArgumentParser) -> None:
+def _add_config(
+    parser: argparse.ArgumentParser,
+    default: str | None = "default",
+    what: str = "to begin with (default: default)",
+) -> None:
     parser.add_argument(
-        "--preset",
-        default="default",
-        metavar="NAME",
-        help=f"{', '.join(PRESETS)}: the article's model, what a TPU wants (default: default)",
+        *_CONFIG,
+        dest="config",
+        default=default,
+        metavar="RECIPE|FILE",
+        help=f"settings {what}: a recipe ({', '.join(NAMES)}), a .toml file, or a run's config.json",
     )
 
 

@@ -42,6 +42,7 @@ from midigen_jax.music.piece import Split
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Progress
+from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.generate import Generated, check_sample
 from midigen_jax.sample.generate import generate as generate_music
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
@@ -377,7 +378,7 @@ def _check_subject(run: str | None, model: str | None, peers: bool, settings: Ma
 def _subject(run: str | None, settings: Mapping[str, object]) -> subjects.Subject:
     """What writes."""
     if run is None:
-        model = configs.override(Config(model=configs.pooling_article()), settings).model
+        model = configs.override(Config(model=pooling_article()), settings).model
         return subjects.fresh(model)
     return subjects.trained(load_model(run), name_of(run), settings)
 
@@ -388,9 +389,9 @@ def _say_rows(found: Sequence[rows.Row], width: int) -> None:
         _say(f"{name} {row['value']:>12,.6g} {row['unit']}  ({least} to {greatest})")
 
 
-def ablate(study: str, out: str | None, dry_run: bool, yes: bool, keep: bool) -> int:
+def ablate(study: str, config: str | None, out: str | None, dry_run: bool, yes: bool, keep: bool) -> int:
     """`midigen ablate`."""
-    asked = read_study(Path(study), sys.maxsize if yes else MOST_RUNS)
+    asked = read_study(Path(study), sys.maxsize if yes else MOST_RUNS, config)
     groups = by_shape(asked, asked.runs)
     if dry_run or out is None:
         for line in plan_in_words(asked, groups, estimate(asked, groups)):
@@ -460,11 +461,11 @@ def demo(out: str, config: Config) -> int:
 
 
 def _compare(meant: PrepareConfig, there: PrepareConfig) -> None:
-    """Say where a corpus is not what the preset is meant for."""
+    """Say where a corpus is not what the config is meant for."""
     for name in ("tokenizer", "transpose"):
         wanted, found = getattr(meant, name), getattr(there, name)
         if wanted != found:
-            _say(f"Note: the preset is meant for a corpus with --{name} {wanted}; this one has {found}.")
+            _say(f"Note: the config is meant for a corpus with --{name} {wanted}; this one has {found}.")
 
 
 def _describe(corpus: Corpus) -> None:

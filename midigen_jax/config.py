@@ -1,6 +1,6 @@
 """The whole experiment as one frozen value: what is prepared, what is trained, how it is sampled.
 
-In: presets, command-line flags, JSON. Out: `Config`, hashable and validated. Every run saves it as JSON,
+In: recipes, command-line flags, JSON. Out: `Config`, hashable and validated. Every run saves it as JSON,
 a checkpoint carries it, and an ablation arm is a mapping of dotted names to values (`override`).
 """
 
@@ -349,61 +349,11 @@ class Config:
     sample: SampleConfig = SampleConfig()
 
 
-PRESETS: dict[str, Config] = {
-    # 16 rows: what a CPU's cores share.
-    "default": Config(),
-    # The article: windows of 32 (here without overlap and with a loss at every position), 2 x LSTM 256,
-    # embeddings of 100 and 100, its own attention, RMSprop at 1e-3 for 100 epochs, samples after 5 and 50.
-    "article": Config(
-        prepare=PrepareConfig(tokenizer="chord", transpose="C"),
-        model=ModelConfig(
-            pitch_embedding=100,
-            duration_embedding=100,
-            attention_window=32,
-            attention_residual=False,
-            heads="independent",
-            dropout=0.0,
-        ),
-        batch=BatchConfig(rows=64, length=32, crops="fixed", transpose_share=0.0),
-        train=TrainConfig(
-            steps=0,
-            epochs=100,
-            optimizer="rmsprop",
-            learning_rate=1e-3,
-            schedule="constant",
-            warmup=0,
-            weight_decay=0.0,
-            clip=0.0,
-            keep_at=(0.05, 0.5, 1.0),
-        ),
-    ),
-    # What a TPU wants: a width of whole tiles, products in bfloat16, rows that fill its matrix unit, and long
-    # calls. The learning rate is the default's: nothing has been tuned on a TPU.
-    "tpu": Config(
-        model=ModelConfig(width=512, compute_dtype="bfloat16"),
-        batch=BatchConfig(rows=AUTO_ROWS),
-        train=TrainConfig(steps_per_call=256),
-    ),
-}
-
-
-def pooling_article() -> ModelConfig:
-    """The article's network, but that it pools over the whole past: what decoding is measured with."""
-    return dataclasses.replace(PRESETS["article"].model, attention_window=0)
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean X?`, or a list of what there is: the end of an error message."""
     options = list(known)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(options)}"
-
-
-def preset(name: str) -> Config:
-    """The configuration of that name. Raises InputError for a name that is not one."""
-    if name not in PRESETS:
-        raise InputError(f"no preset {name!r}: {nearest(name, PRESETS)}")
-    return PRESETS[name]
 
 
 def options(kind: Any, prefix: str = "") -> dict[str, tuple[Any, str]]:
@@ -485,7 +435,7 @@ def _read(name: str, value: object, kind: Any) -> Any:
 
 
 def one_length(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Who asks for epochs does not also mean the preset's steps, and the other way round."""
+    """Who asks for epochs does not also mean the recipe's steps, and the other way round."""
     settings = dict(settings)
     for mine, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if mine in settings and other not in settings:

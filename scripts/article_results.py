@@ -1,4 +1,4 @@
-"""What docs/article.md shows of a finished run of the article's preset: two tables and pictures.
+"""What docs/article.md shows of a finished run of the recipe `article`: two tables and pictures.
 
     python scripts/article_results.py RUN CORPUS --pictures docs/article
 
@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run of --preset article")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run of --config article")
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="the corpus that it was trained on")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw samples into this folder")
     given = parser.parse_args()

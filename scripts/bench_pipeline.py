@@ -17,10 +17,11 @@ import numpy as np
 
 from bench_prepare import write_music
 from midigen_jax import rows
-from midigen_jax.config import PrepareConfig, preset
+from midigen_jax.config import PrepareConfig
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.model.network import init_params
+from midigen_jax.recipes import read_config
 from midigen_jax.study import decode_rows, decoding
 from midigen_jax.study.benchmark import bench_train, rows_of
 from midigen_jax.study.subject import Subject, without_end
@@ -42,7 +43,7 @@ def main() -> int:
         write_music(home / "music", 40, np.random.default_rng(0))
         bench_prepare(home, runs=3 if quick else 9)
         corpus = load_corpus(home / "corpus-0")
-        config = preset("default")
+        config = read_config("default")
         network = make_network(config, corpus.tokenizer)
         params = without_end(init_params(network, jax.random.key(0)))
         subject = Subject(network, params, tokenizer=corpus.tokenizer)

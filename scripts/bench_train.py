@@ -10,7 +10,7 @@ a round of blocked steps while the others wait, so that what else the machine do
 
 Ours, Flax and PyTorch train one model with AdamW on random events: the article's, but pooling over the whole
 past, with a loss at every position. With --data, a JSON list of pieces that are lists of [chord, quarters],
-ours trains the `article` preset on them, and Keras the article's model on their windows, each of which gives
+ours trains the recipe `article` on them, and Keras the article's model on their windows, each of which gives
 one loss. The peak is what the product of two large matrices reaches.
 
 A ratio is of the medians, ours to theirs; its least and greatest are of single rounds. `cores` are those that
@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from midigen_jax import rows
-from midigen_jax.config import preset
 from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
+from midigen_jax.recipes import read_config
 from midigen_jax.rows import Row
 from midigen_jax.study.side import MissingPackageError, SideProcess
 from train_sides.job import Job, music_of
@@ -106,7 +106,7 @@ def _shape(text: str) -> tuple[int, int]:
 def _cases(options: argparse.Namespace) -> Iterator[list[Job]]:
     """The jobs that are measured together. Raises InputError for more threads than there are cores."""
     cores = len(os.sched_getaffinity(0))
-    batch = preset("article").batch
+    batch = read_config("article").batch
     data = {"data": options.data, "chords": options.chords}
     for threads in options.threads:
         if not 1 <= threads <= cores:

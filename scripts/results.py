@@ -5,10 +5,10 @@
     python scripts/results.py jsb16 --data Jsb16thSeparated.json  --out results/jsb16
     python scripts/results.py jsb16_sets --data Jsb16thSeparated.json --out results/jsb16_sets
     python scripts/results.py bach                                --out results/bach
-    python scripts/results.py article --data midi_dataset.zip     --out results/article
+    python scripts/results.py article_music --data midi_dataset.zip   --out results/article
 
 prepares the corpus, trains a model for each seed (a command that was cut goes on where it was), scores it and
-the models without a network, prints tables, and adds rows `quality.RECIPE` to `OUT/results.jsonl`. Choices
+the models without a network, prints tables, and adds rows `quality.…` to `OUT/results.jsonl`. Choices
 are made with `--split valid`, the default; `--split test` is for the end.
 """
 
@@ -17,156 +17,20 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast, get_args
 
 from midigen_jax import rows
-from midigen_jax.config import Config, override
+from midigen_jax.config import Config, nearest, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
+from midigen_jax.recipes import Result, read_config, read_result
 from midigen_jax.study import evaluate as evaluation
 from midigen_jax.study.likelihood import Unit, pick
 from midigen_jax.train.devices import keep_compiled, split_cpu
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import load_model
-
-# What all of them are told, and how they attend: everything that a note model can have.
-_TOLD: dict[str, object] = {
-    "model.pitch_embedding": 96,
-    "model.duration_embedding": 32,
-    "model.residual": True,
-    "model.attention": "multihead",
-    "model.attention_values": "events",
-    "model.attention_window": 256,
-    "model.context.place": True,
-    "model.context.previous": True,
-    "model.context.intervals": True,
-    "batch.rows": 16,
-    "batch.length": 256,
-    "train.keep_at": (1.0,),
-    "train.calibrate": True,
-    "sample.count": 4,
-}
-
-# Chorales in their full rhythm, on the grid of sixteenths.
-_CHORALES = _TOLD | {
-    "model.context.meters": (48, 36, 192),
-    "model.context.lags": (3, 6, 12, 24, 48, 96),
-    "model.context.relative": (3, 6, 12, 24),
-    "model.dropout": 0.5,
-    "model.embedding_dropout": 0.3,
-    "model.recurrent_dropout": 0.35,
-    "batch.length": 384,
-    "batch.before": 64,
-    "batch.transpose_share": 0.8,
-    "train.learning_rate": 4e-3,
-    "train.weight_decay": 0.05,
-    "train.average": 0.998,
-    "train.evaluate_every": 100,
-    "train.patience": 200,
-}
-
-
-class Recipe(NamedTuple):
-    """A benchmark, the settings that were chosen on its validation split, and among how many."""
-
-    source: str  # what --data is
-    unit: Unit
-    settings: dict[str, object]
-    tried: int
-    data: str | None = None  # what is read where --data is not given
-
-
-RECIPES = {
-    "jsb_quarter": Recipe(
-        "JSB_Chorales.mat of Boulanger-Lewandowski et al. 2012",
-        "frame",
-        _TOLD
-        | {
-            "model.context.meters": (192, 144),
-            "model.context.lags": (12, 24, 48, 96, 192),
-            "model.context.relative": (12, 24, 48, 96),
-            "model.dropout": 0.5,
-            "model.embedding_dropout": 0.3,
-            "model.recurrent_dropout": 0.35,
-            "batch.before": 64,
-            "batch.transpose_share": 0.9,
-            "train.steps": 1400,
-            "train.learning_rate": 4e-3,
-            "train.weight_decay": 0.05,
-            "train.average": 0.998,
-            "train.evaluate_every": 100,
-            "train.patience": 200,
-        },
-        tried=14,
-    ),
-    "nottingham": Recipe(
-        "Nottingham.mat of Boulanger-Lewandowski et al. 2012",
-        "frame",
-        _TOLD
-        | {
-            "model.context.meters": (96, 72, 384),
-            "model.context.lags": (6, 12, 24, 48, 96, 192, 384),
-            "model.context.relative": (6, 12, 24),
-            "model.context.slices": 128,
-            "model.dropout": 0.25,
-            "model.embedding_dropout": 0.15,
-            "model.recurrent_dropout": 0.15,
-            "batch.before": 128,
-            "train.steps": 1700,
-            "train.learning_rate": 5e-3,
-            "train.weight_decay": 0.01,
-            "train.average": 0.998,
-            "train.evaluate_every": 170,
-        },
-        tried=2,
-    ),
-    "jsb16": Recipe(
-        "Jsb16thSeparated.json, the chorales of Boulanger-Lewandowski et al. 2012 at sixteenths",
-        "frame",
-        _CHORALES | {"prepare.voices": 4, "train.steps": 1400},
-        tried=3,
-    ),
-    "jsb16_sets": Recipe(
-        "Jsb16thSeparated.json, the chorales of Boulanger-Lewandowski et al. 2012 at sixteenths",
-        "frame",
-        _CHORALES | {"train.steps": 1400},
-        tried=1,
-    ),
-    "bach": Recipe(
-        "the chorales of the music21 package",
-        "quarter",
-        # The model of the package is one of these, and is to write fast: a narrower context.
-        _CHORALES | {"prepare.voices": 4, "model.context.width": 64, "train.steps": 1600},
-        tried=2,
-        data="bach",
-    ),
-    "article": Recipe(
-        "midi_dataset.zip, the music of the article",
-        "quarter",
-        _TOLD
-        | {
-            "model.context.meters": (48, 36, 192),
-            "model.context.lags": (3, 6, 12, 24, 48, 96, 192),
-            "model.context.relative": (3, 6, 12, 24, 48),
-            "model.context.slices": 128,
-            "model.dropout": 0.35,
-            "model.embedding_dropout": 0.2,
-            "model.recurrent_dropout": 0.2,
-            "batch.length": 384,
-            "batch.before": 128,
-            "batch.transpose_share": 0.8,
-            "train.steps": 2400,
-            "train.learning_rate": 4e-3,
-            "train.weight_decay": 0.05,
-            "train.average": 0.998,
-            "train.evaluate_every": 200,
-            "train.patience": 400,
-        },
-        tried=1,
-    ),
-}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -174,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", choices=RECIPES, help="which model")
+    parser.add_argument("recipe", metavar="RECIPE|FILE", help="of midigen_jax/recipes, or a TOML like them")
     parser.add_argument("--data", metavar="FILE", help="the benchmark's file")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="corpus, runs and rows")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N…", help="a model each (default: 0,1,2)")
@@ -197,12 +61,14 @@ def run(
     name: str, data: str | None, out: Path, seeds: Sequence[int], split: Split, steps: int | None = None
 ) -> list[rows.Row]:
     """Train and score a recipe's models; returns the rows, which are also added to `out/results.jsonl`."""
-    recipe = RECIPES[name]
-    source = data or recipe.data
+    result = read_result(name)
+    if result.unit not in get_args(Unit):
+        raise InputError(f"{name}: unit = {result.unit!r}: {nearest(result.unit, get_args(Unit))}")
+    source = data or result.data
     if source is None:
-        raise InputError(f"{name}: give --data, {recipe.source}")
+        raise InputError(f"{name}: give --data, {result.source}")
     fewer: dict[str, object] = {} if steps is None else {"train.steps": steps}
-    config = override(Config(), recipe.settings | fewer)
+    config = override(read_config(name), fewer)
     corpus = prepare([source], out / "corpus", config.prepare)
     models = list(evaluation.evaluate_baselines(corpus, split))
     for place, seed in enumerate(dict.fromkeys(seeds)):
@@ -211,7 +77,7 @@ def run(
         models.insert(place, evaluation.evaluate(restored, corpus, split, f"seed {seed}"))
     for line in evaluation.table(models):
         print(line)
-    found = [row for model in models for row in _rows(name, recipe, model, split, out)]
+    found = [row for model in models for row in _rows(result, model, split, out)]
     path = out / "results.jsonl"
     # A command that is given again says again what it said.
     before = rows.read(path) if path.is_file() else []
@@ -230,22 +96,20 @@ def _same(one: rows.Row, other: rows.Row) -> bool:
     return all(one.get(key) == other.get(key) for key in ("name", "config", "seed"))
 
 
-def _rows(
-    name: str, recipe: Recipe, model: evaluation.Evaluated, split: Split, out: Path
-) -> Iterator[rows.Row]:
+def _rows(result: Result, model: evaluation.Evaluated, split: Split, out: Path) -> Iterator[rows.Row]:
     """The recipe's figure of one model, of all pieces and of each part of them."""
     trained = model.model.startswith("seed ")
     fields: dict[str, Any] = {"command": shlex.join(["python", "scripts/results.py", *sys.argv[1:]])}
     if trained:
         seed = int(model.model.removeprefix("seed "))
         seconds = rows.last(rows.read(out / f"seed-{seed}" / "rows.jsonl"), "train.seconds")
-        fields |= {"seed": seed, "tried": recipe.tried, "train_seconds": seconds}
+        fields |= {"seed": seed, "tried": result.tried, "train_seconds": seconds}
     for part, found in model.parts.items():
-        figure = pick(found, recipe.unit)
+        figure = pick(found, cast(Unit, result.unit))
         config = {"model": "ours" if trained else model.model, "split": split, "part": part}
         interval = {"low": figure.low, "high": figure.high, "pieces": figure.pieces}
         yield rows.make(
-            f"quality.{name}", figure.value, f"nats/{recipe.unit}", config=config, **interval, **fields
+            result.figure, figure.value, f"nats/{result.unit}", config=config, **interval, **fields
         )
 
 

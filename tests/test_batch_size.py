@@ -8,9 +8,10 @@ import jax
 import pytest
 
 from midigen_jax.cli import main
-from midigen_jax.config import AUTO_ROWS, Config, override, preset, spell
+from midigen_jax.config import AUTO_ROWS, Config, override, spell
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.errors import OUT_OF_MEMORY, InputError
+from midigen_jax.recipes import read_config
 from midigen_jax.study.plan import make_study
 from midigen_jax.train import batch_size, loop
 from midigen_jax.train.batch_size import check_rows, rows_that_fill, what_fits, with_rows
@@ -44,7 +45,7 @@ def test_a_number_stays_and_auto_is_spelt(tmp_path):
     few = override(Config(), {"batch.rows": "6"})
     assert with_rows(few, tmp_path) is few
     auto = override(Config(), {"batch.rows": "auto"})
-    assert (auto.batch.rows, preset("tpu").batch.rows) == (AUTO_ROWS, AUTO_ROWS)
+    assert (auto.batch.rows, read_config("tpu").batch.rows) == (AUTO_ROWS, AUTO_ROWS)
     assert spell(AUTO_ROWS, "batch.rows") == "auto"
     assert with_rows(auto).batch.rows == rows_that_fill(jax.devices())
     with pytest.raises(InputError, match=r"batch.rows = -1 is out of range: 1 to 1,048,576, or auto"):

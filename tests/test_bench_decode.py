@@ -11,13 +11,14 @@ import pytest
 
 from midigen_jax import rows
 from midigen_jax.cli import main
-from midigen_jax.config import ContextConfig, ModelConfig, pooling_article
+from midigen_jax.config import ContextConfig, ModelConfig
 from midigen_jax.errors import InputError
 from midigen_jax.listen.rates import draw_rates
 from midigen_jax.model.cost import matmuls
 from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.tokens import ChordTokenizer
+from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.sample.generate import STREAMED
 from midigen_jax.study import decode_peers, decode_rows, decoding, first_note

@@ -535,8 +535,8 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch):
         check_compiler(find_target("h200"))
 
 
-def test_a_recipe_that_is_nothing_names_the_presets():
-    with pytest.raises(InputError, match=r"--recipe defualt: no preset, .*; did you mean default\?"):
+def test_a_recipe_that_is_nothing_names_those_that_there_are():
+    with pytest.raises(InputError, match=r"--recipe defualt: no recipe, .*; did you mean default\?"):
         worker.subject("defualt", {})
     network, config = worker.subject("article", {"model.width": 8})
     assert (network.config.width, config.batch.length, network.grammar.pitch_size) == (8, 32, 1000)

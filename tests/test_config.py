@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midigen_jax import config as configs
-from midigen_jax.config import PRESETS, Config, TrainConfig
+from midigen_jax import recipes
+from midigen_jax.config import Config, TrainConfig
 from midigen_jax.errors import InputError
+from midigen_jax.recipes import NAMES, read_config, read_result
 
 LEAVES = configs.options(Config)
 
@@ -26,18 +30,18 @@ JUNK = (
 )
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_survives_json(name: str) -> None:
-    config = configs.preset(name)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_survives_json(name: str) -> None:
+    config = read_config(name)
     text = json.dumps(configs.to_json(config))
     assert configs.from_json(Config, json.loads(text)) == config
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_setting_that_is_spelt_out_is_read_as_it_was(name: str) -> None:
-    leaves = configs.flatten(configs.to_json(PRESETS[name]))
+    leaves = configs.flatten(configs.to_json(read_config(name)))
     spelt = {leaf: configs.spell(value) for leaf, value in leaves.items()}
-    assert configs.override(Config(), spelt) == PRESETS[name]
+    assert configs.override(Config(), spelt) == read_config(name)
 
 
 def test_a_missing_field_takes_its_default_and_an_unknown_one_is_refused() -> None:
@@ -49,7 +53,7 @@ def test_a_missing_field_takes_its_default_and_an_unknown_one_is_refused() -> No
 
 
 def test_configs_are_hashable_and_every_setting_has_help() -> None:
-    assert len({configs.preset(name) for name in PRESETS}) == len(PRESETS)
+    assert len({read_config(name) for name in NAMES}) == len(NAMES)
     assert all(text for _, text in LEAVES.values())
 
 
@@ -151,9 +155,41 @@ def test_any_value_is_taken_as_the_field_s_type_or_refused_in_one_line(name: str
     assert len(lines) == 1
 
 
-def test_a_preset_that_is_not_one_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="no preset 'articel': did you mean article"):
-        configs.preset("articel")
+def test_what_is_no_recipe_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no recipe 'articel', and no \.toml .* did you mean article"):
+        read_config("articel")
+    with pytest.raises(InputError, match=r"mine\.toml: not there; give a recipe \(article, "):
+        read_config(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.toml").write_text("[model\n")
+    with pytest.raises(InputError, match=r"mine\.toml: cannot be read \(.*line 1"):
+        read_config(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.json").write_text('{"model": {"cells": 3}}')
+    with pytest.raises(InputError, match=r"mine\.json: no setting 'model\.cells': did you mean model\.\w+\?"):
+        read_config(str(tmp_path / "mine.json"))
+    with pytest.raises(InputError, match=r"tpu: has no figure; give it a table \[result\]"):
+        read_result("tpu")
+
+
+def test_a_file_has_the_settings_that_it_says_and_a_run_s_all_of_them(tmp_path: Path) -> None:
+    text = '[model]\nwidth = 64\ncontext = { lags = [12] }\n[train]\n"steps" = 7'
+    (tmp_path / "mine.toml").write_text(text)
+    changes = {"model.width": 64, "model.context.lags": (12,), "train.steps": 7}
+    mine = configs.override(Config(), changes)
+    assert read_config(str(tmp_path / "mine.toml")) == mine
+    (tmp_path / "config.json").write_text(json.dumps(configs.to_json(mine)))
+    assert read_config(str(tmp_path / "config.json")) == mine
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_s_head_says_its_command_and_its_figure(name: str) -> None:
+    head = (Path(recipes.__file__).parent / f"{name}.toml").read_text().partition("\n\n")[0]
+    lines = head.splitlines()
+    assert all(line.startswith("#") for line in lines)
+    (command,) = (line for line in lines if line.startswith("#     "))
+    assert re.search(rf"midigen demo|--config {name}\b|results\.py {name}\b", command)
+    if "results.py" in command:
+        result = read_result(name)
+        assert re.search(rf"\d minutes a seed.*; [\d.]+ nats a {result.unit} on test", head)
 
 
 def test_a_config_is_validated_however_it_is_made() -> None:

@@ -186,11 +186,11 @@ def test_the_report_holds_the_samples(home, tmp_path):
     assert text.count("data:audio/mpeg") == len(list((home / "run" / "samples").glob("*/*.mp3")))
 
 
-def test_the_chord_tokenizer_and_the_article_preset_go_the_same_way(home, tmp_path):
+def test_the_chord_tokenizer_and_the_article_recipe_go_the_same_way(home, tmp_path):
     corpus, run = str(tmp_path / "corpus"), str(tmp_path / "run")
     words = ["prepare", str(home / "music"), "--out", corpus, "--tokenizer", "chord", "--transpose", "C"]
     assert main([*words, "--min-chord-count", "1"]) == 0
-    assert main(["train", corpus, "--out", run, "--preset", "article", "--epochs", "1", *TINY]) == 0
+    assert main(["train", corpus, "--out", run, "--config", "article", "--epochs", "1", *TINY]) == 0
     assert values(tmp_path / "run", "valid.nats_per_event")
 
 
@@ -225,7 +225,7 @@ def traps(home, tmp_path_factory):
         (["train", "{home}/corpus", "--out", "{tmp}/full"], "something else"),
         (["train", "{home}/corpus", "--out", "{tmp}/r", "--model.widht", "3"], "--model.width"),
         (["train", "{home}/corpus", "--out", "{tmp}/r", "--model.dropout", "1"], "below 1"),
-        (["train", "{home}/corpus", "--out", "{tmp}/r", "--preset", "articl"], "did you mean article?"),
+        (["train", "{home}/corpus", "--out", "{tmp}/r", "--config", "articl"], "did you mean article?"),
         (["generate", "{tmp}/empty", "--out", "{tmp}/g"], "no run"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--temperature", "-1"], "temperature = -1"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--temperature", "nan"], "temperature = 'nan'"),

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from midigen_jax.config import PRESETS, Config, SampleConfig, override
+from midigen_jax.config import Config, SampleConfig, override
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.music.collections import collection
+from midigen_jax.recipes import read_config
 from midigen_jax.sample.generate import generate
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.plan import make_study
@@ -68,11 +69,11 @@ def losses(corpus_settings: dict[str, Any], config: Config) -> Any:
 
 
 def losses_of_the_demo() -> Any:
-    return losses(NOTE, PRESETS["default"])
+    return losses(NOTE, read_config("default"))
 
 
 def losses_of_the_article() -> Any:
-    return losses(CHORD, PRESETS["article"])
+    return losses(CHORD, read_config("article"))
 
 
 def losses_with_context() -> Any:

@@ -15,16 +15,19 @@ PACKAGE = Path(midigen_jax.__file__).parent
 BASE = {"errors", "files", "config", "rows", "progress", "streams"}
 """Modules at the top; they stand before all rooms."""
 
+CONFIGS = BASE | {"recipes"}
+
 BEFORE = {
+    "recipes": {"errors", "config"},
     "music": BASE,
     "data": BASE | {"music"},
     "model": BASE - {"files"} | {"music"},
     "train": BASE | {"music", "data", "model"},
     "sample": BASE | {"music", "data", "model", "train"},
     "listen": BASE | {"music"},
-    "study": BASE | {"music", "data", "model", "train", "sample"},
-    "bench": BASE | {"music", "data", "model", "train", "sample"},
-    "commands": BASE | {"music", "data", "model", "train", "sample", "listen", "study", "bench"},
+    "study": CONFIGS | {"music", "data", "model", "train", "sample"},
+    "bench": CONFIGS | {"music", "data", "model", "train", "sample"},
+    "commands": CONFIGS | {"music", "data", "model", "train", "sample", "listen", "study", "bench"},
 }
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}

@@ -125,7 +125,7 @@ def test_budgets_are_steps_epochs_or_seconds_and_arms_may_have_their_own():
             {"budget": {"seconds": 9}, "arms": {"long": {"train.steps": 9}}},
             "train.steps and a budget of seconds",
         ),
-        ({"preset": "artcle"}, "no preset 'artcle': did you mean article?"),
+        ({"config": "artcle"}, "no recipe 'artcle', and no .toml or .json file: did you mean article?"),
     ],
 )
 def test_what_is_no_study_is_told_in_one_line(changes, words):

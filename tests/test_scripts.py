@@ -196,28 +196,37 @@ def test_a_comparison_without_files_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert "nowhere.zip: not there" in capsys.readouterr().err
 
 
+TINY_RECIPE = """
+[model]
+width = 8
+pitch_embedding = 4
+duration_embedding = 4
+context = { lags = [12], intervals = true }
+[batch]
+rows = 2
+length = 16
+before = 4
+[train]
+steps = 4
+warmup = 1
+[result]
+figure = "quality.tiny"
+unit = "frame"
+source = "frames"
+tried = 3
+"""
+
+
 def test_a_recipe_goes_from_the_frame_file_to_its_rows_and_is_not_trained_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = load("results")
-    tiny = {
-        "model.width": 8,
-        "model.pitch_embedding": 4,
-        "model.duration_embedding": 4,
-        "model.context.lags": (12,),
-        "model.context.intervals": True,
-        "batch.rows": 2,
-        "batch.length": 16,
-        "batch.before": 4,
-        "train.steps": 4,
-        "train.warmup": 1,
-    }
-    recipe = results.Recipe("frames", "frame", tiny, tried=3)
-    monkeypatch.setitem(results.RECIPES, "tiny", recipe)
+    tiny = tmp_path / "tiny.toml"
+    tiny.write_text(TINY_RECIPE)
     frames = [[[60 + (n + k) % 7, 67 + n % 3] for k in range(12)] for n in range(6)]
     data = tmp_path / "frames_quarter.json"
     data.write_text(json.dumps({"train": frames[:4], "valid": frames[4:5], "test": frames[5:]}))
-    words = ["tiny", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "0,1"]
+    words = [str(tiny), "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "0,1"]
     assert results.main(words) == 0
     said = capsys.readouterr().out
     found = rows.read(tmp_path / "out" / "results.jsonl")
@@ -233,7 +242,7 @@ def test_a_recipe_goes_from_the_frame_file_to_its_rows_and_is_not_trained_twice(
     steps = [row["step"] for row in rows.read(tmp_path / "out" / "seed-0" / "rows.jsonl")]
     assert results.main([*words, "--split", "test"]) == 0
     assert [row["step"] for row in rows.read(tmp_path / "out" / "seed-0" / "rows.jsonl")] == steps
-    assert results.main(["tiny", "--out", str(tmp_path / "out")]) == 2
-    assert "tiny: give --data, frames" in capsys.readouterr().err
+    assert results.main([str(tiny), "--out", str(tmp_path / "out")]) == 2
+    assert "tiny.toml: give --data, frames" in capsys.readouterr().err
     assert results.main([*words[:-1], "0,x"]) == 2
     assert "--seeds 0,x" in capsys.readouterr().err

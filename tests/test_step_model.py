@@ -12,10 +12,10 @@ from jax.tree_util import Partial
 
 from midigen_jax import rows
 from midigen_jax.cli import main
-from midigen_jax.config import pooling_article
 from midigen_jax.errors import InputError
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network, init_params
+from midigen_jax.recipes import pooling_article
 from midigen_jax.study import decode_rows, decoding, first_note
 from midigen_jax.study.peers import transformer
 from midigen_jax.study.step_model import StateSize, StepModel, load_step_model, make_loop, state_size

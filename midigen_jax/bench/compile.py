@@ -33,7 +33,7 @@ _CUDA = (
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of a training: of a preset, pretrained:NAME or a run, with other settings (dotted names)."""
+    """The steps of a training: of a recipe, pretrained:NAME or a run, with other settings (dotted names)."""
 
     recipe: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from midigen_jax.bench.compile import Asked, Decode, Program, describe
 from midigen_jax.bench.figures import Figures, Memory, measure
 from midigen_jax.bench.schedules import read_schedules
 from midigen_jax.bench.targets import Target, find_target
-from midigen_jax.config import AUTO_ROWS, PRESETS, Config
+from midigen_jax.config import AUTO_ROWS, Config
 from midigen_jax.errors import InputError
 from midigen_jax.model.cost import flops, matmuls
 from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
@@ -30,20 +30,21 @@ from midigen_jax.model.layer import tpu_backend
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.music.voices import VoiceTokenizer
+from midigen_jax.recipes import NAMES, is_config, read_config
 from midigen_jax.train.batch_size import rows_that_fill
 from midigen_jax.train.pretrained import is_folder, load_model
 
-_CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a preset has chords and no corpus
+_CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a recipe has chords and no corpus
 
 
 def subject(recipe: str, settings: Mapping[str, Any]) -> tuple[Network, Config]:
-    """The network and the config of a preset, a model of the package, or a run, with other `settings`."""
-    if recipe in PRESETS:
-        config = configs.override(PRESETS[recipe], settings)
+    """The network and the config of a recipe, a file, `pretrained:NAME` or a run, with other `settings`."""
+    if is_config(recipe):
+        config = configs.override(read_config(recipe), settings)
         return Network(config.model, _rules(config)), config
     if is_folder(recipe) and not Path(recipe).is_dir():
-        known = configs.nearest(recipe, PRESETS)
-        raise InputError(f"--recipe {recipe}: no preset, no pretrained:NAME, no folder of a run; {known}")
+        known = configs.nearest(recipe, NAMES)
+        raise InputError(f"--recipe {recipe}: no recipe, no pretrained:NAME, no folder of a run; {known}")
     experiment = load_model(recipe).experiment
     config = configs.override(experiment.config, settings)
     return Network(config.model, grammar(experiment.tokenizer)), config

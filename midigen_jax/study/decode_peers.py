@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from midigen_jax.config import pooling_article
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Carry, Network, Tables, Trunk
+from midigen_jax.recipes import pooling_article
 from midigen_jax.study.child import rate
 from midigen_jax.study.peers import transformer
 from midigen_jax.study.peers.job import Job, first_event, save_weights

@@ -95,8 +95,9 @@ def _first_event(start: Start) -> list[int]:
         loop = make_loop(load_step_model(start.model), rows=1, room=1)
         _, ids_BNS = loop.write(loop.begin(), 1)
         return [int(number) for number in ids_BNS[0, 0]]
-    from midigen_jax.config import Config, override, pooling_article
+    from midigen_jax.config import Config, override
     from midigen_jax.model.network import Network
+    from midigen_jax.recipes import pooling_article
     from midigen_jax.study.subject import unscaled
     from midigen_jax.study.turns import Prefill, start_prompt
     from midigen_jax.train.pretrained import load_model

@@ -6,7 +6,7 @@ In: a TOML file. Out: `Study`, validated with the classes that hold any experime
     seeds = [0, 1, 2]
     question = "Does attention help?"
     measure = ["nats_per_quarter", "decode", "sample"]
-    preset = "default"
+    config = "default"
 
     [budget]
     steps = 600                         # or epochs, or seconds: of each run
@@ -32,16 +32,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from midigen_jax import config as configs
-from midigen_jax.config import Config, flatten, nearest, override, preset
+from midigen_jax.config import Config, flatten, nearest, override
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
+from midigen_jax.recipes import read_config
 from midigen_jax.study.likelihood import Unit
 
 BASE = "base"
 MOST_RUNS = 1000  # that are done without being asked twice
 _UNITS = {f"nats_per_{unit}": unit for unit in get_args(Unit)}
 _MEASURES = (*_UNITS, "decode", "sample")
-_KEYS = ("name", "question", "corpus", "preset", "seeds", "measure", "split", "prompt")
+_KEYS = ("name", "question", "corpus", "config", "seeds", "measure", "split", "prompt")
 _TABLES = ("budget", "base", "arms", "grid")
 # What decides which pieces are in which split: arms on other pieces cannot be compared.
 _FIXED = ("prepare.seed", "prepare.valid_share", "prepare.test_share", "prepare.only_key", "prepare.tracks")
@@ -184,8 +185,8 @@ def slug(arm: str) -> str:
     return re.sub(r"[^\w.]+", "-", arm.lower()).strip("-.") or "arm"
 
 
-def read_study(path: Path, most: int = MOST_RUNS) -> Study:
-    """The study in a TOML file.
+def read_study(path: Path, most: int = MOST_RUNS, config: str | None = None) -> Study:
+    """The study in a TOML file; its base begins with `config`, where that is given, in place of its own.
 
     Raises InputError for a file that is none, for a setting that is none, with the nearest one, and for more
     than `most` runs.
@@ -196,7 +197,7 @@ def read_study(path: Path, most: int = MOST_RUNS) -> Study:
         raise InputError(f"{path}: not there; give a .toml file, such as one of scripts/studies/") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: no TOML ({error})") from None
-    return make_study(data, path.stem, most)
+    return make_study(data if config is None else data | {"config": config}, path.stem, most)
 
 
 def make_study(data: Mapping[str, Any], name: str, most: int = MOST_RUNS) -> Study:
@@ -211,12 +212,12 @@ def make_study(data: Mapping[str, Any], name: str, most: int = MOST_RUNS) -> Stu
     for arm, changes in tables["arms"].items():
         if not isinstance(changes, Mapping):
             raise InputError(f'{name}, arm {arm!r}: give a table of settings, [arms."{arm}"]')
-    named = data.get("preset", "default")
+    named = data.get("config", "default")
     own = flatten(tables["base"])
     for setting in _LENGTHS:
         if setting in own:
             raise InputError(f"{name}: [base] has {setting}; the length of runs is their [budget]")
-    base = override(preset(_text(name, "preset", named)), own)
+    base = override(read_config(_text(name, "config", named)), own)
     fields: dict[str, Any] = {
         key: tuple(_text(name, key, item) for item in _list(name, key, data[key]))
         for key in ("corpus", "measure")

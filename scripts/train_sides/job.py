@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midigen_jax.config import Config, override, preset
+from midigen_jax.config import Config, override
 from midigen_jax.errors import InputError
 from midigen_jax.music.tokens import END, Tokens
+from midigen_jax.recipes import read_config
 from midigen_jax.study import side
 
 _PITCHES, _DURATIONS = 1000, 50  # vocabulary of the random events
@@ -41,12 +42,12 @@ class Music(NamedTuple):
 
 
 def config_of(job: Job) -> Config:
-    """The `article` preset; on random events it pools over the whole past, and AdamW trains it."""
+    """The recipe `article`; on random events it pools over the whole past, and AdamW trains it."""
     sizes = {"batch.rows": job.rows, "batch.length": job.length}
     if job.data:
-        return override(preset("article"), sizes)
+        return override(read_config("article"), sizes)
     adamw = {"train.optimizer": "adamw", "train.weight_decay": 0.01}
-    return override(preset("article"), sizes | adamw | {"model.attention_window": 0})
+    return override(read_config("article"), sizes | adamw | {"model.attention_window": 0})
 
 
 def music_of(job: Job) -> Music:

@@ -18,11 +18,11 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 
-from midigen_jax.config import pooling_article
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.tokens import END, START
+from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.filters import Controls, draw, mix
 from midigen_jax.study.subject import DURATIONS, PITCHES
 
