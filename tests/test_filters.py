@@ -23,6 +23,7 @@ from midigen_jax.sample.filters import (
 
 DRAWS = 20_000  # rows of more than one group of the kernel, and no multiple of one
 FORMS = [draw_by_gathers, draw_by_products, partial(draw_by_kernel, interpret=True)]
+jitted = jax.jit(draw)
 LOGITS = np.array([0.3, -1.0, IMPOSSIBLE, 2.0, 0.0, 1.4, -3.0, 1.9], np.float32)
 
 
@@ -106,7 +107,7 @@ def test_what_is_drawn_is_what_a_sort_would_keep(logits, temperature, top_k, top
     logits = np.array([*logits, *[-20] * (12 - len(logits))], np.float32)
     wanted = reference(logits, temperature, top_k, top_p, min_p)
     bits = jnp.arange(512, dtype=jnp.uint32) << 23
-    ids = draw(jnp.tile(logits, (512, 1)), controls(512, temperature, top_k, top_p, min_p), bits)
+    ids = jitted(jnp.tile(logits, (512, 1)), controls(512, temperature, top_k, top_p, min_p), bits)
     assert (wanted[np.asarray(ids)] > 0).all()
 
 

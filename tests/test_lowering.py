@@ -1,6 +1,5 @@
 """Law 11: training and decoding lower for CPU, CUDA and TPU, on a machine that need not have them."""
 
-import itertools
 import re
 from functools import partial
 
@@ -22,13 +21,14 @@ from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.state import make_train_steps, start_alone
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-KINDS = list(
-    itertools.product(
-        [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)],
-        ["independent", "chained"],
-        ["float32", "bfloat16"],
-    )
-)
+# Every pair of attention, heads and dtype; `make test-all` has all that there is.
+KINDS = [
+    pytest.param(*kind, marks=pytest.mark.slow if (number + heads + dtype) % 2 else [])
+    for number, attention in enumerate([("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)])
+    for heads, head in enumerate(["independent", "chained"])
+    for dtype, kind in enumerate((attention, head, name) for name in ("float32", "bfloat16"))
+]
+
 
 TOLD = ContextConfig(place=True, meters=(5,), previous=True, lags=(1,), relative=(2, 7), intervals=True)
 
