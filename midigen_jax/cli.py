@@ -524,10 +524,12 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
     )
     one.add_argument(
         "--peers",
-        action="store_true",
+        nargs="?",
+        const="scripts/rivals",
+        metavar="FOLDER",
         help="the same weights in other hands too, in turn: JAX without this loop, PyTorch, Keras, ONNX "
         "Runtime; pip install torch keras tensorflow onnx onnxruntime (one that is missing is left out); and "
-        "a Transformer of as many parameters",
+        "a Transformer of as many parameters; they lie in the repository (default FOLDER: scripts/rivals)",
     )
     one.add_argument(
         "--model",

@@ -3,6 +3,7 @@
 Every function returns the exit code of the process.
 """
 
+import importlib
 import json
 import math
 import shlex
@@ -51,7 +52,6 @@ from midigen_jax.study import evaluate as evaluation
 from midigen_jax.study import samples as writing
 from midigen_jax.study import subject as subjects
 from midigen_jax.study.ablation import run_study
-from midigen_jax.study.decode_peers import Peers
 from midigen_jax.study.groups import by_shape, estimate, plan_in_words
 from midigen_jax.study.plan import MOST_RUNS, read_study
 from midigen_jax.study.step_model import load_step_model
@@ -274,7 +274,7 @@ def bench_decode(
     plot: str | None,
     batches: Sequence[int] | None,
     events: int,
-    peers: bool,
+    peers: str | None,
     quick: bool,
     settings: Mapping[str, object],
 ) -> int:
@@ -283,6 +283,7 @@ def bench_decode(
     if plot is not None and Path(plot).suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
     _check_subject(run, model, peers, settings)
+    rivals_of = None if peers is None else _peers(peers)
     batches = batches or ((1, 64) if quick else (1, 64, 256, 1024))
     seconds, times = (0.1, 1) if quick else (0.5, 5)
     writes = load_step_model(model) if model is not None else None
@@ -293,8 +294,8 @@ def bench_decode(
     command, measured = shlex.join(["midigen", *sys.argv[1:]]), list[rows.Row]()
     with ExitStack() as stack:
         others = None
-        if peers and isinstance(subject, subjects.Subject):
-            others = stack.enter_context(Peers(subject, seconds, events))
+        if rivals_of is not None and isinstance(subject, subjects.Subject):
+            others = stack.enter_context(rivals_of(subject, seconds, events))
         for batch in batches:
             with ExitStack() as warm:
                 rivals = {} if others is None else warm.enter_context(others.at(batch))
@@ -363,7 +364,21 @@ def _check_rows(out: str | None) -> None:
         raise InputError(f"--out {out}: is a folder; give a .jsonl file")
 
 
-def _check_subject(run: str | None, model: str | None, peers: bool, settings: Mapping[str, object]) -> None:
+def _peers(folder: str) -> Any:
+    """The context manager around the rivals in a folder, which the repository has and the package has not."""
+    place = Path(folder).resolve()
+    if not (place / "decode.py").is_file():
+        raise InputError(
+            f"--peers {folder}: no rivals there; they are in scripts/rivals of the repository, "
+            "and not in the package"
+        )
+    sys.path.insert(0, str(place.parent))
+    return importlib.import_module(f"{place.name}.decode").Peers
+
+
+def _check_subject(
+    run: str | None, model: str | None, peers: str | None, settings: Mapping[str, object]
+) -> None:
     """Raises InputError, before anything is measured, where two are named that shall write."""
     if model is not None:
         alone = [(run, "RUN"), (peers, "--peers"), *((True, f"--{name}") for name in sorted(settings))]

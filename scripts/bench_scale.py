@@ -32,7 +32,6 @@ from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.study.benchmark import elapsed
-from midigen_jax.study.side import SideProcess
 from midigen_jax.train.checkpoint import Checkpoints
 from midigen_jax.train.devices import data_mesh, split_cpu
 from midigen_jax.train.experiment import Experiment, make_network
@@ -41,6 +40,7 @@ from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import make_optimizer
 from midigen_jax.train.replicas import by_replica, hyperparameters, stack, take
 from midigen_jax.train.state import init_state, make_train_steps
+from rivals.side import SideProcess
 from train_sides.job import Job
 
 _STEPS = 8  # a call
@@ -136,10 +136,7 @@ def over_a_core(config: Config, rounds: int) -> list[float]:
     """The speed of two devices on two cores over that of one on one, as bench_train.py has its sides."""
     jobs = [Job("ours", cores, rows=config.batch.rows, length=config.batch.length) for cores in (1, 2)]
     with ExitStack() as opened:
-        one, two = (
-            opened.enter_context(SideProcess("train_sides.ours", job, Path(__file__).resolve().parent))
-            for job in jobs
-        )
+        one, two = (opened.enter_context(SideProcess("train_sides.ours", job)) for job in jobs)
         return [two.round()[0] / one.round()[0] for _ in range(rounds)]
 
 

@@ -34,7 +34,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
 from midigen_jax.recipes import read_config
 from midigen_jax.rows import Row
-from midigen_jax.study.side import MissingPackageError, SideProcess
+from rivals.side import MissingPackageError, SideProcess
 from train_sides.job import Job, music_of
 
 _MODULES = {
@@ -52,7 +52,7 @@ _COMPILED = ("ours", "flax")
 
 
 class Measured(NamedTuple):
-    """A side: its first answer (see `study.child`), and for each round calls a second and cores."""
+    """A side: its first answer (see `rivals.child`), and for each round calls a second and cores."""
 
     warm: dict[str, Any]
     calls: list[float]
@@ -157,7 +157,7 @@ def _measure(jobs: Sequence[Job], rounds: int) -> dict[str, Measured]:
 
 def _process(job: Job) -> SideProcess:
     module, backend = f"train_sides.{_MODULES[job.side]}", job.side.rpartition(".")[2]
-    return SideProcess(module, job, Path(__file__).resolve().parent, keras_backend=backend)
+    return SideProcess(module, job, keras_backend=backend)
 
 
 def _label(job: Job) -> str:

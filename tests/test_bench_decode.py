@@ -21,10 +21,13 @@ from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.sample.generate import STREAMED
-from midigen_jax.study import decode_peers, decode_rows, decoding, first_note
-from midigen_jax.study.decode_peers import WINDOW, Peers, window_trunk
+from midigen_jax.study import decode_rows, decoding, first_note
 from midigen_jax.study.floor import floor, step_weights
-from midigen_jax.study.peers.job import (
+from midigen_jax.study.subject import Subject, fresh, pitch_entropy, untold, without_end
+from midigen_jax.study.turns import Loop
+from rivals import decode as peers_of
+from rivals.decode import WINDOW, Peers, window_trunk
+from rivals.job import (
     draw,
     first_event,
     layers_of,
@@ -33,8 +36,6 @@ from midigen_jax.study.peers.job import (
     tables_of,
     with_rules,
 )
-from midigen_jax.study.subject import Subject, fresh, pitch_entropy, untold, without_end
-from midigen_jax.study.turns import Loop
 
 TINY = dataclasses.replace(pooling_article(), pitch_embedding=6, duration_embedding=5, width=16)
 RULES = ChordGrammar(duration_size=7, pitch_size=23)
@@ -241,7 +242,7 @@ def test_a_network_that_is_told_of_the_past_is_measured_beside_one_that_is_not()
 
 def test_rivals_take_turns_and_are_drawn(subject, tmp_path, capsys, monkeypatch):
     # Other libraries are tried below.
-    monkeypatch.setattr(decode_peers, "_MODULES", {})
+    monkeypatch.setattr(peers_of, "_MODULES", {})
     with Peers(subject, seconds=0.01) as peers, peers.at(2) as rivals:
         calls = {name: rival.round for name, rival in rivals.items()}
         measured = decoding.bench_decode(subject, 2, 8, calls, seconds=0.01, rounds=2)
@@ -282,7 +283,7 @@ def test_a_step_of_the_loop_in_python_is_ours(subject, weights, events, expected
     carry, tables = subject.network.initial_carry(3), model.tables()
     for time in range(STEPS):
         pitch_B, duration_B = (jnp.asarray(ids[time], jnp.int32) for ids in events)
-        carry, trunk = decode_peers._read(subject.network, params, carry, pitch_B, duration_B, tables)
+        carry, trunk = peers_of._read(subject.network, params, carry, pitch_B, duration_B, tables)
         found = model.pitch_logits(trunk)[:, 0]
         np.testing.assert_allclose(found[:, 2:], expected[0][time][:, 2:], **CLOSE)
 
@@ -290,7 +291,7 @@ def test_a_step_of_the_loop_in_python_is_ours(subject, weights, events, expected
 @pytest.mark.parametrize("form", ["cells", "nn.LSTM"])
 def test_a_step_of_pytorch_is_ours(weights, events, expected, form):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: its step is not compared")
-    from midigen_jax.study.peers.torch_step import Step
+    from rivals.torch_step import Step
 
     step = Step(weights, form)
     state = step.start(3)
@@ -303,7 +304,7 @@ def test_a_step_of_pytorch_is_ours(weights, events, expected, form):
 def test_a_step_of_onnx_runtime_is_ours(weights, events, expected):
     for package in ("onnxruntime", "onnx"):
         pytest.importorskip(package, reason=f"{package} is not installed: its step is not compared")
-    from midigen_jax.study.peers.onnx_step import Step
+    from rivals.onnx_step import Step
 
     step = Step(weights, threads=1)
     state = step.start(3)
@@ -316,7 +317,7 @@ def test_a_step_of_onnx_runtime_is_ours(weights, events, expected):
 def test_the_model_of_the_article_is_ours(weights, events, expected):
     for package in ("keras", "tensorflow"):
         pytest.importorskip(package, reason=f"{package} is not installed: the model is not compared")
-    from midigen_jax.study.peers.keras_model import model_of
+    from rivals.keras_model import model_of
 
     shares = model_of(weights).predict([ids.T.astype(np.int32) for ids in events], verbose=0)
     for found, ours in zip(shares, expected, strict=True):
@@ -348,8 +349,8 @@ def test_an_id_is_drawn_as_often_as_its_share_says():
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed here")
 def test_a_rival_that_is_not_installed_is_named_once(subject, capsys, monkeypatch):
-    monkeypatch.setattr(decode_peers, "_MODULES", {"torch": "torch_step"})
-    monkeypatch.setattr(decode_peers, "_LARGEST", {"window": 0, "step": 0, "transformer": 0, "torch": 2})
+    monkeypatch.setattr(peers_of, "_MODULES", {"torch": "torch_step"})
+    monkeypatch.setattr(peers_of, "_LARGEST", {"window": 0, "step": 0, "transformer": 0, "torch": 2})
     with Peers(subject, seconds=0.01) as peers:
         for batch in (1, 2):
             with peers.at(batch) as rivals:
@@ -368,14 +369,18 @@ def test_a_rival_that_is_not_installed_is_named_once(subject, capsys, monkeypatc
         (["--model.width", "0"], "model.width = 0 is out of range"),
         (["nowhere", "--model.width", "8"], "nowhere: has a model of its own; leave --model.width out"),
         (["nowhere"], "nowhere"),
-        (["--model", "midigen_jax.study.peers.transformer"], "give module:function, as in my.model:build"),
+        (["--model", "rivals.transformer"], "give module:function, as in my.model:build"),
         (
             ["--model", "no_such_module:build"],
             "no module no_such_module; run where it lies, or put its folder",
         ),
-        (["--model", "midigen_jax.study.peers.transformer:artcle"], "did you mean article?"),
+        (["--model", "rivals.transformer:artcle"], "did you mean article?"),
         (["nowhere", "--model", "mine:build"], "--model mine:build: is measured alone; leave RUN out"),
         (["--peers", "--model", "mine:build"], "leave --peers out"),
+        (
+            ["--peers", "nowhere"],
+            "--peers nowhere: no rivals there; they are in scripts/rivals",
+        ),
         (["--model.width", "8", "--model", "mine:build"], "leave --model.width out"),
     ],
 )

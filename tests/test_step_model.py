@@ -17,8 +17,8 @@ from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.recipes import pooling_article
 from midigen_jax.study import decode_rows, decoding, first_note
-from midigen_jax.study.peers import transformer
 from midigen_jax.study.step_model import StateSize, StepModel, load_step_model, make_loop, state_size
+from rivals import transformer
 
 SHAPE = transformer.Shape(23, 7, 6, 5, width=16, layers=2, feed_forward=20)
 

@@ -13,8 +13,8 @@ from jax import Array
 
 from midigen_jax.config import Config, ModelConfig
 from midigen_jax.model.network import cross_entropy
-from midigen_jax.study.side import Settings, Side
 from midigen_jax.train.optimizer import make_optimizer
+from rivals.side import Settings, Side
 from train_sides.job import Job, config_of, music_of
 
 CANDIDATES: tuple[Settings, ...] = tuple(

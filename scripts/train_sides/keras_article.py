@@ -9,8 +9,8 @@ from itertools import cycle
 import keras
 import numpy as np
 
-from midigen_jax.study.peers.keras_model import article_model
-from midigen_jax.study.side import Settings, Side
+from rivals.keras_model import article_model
+from rivals.side import Settings, Side
 from train_sides.job import Job, Music, config_of, music_of
 
 _BACKEND = keras.backend.backend()

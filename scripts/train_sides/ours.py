@@ -12,9 +12,9 @@ from midigen_jax.model.cost import flops
 from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network
 from midigen_jax.music.tokens import Tokens
-from midigen_jax.study.side import Settings, Side
 from midigen_jax.train.devices import data_mesh, split_cpu
 from midigen_jax.train.state import make_train_steps, start_alone
+from rivals.side import Settings, Side
 from train_sides.job import Job, config_of, music_of
 
 # `midigen train` puts as many steps into a call as take about a second; a round here is of about one call.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from midigen_jax.config import Config, ModelConfig, TrainConfig
-from midigen_jax.study.side import Settings, Side
+from rivals.side import Settings, Side
 from train_sides.job import Job, config_of, music_of
 
 CANDIDATES: tuple[Settings, ...] = tuple(

@@ -1,6 +1,6 @@
 """A side of a benchmark in a process of its own: it works only when a line of standard input asks it to.
 
-    python -m midigen_jax.study.child MODULE JOB    (JOB: the fields of the module's `Job`, as JSON)
+    python -m rivals.child MODULE JOB    (JOB: the fields of the module's `Job`, as JSON)
 
 MODULE has `Job`, `CANDIDATES`, its settings with the default first, and `build(job, settings)`.
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from midigen_jax.study.side import Job, Settings, Side
+from rivals.side import Job, Settings, Side
 
 _TUNING_ROUNDS = 3
 

@@ -1,8 +1,8 @@
 """The article's own way: `model.predict` on the last 32 events, once for each event."""
 
-from midigen_jax.study.peers.job import Job
-from midigen_jax.study.peers.keras_model import WINDOW, windows
-from midigen_jax.study.side import Settings, Side
+from rivals.job import Job
+from rivals.keras_model import WINDOW, windows
+from rivals.side import Settings, Side
 
 CANDIDATES: tuple[Settings, ...] = ({"window": WINDOW},)
 

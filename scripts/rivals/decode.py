@@ -23,12 +23,12 @@ from jax import Array
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Carry, Network, Tables, Trunk
 from midigen_jax.recipes import pooling_article
-from midigen_jax.study.child import rate
-from midigen_jax.study.peers import transformer
-from midigen_jax.study.peers.job import Job, first_event, save_weights
-from midigen_jax.study.side import MissingPackageError, SideProcess
 from midigen_jax.study.step_model import StateSize, StepModel, make_loop, state_size
 from midigen_jax.study.subject import Subject
+from rivals import transformer
+from rivals.child import rate
+from rivals.job import Job, first_event, save_weights
+from rivals.side import MissingPackageError, SideProcess
 
 WINDOW = 32
 
@@ -127,7 +127,7 @@ class Peers:
     def _start(self, name: str, batch: int, stack: ExitStack) -> Rival:
         cores = len(os.sched_getaffinity(0))
         job = Job(name, cores, self._seconds, tune=True, rows=batch, weights=str(self._weights))
-        process = stack.enter_context(SideProcess(f"midigen_jax.study.peers.{_MODULES[name]}", job))
+        process = stack.enter_context(SideProcess(f"rivals.{_MODULES[name]}", job))
         events = process.warm["amounts"]["events"]
         return Rival(process.warm["settings"], lambda: events * process.round()[0])
 

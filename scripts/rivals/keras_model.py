@@ -11,8 +11,8 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from midigen_jax.config import ModelConfig
-from midigen_jax.study.peers.job import Job, Weights, draw, layers_of, load_weights
-from midigen_jax.study.side import Side
+from rivals.job import Job, Weights, draw, layers_of, load_weights
+from rivals.side import Side
 
 WINDOW = 32
 

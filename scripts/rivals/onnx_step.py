@@ -10,8 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from midigen_jax.study.peers.job import Job, Weights, draw, first_event, layers_of, load_weights, tables_of
-from midigen_jax.study.side import Settings, Side
+from rivals.job import Job, Weights, draw, first_event, layers_of, load_weights, tables_of
+from rivals.side import Settings, Side
 
 CANDIDATES: tuple[Settings, ...] = ({"peer_threads": 1}, {"peer_threads": 2})
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midigen_jax.music.tokens import START
-from midigen_jax.study import side
+from rivals import side
 
 Weights = dict[str, Any]  # nested as the network's parameters, of float32 arrays
 

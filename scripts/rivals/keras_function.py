@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from midigen_jax.study.peers.job import Job
-from midigen_jax.study.peers.keras_model import WINDOW, Predict, windows
-from midigen_jax.study.side import Settings, Side
+from rivals.job import Job
+from rivals.keras_model import WINDOW, Predict, windows
+from rivals.side import Settings, Side
 
 CANDIDATES: tuple[Settings, ...] = tuple(
     {"window": WINDOW, "jit_compile": compiled} for compiled in (True, False)

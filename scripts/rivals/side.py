@@ -43,15 +43,17 @@ class MissingPackageError(Exception):
 class SideProcess:
     """A context manager around one side, warm once it is entered; it works only while `round` waits for it.
 
-    `path` is a folder in which the child finds the module, if it is not of this package. Entering raises
-    MissingPackageError. A side that fails prints its traceback; what waits for it then raises RuntimeError.
+    `module` is one of scripts/. Entering raises MissingPackageError. A side that fails prints its traceback;
+    what waits for it then raises RuntimeError.
     """
 
-    def __init__(self, module: str, job: Job, path: Path | None = None, keras_backend: str = "tensorflow"):
+    def __init__(self, module: str, job: Job, keras_backend: str = "tensorflow"):
         self._job = job
-        folders = [path, Path(midigen_jax.__file__).resolve().parent.parent, os.environ.get("PYTHONPATH")]
+        scripts = Path(__file__).resolve().parent.parent
+        package = Path(midigen_jax.__file__).resolve().parent.parent
+        folders = [scripts, package, os.environ.get("PYTHONPATH")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "midigen_jax.study.child", module, json.dumps(asdict(job))],
+            [sys.executable, "-m", "rivals.child", module, json.dumps(asdict(job))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

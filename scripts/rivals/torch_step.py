@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midigen_jax.study.peers.job import (
+from rivals.job import (
     Job,
     Weights,
     first_event,
@@ -18,7 +18,7 @@ from midigen_jax.study.peers.job import (
     load_weights,
     tables_of,
 )
-from midigen_jax.study.side import Settings, Side
+from rivals.side import Settings, Side
 
 CANDIDATES: tuple[Settings, ...] = tuple(
     {"form": form, "peer_threads": threads}
