@@ -20,6 +20,7 @@ from typing import Any, Literal, NoReturn
 from midigen_jax import __version__
 from midigen_jax.config import (
     Config,
+    ContextConfig,
     SampleConfig,
     flatten,
     nearest,
@@ -207,7 +208,13 @@ def _bench_decode(given: argparse.Namespace, settings: dict[str, Any]) -> int:
     if given.config is not None:
         if given.run is not None or given.model is not None:
             raise InputError("bench decode: --config is of fresh weights; leave it out, or RUN and --model")
-        settings = flatten({"model": to_json(read_config(given.config).model)}) | settings
+        model = read_config(given.config).model
+        if model.context != ContextConfig():
+            raise InputError(
+                f"bench decode: --config {given.config} has model.context, and fresh weights write chords; "
+                "give a RUN of it, or another config"
+            )
+        settings = flatten({"model": to_json(model)}) | settings
     if given.run is None:
         override(Config(model=pooling_article()), settings)  # a mistake is no reason to wait for JAX
     from midigen_jax.train import devices
@@ -347,7 +354,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 
     one = command(
         "prepare",
-        "SOURCE… --out CORPUS [--SETTING VALUE …]",
+        "SOURCE… --out CORPUS [--config RECIPE|FILE] [--SETTING VALUE …]",
         "turn music into a corpus folder",
         "midigen prepare music.zip more/ --out corpora/mine --tokenizer chord --transpose C",
     )
@@ -470,7 +477,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
     choose_bench = bench.add_subparsers(dest="what", required=True, metavar="train | decode | compile")
     one = command(
         "bench train",
-        "[CORPUS] [--out FILE] [--profile FOLDER] [--SETTING VALUE …]",
+        "[CORPUS] [--out FILE] [--profile FOLDER] [--config RECIPE|FILE] [--SETTING VALUE …]",
         "measure how fast a model trains on this machine, and how near to its peak",
         "midigen bench train --model.width 512 --profile trace",
     )
@@ -500,7 +507,7 @@ def _parsers(base: Config) -> tuple[_Parser, dict[str, _Parser]]:
 def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
     one = command(
         "bench decode",
-        "[RUN | --model MODULE:FUNCTION] [--out FILE] [--plot FILE] [--peers] [--SETTING VALUE …]",
+        "[RUN | --model MODULE:FUNCTION] [--out FILE] [--plot FILE] [--peers [FOLDER]] [--SETTING VALUE …]",
         "measure how fast a model writes on this machine, alone or beside other libraries",
         "midigen bench decode --peers --out rows.jsonl --plot speed.png",
     )
@@ -536,7 +543,11 @@ def _add_bench_decode(command: Callable[[str, str, str, str], _Parser]) -> None:
         metavar="MODULE:FUNCTION",
         help="measure a step of your own in the same loop and units; docs/decoding.md says what it gives",
     )
-    _add_config(one, None, "of the fresh weights' model (default: the article's network over the whole past)")
+    _add_config(
+        one,
+        None,
+        "of fresh weights, which know no context (default: the article's network over the whole past)",
+    )
     one.add_argument("--quick", action="store_true", help="short rounds and one cold start: a minute or two")
     _add(one, "model: of fresh weights; of a RUN compute_dtype alone", pooling_article(), "model.")
     one.set_defaults(needs_out=False)

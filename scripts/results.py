@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from midigen_jax import rows
-from midigen_jax.config import Config, nearest, override
+from midigen_jax.config import Config, nearest, one_length, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
@@ -68,7 +68,7 @@ def run(
     if source is None:
         raise InputError(f"{name}: give --data, {result.source}")
     fewer: dict[str, object] = {} if steps is None else {"train.steps": steps}
-    config = override(read_config(name), fewer)
+    config = override(read_config(name), one_length(fewer))
     corpus = prepare([source], out / "corpus", config.prepare)
     models = list(evaluation.evaluate_baselines(corpus, split))
     for place, seed in enumerate(dict.fromkeys(seeds)):

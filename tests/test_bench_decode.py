@@ -3,13 +3,14 @@
 import dataclasses
 import importlib.util
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from midigen_jax import rows
+from midigen_jax import commands, rows
 from midigen_jax.cli import main
 from midigen_jax.config import ContextConfig, ModelConfig
 from midigen_jax.errors import InputError
@@ -324,6 +325,10 @@ def test_the_model_of_the_article_is_ours(weights, events, expected):
         np.testing.assert_allclose(found, softmax(ours[-1]), **CLOSE)
 
 
+def test_rivals_are_found_in_the_folder_that_is_named():
+    assert commands._peers(str(Path(peers_of.__file__).parent)) is Peers
+
+
 def test_what_rivals_are_given_is_ours_with_its_rules(subject, weights):
     params = jax.device_get(subject.params)
     for name in ("embed_pitch", "layers_1"):
@@ -369,6 +374,8 @@ def test_a_rival_that_is_not_installed_is_named_once(subject, capsys, monkeypatc
         (["--model.width", "0"], "model.width = 0 is out of range"),
         (["nowhere", "--model.width", "8"], "nowhere: has a model of its own; leave --model.width out"),
         (["nowhere"], "nowhere"),
+        (["--config", "bach"], "--config bach has model.context, and fresh weights write chords"),
+        (["pretrained:chorales", "--config", "article"], "leave it out, or RUN and --model"),
         (["--model", "rivals.transformer"], "give module:function, as in my.model:build"),
         (
             ["--model", "no_such_module:build"],

@@ -7,17 +7,21 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midigen_jax import commands, recipes, rows
 from midigen_jax import config as configs
-from midigen_jax import recipes
-from midigen_jax.config import Config, TrainConfig
+from midigen_jax.cli import main
+from midigen_jax.config import Config, PrepareConfig, TrainConfig
 from midigen_jax.errors import InputError
 from midigen_jax.recipes import NAMES, read_config, read_result
+from midigen_jax.study.plan import read_study
 
 LEAVES = configs.options(Config)
+RESULTS = rows.read(Path(__file__).parent.parent / "docs" / "results.jsonl")
 
 JUNK = (
     st.none()
@@ -176,8 +180,46 @@ def test_a_file_has_the_settings_that_it_says_and_a_run_s_all_of_them(tmp_path: 
     changes = {"model.width": 64, "model.context.lags": (12,), "train.steps": 7}
     mine = configs.override(Config(), changes)
     assert read_config(str(tmp_path / "mine.toml")) == mine
+    (tmp_path / "long.toml").write_text("[train]\nepochs = 20")
+    assert read_config(str(tmp_path / "long.toml")).train.steps == 0
     (tmp_path / "config.json").write_text(json.dumps(configs.to_json(mine)))
     assert read_config(str(tmp_path / "config.json")) == mine
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "given"),
+    [
+        (["prepare", "bach", "--out", "x", "--config", "jsb16"], "prepare", {"voices": 4}),
+        (["prepare", "bach", "--out", "x", "--config", "jsb16", "--voices", "2"], "prepare", {"voices": 2}),
+        (["train", "x", "--out", "y", "--preset=tpu"], "train", {"model.width": 512}),
+        (["train", "x", "--out", "y", "--config", "{file}", "--seed", "5"], "train", {"model.width": 24}),
+        (["bench", "train", "--config", "{file}", "--model.width", "8"], "bench_train", {"model.width": 8}),
+        (["bench", "decode", "--config", "article"], "bench_decode", {"model.attention_window": 32}),
+        (["bench", "compile", "--config", "{file}"], "bench_compile", "{file}"),
+        (["ablate", "x.toml", "--dry-run", "--config", "{file}"], "ablate", "{file}"),
+    ],
+)
+def test_commands_begin_with_the_config_that_they_are_given(words, command, given, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text("[model]\nwidth = 24")
+    file = str(tmp_path / "mine.toml")
+    taken: list[Any] = []
+    monkeypatch.setattr(commands, command, lambda *values: taken.extend(values) or 0)
+    assert main([word.replace("{file}", file) for word in words]) == 0
+    if isinstance(given, str):
+        assert file in taken
+        return
+    ((name, value),) = given.items()
+    config = next(one for one in taken if isinstance(one, Config | PrepareConfig | dict))
+    assert (config[name] if isinstance(config, dict) else attrgetter(name)(config)) == value
+
+
+def test_the_base_of_a_study_begins_with_the_config_that_it_is_given(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('corpus = ["bach"]\nconfig = "article"\n[budget]\nsteps = 1\n[base]\n"model.layers" = 1')
+    assert read_study(study).base.model.width == 256
+    (tmp_path / "mine.toml").write_text("[model]\nwidth = 24")
+    found = read_study(study, config=str(tmp_path / "mine.toml")).base
+    assert (found.model.width, found.model.layers, found.model.attention_window) == (24, 1, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,7 +231,13 @@ def test_a_recipe_s_head_says_its_command_and_its_figure(name: str) -> None:
     assert re.search(rf"midigen demo|--config {name}\b|results\.py {name}\b", command)
     if "results.py" in command:
         result = read_result(name)
-        assert re.search(rf"\d minutes a seed.*; [\d.]+ nats a {result.unit} on test", head)
+        said = re.search(rf"\d minutes a seed.*; ([\d.]+) nats a {result.unit} on test", head)
+        ours = {"model": "ours", "split": "test", "part": "all"}
+        found = [row["value"] for row in RESULTS if (row["name"], row["config"]) == (result.figure, ours)]
+        assert said is not None
+        assert float(said[1]) == pytest.approx(
+            np.mean(found), abs=0.6 * 10 ** -len(said[1].partition(".")[2])
+        )
 
 
 def test_a_config_is_validated_however_it_is_made() -> None:

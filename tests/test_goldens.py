@@ -1,7 +1,11 @@
 """What the first edition computed, and every later change computes too, but for the rounding of float32.
 
-`python -m tests.test_goldens NAME …` writes goldens/NAME.json anew; the commit that does so says why. What a
-file says is music, nats and losses, never how they are laid out: code may change around it.
+`PYTHONPATH=scripts python -m tests.test_goldens NAME …` writes goldens/NAME.json anew; the commit that does
+so says why. What a file says is music, nats and losses, never how they are laid out: code may change around
+it.
+
+Music that is written has no rounding. Where a uniform falls on the border of two ids, another machine may
+write other music; on the machines that were tried none of these does.
 """
 
 import hashlib

@@ -29,8 +29,8 @@ CONTEXT = ContextConfig(
 # With the window 3 contexts replace the states; in all others they are added to them.
 ATTENTION = [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3), ("multihead", 9)]
 HEADS, TOKENIZERS = ["independent", "chained"], ["note", "chord"]
-# They meet in `score` alone: here is every attention, and every pair of heads and vocabulary; `make test-all`
-# has all that there is. ("told" are notes with all context.)
+# Attention, heads and vocabulary meet in `score` alone. So `make test` tries every attention, and every pair
+# of heads and vocabulary; `make test-all` tries the whole product. ("told" are notes with all context.)
 COVER = {
     (("none", 0), "independent", "note"),
     (("none", 0), "chained", "told"),
@@ -43,13 +43,15 @@ COVER = {
     (("multihead", 9), "chained", "told"),
     (("multihead", 9), "chained", "voice"),
 }
+PRODUCT = list(itertools.product(ATTENTION, HEADS, (*TOKENIZERS, "told", "voice")))
+assert set(PRODUCT) > COVER
 KINDS = [
     pytest.param(
         *kind,
         id=f"{kind[0][0]}{kind[0][1]}-{kind[1]}-{kind[2]}",
         marks=[] if kind in COVER else pytest.mark.slow,
     )
-    for kind in itertools.product(ATTENTION, HEADS, (*TOKENIZERS, "told", "voice"))
+    for kind in PRODUCT
 ]
 ROWS, TIMES = 3, 6
 NOTE = NoteGrammar(duration_size=5)

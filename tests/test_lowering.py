@@ -21,7 +21,7 @@ from midigen_jax.train.devices import data_mesh
 from midigen_jax.train.state import make_train_steps, start_alone
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Every pair of attention, heads and dtype; `make test-all` has all that there is.
+# `make test` tries every pair of attention, heads and dtype, `make test-all` the whole product.
 KINDS = [
     pytest.param(*kind, marks=pytest.mark.slow if (number + heads + dtype) % 2 else [])
     for number, attention in enumerate([("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)])

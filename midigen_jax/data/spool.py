@@ -1,8 +1,8 @@
 """The spool: what has been read of a corpus that is not finished, kept across interruptions.
 
 In: readings, one after another. Out: their facts, and their arrays by reading them back from disk, so that a
-corpus of any size is made in little memory. It is one SQLite file, which one process writes; whatever instant
-that is killed at, the readings that were committed are there.
+corpus of any size is made in little memory. It is one SQLite file, which one process writes. If that process
+is killed, at any instant, all readings that it committed before are kept.
 """
 
 import errno
@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -47,22 +47,24 @@ class Spool:
     def __init__(self, folder: Path, settings: str):
         """Raises InputError when a command with other settings left the folder, or it holds other things."""
         check_folder(folder, (FILE, f"{FILE}-journal", "corpus"))
-        self.folder = folder
+        self.folder, self._end = folder, ExitStack()
         with self._told():
-            self._file = sqlite3.connect(folder / FILE)
-            self._end = ExitStack()
-            self._end.callback(self._file.close)
-            self._file.executescript(_TABLES)
-            first = self._file.execute("SELECT hash FROM settings").fetchone()
-            if first is None:
-                self._file.execute("INSERT INTO settings VALUES (?)", (settings,))
-                self._file.commit()
-            elif first[0] != settings:
-                self._end.close()
-                raise InputError(
-                    f"{folder}: left by an unfinished command with other settings; "
-                    "finish that one, or delete the folder"
-                )
+            # Who opens it has the lock of the folder, and some disks know no locks of files.
+            place = (folder / FILE).absolute().as_uri() + "?nolock=1"
+            self._file = self._end.enter_context(closing(sqlite3.connect(place, uri=True)))
+            with ExitStack() as failed:
+                failed.callback(self._end.close)
+                self._file.executescript(_TABLES)
+                first = self._file.execute("SELECT hash FROM settings").fetchone()
+                if first is None:
+                    self._file.execute("INSERT INTO settings VALUES (?)", (settings,))
+                    self._file.commit()
+                elif first[0] != settings:
+                    raise InputError(
+                        f"{folder}: left by an unfinished command with other settings; "
+                        "finish that one, or delete the folder"
+                    )
+                failed.pop_all()
             self._end.callback(self._file.commit)
         self._committed = time.monotonic()
 
@@ -124,8 +126,8 @@ class Spool:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / FILE)) from None
             raise InputError(
-                f"{self.folder}: cannot be gone on with ({error}); delete the folder, or give another --out"
+                f"{self.folder}: cannot go on from there ({error}); delete the folder, or give another --out"
             ) from None

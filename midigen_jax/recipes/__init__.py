@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midigen_jax.config import Config, ModelConfig, flatten, nearest, override
+from midigen_jax.config import Config, ModelConfig, flatten, nearest, one_length, override
 from midigen_jax.errors import InputError
 
 _FOLDER = Path(__file__).parent
@@ -35,7 +35,7 @@ def read_config(named: str) -> Config:
     """
     settings = {name: value for name, value in _read(named).items() if name != _RESULT}
     try:
-        return override(Config(), flatten(settings))
+        return override(Config(), one_length(flatten(settings)))
     except InputError as error:
         raise InputError(f"{named}: {error}") from None
 
@@ -67,7 +67,7 @@ def _read(named: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; give a recipe ({', '.join(NAMES)}) or a file") from None
-    except (OSError, ValueError) as error:  # that of TOML, JSON and Unicode are ValueErrors
+    except (OSError, ValueError) as error:  # errors of TOML, JSON and Unicode are ValueErrors
         raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: no settings; give tables, as [model]")

@@ -58,8 +58,9 @@ def draw(
     Each filter looks at the whole distribution, not at what another one left. `bits_B` are uint32. Without
     `filtered` only the temperature counts. An id of probability 0 is never drawn.
 
-    CPUs have a form of their own, and so have TPUs, which alone can run the `kernel`. All draw the same ids,
-    unless the bits fall between two ids to within rounding.
+    There are three forms: on CPUs, and of more than 1,024 ids anywhere, by looking up; on GPUs by products;
+    and with `kernel`, which TPUs alone can run, by one kernel. All draw the same ids, unless the bits fall
+    between two ids to within rounding.
     """
     by_gathers = partial(draw_by_gathers, filtered=filtered)
     if logits_BV.shape[1] > _MOST_IDS:
@@ -104,7 +105,7 @@ def draw_by_kernel(
 ) -> Array:
     """`draw` as one kernel of a TPU, in which an id is drawn again as well.
 
-    XLA makes nine kernels of it, and as many of each further round. `interpret` runs it anywhere, slowly,
+    XLA makes nine kernels of it, and eight of each further round. `interpret` runs it anywhere, slowly,
     to test it.
     """
     rows, size = logits_BV.shape

@@ -22,7 +22,7 @@ _ON_CPU = 16  # of all devices: more of them make a step longer, and no row of i
 # The fewest rows that keep a device busy, by how the names of kinds begin. Compiled for TPUs with the LSTM's
 # kernels, cycles by XLA's model and of those kernels by what they stream (docs/pallas.md): on a v5e the
 # default model does 2.5, 2.8, 2.5 and 2.2 events a thousand cycles with 16, 64, 128 and 256 rows, and the
-# preset for TPUs 2.0, 1.8 and 1.6 with 64, 128 and 256; on a v6e the preset does 3.5, 3.7, 3.1 and 3.0 with
+# recipe `tpu` 2.0, 1.8 and 1.6 with 64, 128 and 256; on a v6e that recipe does 3.5, 3.7, 3.1 and 3.0 with
 # 32, 64, 128 and 256. What more rows keep of all times leaves the fast memory. No chip has been timed.
 _ROWS_A_DEVICE = {
     "TPU": 64,  # v5e and v6e as above, the others like them
