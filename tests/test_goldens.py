@@ -5,7 +5,7 @@ so says why. What a file says is music, nats and losses, never how they are laid
 it.
 
 Music that is written has no rounding. Where a uniform falls on the border of two ids, another machine may
-write other music; on the machines that were tried none of these does.
+write other music; these pieces came out alike under two sets of XLA's flags.
 """
 
 import hashlib
