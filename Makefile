@@ -20,11 +20,12 @@ demo: $(STAMP)  ## train on Bach chorales and listen: everything lands in demo/
 	$(BIN)/midigen demo --out demo
 	@echo "\`. $(BIN)/activate\` puts midigen on the path of this shell."
 
+# Each process has files of its own until one has nothing left: tests of a file share what it compiles.
 test: $(STAMP)  ## the tests, in minutes
-	$(BIN)/pytest -n $(PYTEST_JOBS) -m "not slow"
+	$(BIN)/pytest -n $(PYTEST_JOBS) --dist worksteal -m "not slow"
 
 test-all: $(STAMP)  ## the slow tests too
-	$(BIN)/pytest -n $(PYTEST_JOBS)
+	$(BIN)/pytest -n $(PYTEST_JOBS) --dist worksteal
 
 lint: $(STAMP)  ## style, imports, format, and notebooks without outputs
 	$(BIN)/ruff check

@@ -54,6 +54,7 @@ def test_the_gradient_written_by_hand_is_that_of_the_plain_recurrence_in_float64
         found = gradient(lstm, weights, carry, inputs)
         # float64 keeps sixteen digits; sums of a few dozen terms lose one or two.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), found, expected)
+        assert found[0].dtype == jnp.float64
 
 
 def test_what_the_mask_hides_is_invisible_to_the_lstm_even_if_it_is_nan(platform):
