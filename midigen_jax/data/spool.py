@@ -47,25 +47,23 @@ class Spool:
     def __init__(self, folder: Path, settings: str):
         """Raises InputError when a command with other settings left the folder, or it holds other things."""
         check_folder(folder, (FILE, f"{FILE}-journal", "corpus"))
-        self.folder, self._end = folder, ExitStack()
-        with self._told():
+        self.folder = folder
+        with self._told(), ExitStack() as opened:
             # Who opens it has the lock of the folder, and some disks know no locks of files.
             place = (folder / FILE).absolute().as_uri() + "?nolock=1"
-            self._file = self._end.enter_context(closing(sqlite3.connect(place, uri=True)))
-            with ExitStack() as failed:
-                failed.callback(self._end.close)
-                self._file.executescript(_TABLES)
-                first = self._file.execute("SELECT hash FROM settings").fetchone()
-                if first is None:
-                    self._file.execute("INSERT INTO settings VALUES (?)", (settings,))
-                    self._file.commit()
-                elif first[0] != settings:
-                    raise InputError(
-                        f"{folder}: left by an unfinished command with other settings; "
-                        "finish that one, or delete the folder"
-                    )
-                failed.pop_all()
-            self._end.callback(self._file.commit)
+            self._file = opened.enter_context(closing(sqlite3.connect(place, uri=True)))
+            self._file.executescript(_TABLES)
+            first = self._file.execute("SELECT hash FROM settings").fetchone()
+            if first is None:
+                self._file.execute("INSERT INTO settings VALUES (?)", (settings,))
+                self._file.commit()
+            elif first[0] != settings:
+                raise InputError(
+                    f"{folder}: left by an unfinished command with other settings; "
+                    "finish that one, or delete the folder"
+                )
+            opened.callback(self._file.commit)
+            self._end = opened.pop_all()
         self._committed = time.monotonic()
 
     def __enter__(self) -> "Spool":

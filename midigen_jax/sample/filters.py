@@ -73,10 +73,8 @@ def draw(
 
 def draw_by_gathers(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool) -> Array:
     """`draw` for a CPU, which looks things up at little cost, and for many ids anywhere."""
-    rows, size = logits_BV.shape
     # Id i lies in lane i mod L: sums go over ids in steps of L first, so that lanes are summed side by side.
-    padded_BV = jnp.pad(logits_BV, ((0, 0), (0, -size % _LANES)), constant_values=-jnp.inf)
-    logits_BKL = padded_BV.reshape(rows, -1, _LANES)
+    logits_BKL = _in_lanes(logits_BV).reshape(len(logits_BV), -1, _LANES)
     likeliest_B = logits_BKL.max(axis=1).max(axis=-1)
     scale_B, bits_B = _heat(controls, bits_B)
     mass_BKL = jnp.exp((logits_BKL - likeliest_B[:, None, None]) / scale_B[:, None, None])
