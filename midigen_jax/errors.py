@@ -28,6 +28,11 @@ class OutOfMemoryError(InputError):
     """A program does not fit into the memory of a device; the line says what would, where that is known."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether JAX raised it for want of a device's memory, as the code of its error says."""
+    return getattr(error, "error_code_string", "") == "RESOURCE_EXHAUSTED"
+
+
 def one_line(error: Exception) -> str:
     """What an exception of somebody else's says, as part of a line: its name, if it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__

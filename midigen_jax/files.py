@@ -6,7 +6,8 @@ What is written takes its place at once, so a reader sees the old file or the ne
 import errno
 import json
 import os
-from collections.abc import Collection, Iterator
+import tomllib
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError with the remedy where there is no whole one."""
+    return _read(path, json.loads, "damaged", remedy)
+
+
+def read_toml(path: Path, remedy: str) -> dict[str, Any]:
+    """The tables in a TOML file. Raises InputError with the remedy where there is none."""
+    return _read(path, tomllib.loads, "no TOML", remedy)
+
+
+def _read(path: Path, parse: Callable[[str], Any], wrong: str, remedy: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not there; {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); {remedy}") from None
+    except (OSError, ValueError) as error:  # errors of JSON, TOML and Unicode are ValueErrors
+        raise InputError(f"{path}: {wrong} ({error}); {remedy}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not what belongs there; {remedy}")
     return value

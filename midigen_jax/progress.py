@@ -6,7 +6,6 @@ Where nobody can read it any more, nothing is said, and the work goes on.
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -81,9 +80,7 @@ class Progress:
         elif time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
             self._line()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
         else:

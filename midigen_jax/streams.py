@@ -1,4 +1,4 @@
-"""Standard output and error that outlive whoever reads them.
+"""What a command says: standard output and error that outlive whoever reads them, and libraries in silence.
 
 A command that is started over ssh, or into `head`, goes on when its reader is gone. What it says from then on
 goes nowhere, and nothing fails for it.
@@ -6,11 +6,47 @@ goes nowhere, and nothing fails for it.
 
 import errno
 import io
+import logging
 import os
 import sys
+from functools import cache
 from typing import Any
 
 _GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET}  # EIO: a terminal that hung up
+
+# What Orbax warns of and is meant to be: a run opened for reading, and what a kill left being replaced.
+_EXPECTED = ("is read only", "Attempted to create temporary directory")
+# It reads and writes many arrays at once: where one fails each of the others complains in its own thread.
+_ECHOES = ("Event loop is closed", "in OCDBT database", "Encountered error while reading array")
+
+
+@cache
+def silence_orbax() -> None:
+    """Leave out such warnings, and errors that follow from one that is raised; once for a process."""
+    logging.getLogger("absl").addFilter(
+        lambda record: not any(text in record.getMessage() for text in _EXPECTED)
+    )
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and _is_echo(record.exc_info[1]))
+    )
+    # They warn with every call of what they go without; and what they cannot go without is raised.
+    for client in ("gcsfs", "google.auth"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
+    show, show_unraisable = sys.excepthook, sys.unraisablehook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not _is_echo(error):
+            show(kind, error, trace)
+
+    def unraisablehook(unraisable: Any) -> None:
+        if not _is_echo(unraisable.exc_value):
+            show_unraisable(unraisable)
+
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    return any(words in str(error) for words in _ECHOES)
 
 
 def outlive_readers() -> None:
@@ -27,6 +63,8 @@ def outlive_readers() -> None:
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and (stream is None or _writes_to(stream, number)):
             setattr(sys, name, _lasting(stream, number))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _writes_to(stream: Any, number: int) -> bool:

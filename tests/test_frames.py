@@ -20,7 +20,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.music import frames
 from midigen_jax.music.frames import as_sets, known_ticks, read_frames, split_frames
 from midigen_jax.music.read import Piece, find_sources, read_piece
-from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.vocab import note
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -133,7 +133,7 @@ def test_corpora_of_voices_alone_tell_them_apart(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_bytes(as_json(train=[[[67, 60], [60, 55]]]))
     (source,) = find_sources([str(path)])
-    attacked, held = NoteTokenizer.ATTACKED + 60, NoteTokenizer.HELD + 60
+    attacked, held = note.ATTACKED + 60, note.HELD + 60
     for voices, id in ((2, attacked), (0, held)):
         ids = read_source(source, PrepareConfig(voices=voices)).tokens[:, 0]
         assert id in ids[3:]

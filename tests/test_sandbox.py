@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from midigen_jax.errors import InputError
-from midigen_jax.music import sandbox
-from midigen_jax.music.sandbox import read_score
+from midigen_jax.music import sandbox, scores
 
 SMALL = b"X:1\nK:C\nC"
+
+
+def read_score(suffix: str, content: bytes) -> scores.Score:
+    return sandbox.call(scores.read_score, suffix, content)
 
 
 def tune(bars: int) -> str:
@@ -56,23 +59,30 @@ def test_a_score_that_takes_too_much_memory_is_given_up_and_the_next_is_read(
 
 def test_a_process_that_died_meanwhile_is_replaced() -> None:
     read_score(".abc", SMALL)
-    worker = sandbox._workers[os.getpid()].process
-    worker.kill()
-    worker.wait()
+    worker = sandbox.call(os.getpid)
+    os.kill(worker, signal.SIGKILL)
     assert len(read_score(".abc", SMALL).notes) == 1
+    assert sandbox.call(os.getpid) != worker
+
+
+def test_a_file_that_kills_the_process_is_refused_and_the_next_is_read() -> None:
+    for code in (signal.SIGSEGV, signal.SIGKILL):
+        with pytest.raises(InputError, match="what reads it dies of it; leave it out"):
+            sandbox.call(signal.raise_signal, code)
+        assert len(read_score(".abc", SMALL).notes) == 1
 
 
 SCRIPT = """
 import os, signal, sys
-from midigen_jax.music import sandbox
+from midigen_jax.music import sandbox, scores
 signal.signal(signal.SIGINT, {"heeds": signal.default_int_handler, "goes on": lambda *_: None}[sys.argv[1]])
 small, long = b"X:1\\nK:C\\nC", sys.stdin.buffer.read()
-sandbox.read_score(".abc", small)
-print(sandbox._workers[os.getpid()].process.pid, flush=True)
+sandbox.call(scores.read_score, ".abc", small)
+print(sandbox.call(os.getpid), flush=True)
 try:
-    print(len(sandbox.read_score(".abc", long).notes), flush=True)
+    print(len(sandbox.call(scores.read_score, ".abc", long).notes), flush=True)
 except KeyboardInterrupt:
-    print(len(sandbox.read_score(".abc", small).notes), flush=True)
+    print(len(sandbox.call(scores.read_score, ".abc", small).notes), flush=True)
 """
 
 

@@ -12,11 +12,12 @@ from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import make_notes
+from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import slice_notes
-from midigen_jax.music.tokens import NoteTokenizer
-from midigen_jax.music.voices import VoiceTokenizer
+from midigen_jax.vocab import note, slices_of
+from midigen_jax.vocab.voice import VoiceVocabulary
 
-A, H, REST = NoteTokenizer.ATTACKED, NoteTokenizer.HELD, NoteTokenizer.REST
+A, H, REST = note.ATTACKED, note.HELD, note.REST
 
 
 @st.composite
@@ -38,11 +39,10 @@ def voiced(draw):
 
 @given(voiced(), st.integers(1, 40))
 def test_decoding_what_was_encoded_gives_the_same_notes(notes, longest):
-    tokenizer = VoiceTokenizer(3, longest)
-    tokens = tokenizer.encode(notes)
-    found = tokenizer.notes(tokens)
-    np.testing.assert_array_equal(found, notes)
-    assert tokenizer.decode(tokens) == slice_notes(notes)
+    vocabulary = VoiceVocabulary(3, longest)
+    tokens = vocabulary.encode(Piece(notes))
+    np.testing.assert_array_equal(vocabulary.decode(tokens), notes)
+    assert slices_of(vocabulary, tokens) == slice_notes(notes)
     body = tokens[1:-1]
     assert len(body) % 3 == 0
     assert (body.reshape(-1, 3, 2)[:, :2, 1] == 0).all()
@@ -53,29 +53,29 @@ def test_two_voices_are_these_tokens():
     """A bass of two quarters; above it a half note, which crosses no bar but the bass's second attack."""
     notes = make_notes([0, 12, 0], [12, 12, 24], [48, 50, 60], [7, 7, 2])
     expected = [(0, 0), (A + 48, 0), (A + 60, 12), (A + 50, 0), (H + 60, 12), (1, 0)]
-    assert VoiceTokenizer(2).encode(notes).tolist() == [list(event) for event in expected]
+    assert VoiceVocabulary(2).encode(Piece(notes)).tolist() == [list(event) for event in expected]
 
 
 def test_a_unison_is_two_events_and_a_missing_voice_rests():
-    notes = make_notes([0, 0], [12, 12], [60, 60], [0, 1])
-    tokens = VoiceTokenizer(3).encode(notes, length=24)
+    piece = Piece(make_notes([0, 0], [12, 12], [60, 60], [0, 1]), length=24)
+    tokens = VoiceVocabulary(3).encode(piece)
     expected = [(A + 60, 0), (A + 60, 0), (REST, 12), (REST, 0), (REST, 0), (REST, 12)]
     assert tokens[1:-1].tolist() == [list(event) for event in expected]
-    assert VoiceTokenizer(3).notes(tokens)[:, 2].tolist() == [60, 60]
+    assert VoiceVocabulary(3).decode(tokens)[:, 2].tolist() == [60, 60]
 
 
 def test_what_is_no_music_of_voices_is_refused_in_words():
     with pytest.raises(InputError, match="3 tracks"):
-        VoiceTokenizer(2).encode(make_notes([0, 0, 0], [1, 1, 1], [50, 60, 70], [0, 1, 2]))
+        VoiceVocabulary(2).encode(Piece(make_notes([0, 0, 0], [1, 1, 1], [50, 60, 70], [0, 1, 2])))
     with pytest.raises(InputError, match="two notes at once"):
-        VoiceTokenizer(2).encode(make_notes([0, 6], [12, 12], [50, 60], [0, 0]))
+        VoiceVocabulary(2).encode(Piece(make_notes([0, 6], [12, 12], [50, 60], [0, 0])))
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_any_ids_decode_to_notes(seed):
     rng = np.random.default_rng(seed)
     tokens = np.stack([rng.integers(0, 259, 25), rng.integers(0, 5, 25)], axis=1).astype(np.int32)
-    notes = VoiceTokenizer(2, 4).notes(tokens)
+    notes = VoiceVocabulary(2, 4).decode(tokens)
     assert (notes[:, 1] > 0).all()
 
 
@@ -95,14 +95,14 @@ def test_a_corpus_of_voices_holds_the_frames_that_it_was_made_of(tmp_path, longe
     path, pieces = frames_file(tmp_path)
     made = prepare([str(path)], tmp_path / "corpus", PrepareConfig(voices=3, max_duration=longest))
     corpus = load_corpus(tmp_path / "corpus")
-    assert corpus.tokenizer == made.tokenizer == VoiceTokenizer(3, longest)
+    assert corpus.vocabulary == made.vocabulary == VoiceVocabulary(3, longest)
     assert len(corpus.pieces) == len(pieces)
     for piece, frames in zip(corpus.pieces, pieces, strict=True):
         tokens = corpus.tokens[piece.start : piece.stop]
         if longest == 3:
             assert len(tokens) == 2 + frames.size
         roll = np.full(frames.shape, -1)
-        for onset, duration, pitch, voice in corpus.tokenizer.notes(tokens).tolist():
+        for onset, duration, pitch, voice in corpus.vocabulary.decode(tokens).tolist():
             roll[onset // 3 : (onset + duration) // 3, voice] = pitch
         # From the lowest voice to the highest: by their mean pitch.
         order = np.argsort([frames[:, voice][frames[:, voice] >= 0].mean() for voice in range(3)])
@@ -114,4 +114,5 @@ def test_music_of_more_voices_is_refused_and_chords_have_none(tmp_path):
     with pytest.raises(InputError, match="3 tracks are more than 2 voices"):
         prepare([str(path)], tmp_path / "corpus", PrepareConfig(voices=2))
     with pytest.raises(InputError, match="voices = 4"):
-        PrepareConfig(tokenizer="chord", voices=4)
+        prepare([str(path)], tmp_path / "corpus", PrepareConfig(tokenizer="chord", voices=4))
+    assert not list(tmp_path.glob("corpus*"))

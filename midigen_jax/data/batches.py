@@ -19,50 +19,47 @@ from midigen_jax.config import BatchConfig
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
-from midigen_jax.music.tokens import NoteTokenizer, Tokens
+from midigen_jax.vocab import Tokens, Vocabulary, by_stream, ticks_of
 
 _LOWEST_SHIFT, _HIGHEST_SHIFT = -5, 6
 
 
-class Before(NamedTuple):
-    """L events before those of a batch, as far as there are any; the mask hides what is none."""
+class Prefix(NamedTuple):
+    """The events before those of a batch, as far as there are any; the mask hides what is none."""
 
-    pitch_BL: Array
-    duration_BL: Array
-    mask_BL: Array
+    events: dict[str, Array]  # (B, before) by stream
+    mask: Array
     tick_B: Array  # int32: when the first of them begins, in ticks from the start of its piece
 
 
 class Batch(NamedTuple):
-    """S = T + 1 events a row; `mask_BT` hides what follows a row's last event that is read."""
+    """T + 1 events a row, by stream; `mask_BT` hides what follows a row's last event that is read."""
 
-    pitch_BS: Array
-    duration_BS: Array
+    events: dict[str, Array]
     mask_BT: Array
 
 
-class Places(NamedTuple):
-    """For each of the C crops of an epoch, its piece and its place within the piece."""
+class CropIndex(NamedTuple):
+    """For each crop of an epoch, its piece and its place within the piece."""
 
-    first_C: Array  # where the crop's piece begins among the events of the split
-    steps_C: Array  # events of the piece that are followed by another
-    index_C: Array  # which of the piece's crops this is
-    count_C: Array  # how many the piece has
+    first_CROP: Array  # where the crop's piece begins among the events of the split
+    steps_CROP: Array  # events of the piece that are followed by another
+    index_CROP: Array  # which of the piece's crops this is
+    count_CROP: Array  # how many the piece has
 
 
 class Crops(NamedTuple):
-    """The M events of a split, and where its crops are.
+    """All events of a split, and where its crops are.
 
-    In an array each: a TPU would lay an array (M, 2) out anew, 64 times as large, in every call of steps.
+    In an array each: a TPU would lay an array of all streams out anew, 64 times as large, in every call.
     """
 
-    pitch_M: Array
-    duration_M: Array
-    tick_M: Array  # when each event's slice begins, from the start of its piece
-    places: Places
+    events_ALL: dict[str, Array]  # ids by stream
+    tick_ALL: Array  # when each event's slice begins, from the start of its piece
+    places: CropIndex
 
 
-class Cut(NamedTuple):
+class CropSpan(NamedTuple):
     """What a row shows, in events of its piece; scalars, or arrays (B,)."""
 
     first: Array  # where the piece begins among the events of the split
@@ -73,11 +70,11 @@ class Cut(NamedTuple):
     shift: Array  # semitones
 
 
-class Read(NamedTuple):
-    """The events of a row as they are in the corpus: `offsets` of them, in one array."""
+class RawRow(NamedTuple):
+    """The events of a row as they are in the corpus: `offsets` of them, by stream."""
 
-    cut: Cut
-    event_N2: Array
+    span: CropSpan
+    events: dict[str, Array]
     tick: Array  # when the first of them begins, from the start of the piece
 
 
@@ -87,7 +84,8 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
     Raises InputError when the split has no music.
     """
     pieces = pieces_taken(corpus, split, config)
-    return crops_of([corpus.tokens[piece.start : piece.stop] for piece in pieces], config)
+    tokens = [corpus.tokens[piece.start : piece.stop] for piece in pieces]
+    return crops_of(tokens, config, corpus.vocabulary)
 
 
 def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[CorpusPiece]:
@@ -105,27 +103,30 @@ def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[Corp
     return pieces
 
 
-def crops_of(pieces: Sequence[Tokens], config: BatchConfig) -> Crops:
+def crops_of(pieces: Sequence[Tokens], config: BatchConfig, vocabulary: Vocabulary) -> Crops:
     """The crops of these pieces, each of two events or more."""
-    tokens_M2 = np.concatenate(pieces)
-    begins_M = np.concatenate([np.cumsum(piece[:, 1]) - piece[:, 1] for piece in pieces])
-    pitch_M, duration_M, tick_M = (jnp.asarray(column_M, jnp.int32) for column_M in (*tokens_M2.T, begins_M))
-    return Crops(pitch_M, duration_M, tick_M, places_of([len(piece) for piece in pieces], config))
+    ticks = [ticks_of(vocabulary.tables, piece) for piece in pieces]
+    tick_ALL = np.concatenate([np.cumsum(of_piece) - of_piece for of_piece in ticks])
+    return Crops(
+        jax.tree.map(jnp.asarray, by_stream(vocabulary, np.concatenate(pieces))),
+        jnp.asarray(tick_ALL, jnp.int32),
+        crop_index([len(piece) for piece in pieces], config),
+    )
 
 
-def places_of(events: Sequence[int], config: BatchConfig) -> Places:
+def crop_index(events: Sequence[int], config: BatchConfig) -> CropIndex:
     """The crops of pieces of so many events, each two or more."""
     lengths = np.array(events)
     stride = config.stride if config.stride and config.crops == "fixed" else config.length
     counts = -(-(lengths - 1) // stride)
     firsts = np.cumsum(lengths) - lengths
-    columns = {
-        "first_C": np.repeat(firsts, counts),
-        "steps_C": np.repeat(lengths - 1, counts),
-        "index_C": np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
-        "count_C": np.repeat(counts, counts),
-    }
-    return Places(**{name: jnp.asarray(column, jnp.int32) for name, column in columns.items()})
+    columns = (
+        np.repeat(firsts, counts),
+        np.repeat(lengths - 1, counts),
+        np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
+        np.repeat(counts, counts),
+    )
+    return CropIndex(*(jnp.asarray(column, jnp.int32) for column in columns))
 
 
 def row_numbers(config: BatchConfig, step: Array, part: Array | int = 0, parts: int = 1) -> Array:
@@ -139,97 +140,95 @@ def row_numbers(config: BatchConfig, step: Array, part: Array | int = 0, parts: 
 
 
 def batch(
-    crops: Crops, config: BatchConfig, share: float | Array, key: Array, row_B: Array
-) -> tuple[Before, Batch]:
+    crops: Crops,
+    config: BatchConfig,
+    vocabulary: Vocabulary,
+    share: float | Array,
+    key: Array,
+    row_B: Array,
+) -> tuple[Prefix, Batch]:
     """Crops for these rows, and what was before them.
 
     An epoch has every crop, in an order that is shuffled anew each time.
     The crops of an epoch hold every event that follows another one exactly once (with a `stride` of fixed
     crops below their length: more than once). One that is shorter than `config.length` is padded under the
-    mask. A `share` of the rows is transposed at random, which asks for `note` tokens; the number 0 is none.
+    mask. A `share` of the rows is transposed at random, if the vocabulary can; the number 0 is none.
     """
     moved = isinstance(share, Array) or share > 0
 
-    def read(cut: Cut) -> Read:
-        place_N = cut.first + jnp.minimum(offsets(cut, config), cut.steps)
-        event_N2 = jnp.stack([crops.pitch_M[place_N], crops.duration_M[place_N]], axis=-1)
-        # The rest of a step is then compiled as if the events had been read from disk.
-        event_N2 = lax.optimization_barrier(event_N2)
-        return Read(cut, event_N2, crops.tick_M[cut.first + cut.begin])
+    def read(span: CropSpan) -> RawRow:
+        place_N = span.first + jnp.minimum(offsets(span, config), span.steps)
+        # Behind the barrier a step is compiled as if the events had been read from disk.
+        events = lax.optimization_barrier({name: ids[place_N] for name, ids in crops.events_ALL.items()})
+        return RawRow(span, events, crops.tick_ALL[span.first + span.begin])
 
-    return jax.vmap(lambda cut: shown(read(cut), config, moved))(
-        cuts(crops.places, config, share, key, row_B)
+    return jax.vmap(lambda span: to_batch_row(read(span), config, vocabulary, moved))(
+        spans(crops.places, config, share, key, row_B)
     )
 
 
-def cuts(places: Places, config: BatchConfig, share: float | Array, key: Array, row_B: Array) -> Cut:
+def spans(index: CropIndex, config: BatchConfig, share: float | Array, key: Array, row_B: Array) -> CropSpan:
     """What these rows show, each from its number alone; without reading any event."""
-    size = places.first_C.shape[0]
-    return jax.vmap(lambda row: _cut(places, config, share, key, row // size, row % size))(row_B)
+    size = index.first_CROP.shape[0]
+    return jax.vmap(lambda row: _span(index, config, share, key, row // size, row % size))(row_B)
 
 
-def _cut(
-    places: Places, config: BatchConfig, share: float | Array, key: Array, epoch: Array, number: Array
-) -> Cut:
+def _span(
+    index: CropIndex, config: BatchConfig, share: float | Array, key: Array, epoch: Array, number: Array
+) -> CropSpan:
     """Crop `number` of an epoch."""
     epoch_key = jax.random.fold_in(key, epoch)
-    crop = shuffled(number, places.first_C.shape[0], epoch_key).astype(jnp.int32)
+    crop = shuffled(number, index.first_CROP.shape[0], epoch_key).astype(jnp.int32)
     share_key, shift_key = jax.random.split(jax.random.fold_in(epoch_key, crop))
-    start, stop = _crop_bounds(places, config, crop, epoch_key)
+    start, stop = _crop_bounds(index, config, crop, epoch_key)
     begin = jnp.maximum(start - config.before, 0)
     shift = jnp.int32(0)
     if isinstance(share, Array) or share > 0:
         drawn = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
         shift = jnp.where(jax.random.bernoulli(share_key, share), drawn, 0)
-    return Cut(places.first_C[crop], begin, start, stop, places.steps_C[crop], shift)
+    return CropSpan(index.first_CROP[crop], begin, start, stop, index.steps_CROP[crop], shift)
 
 
-def offsets(cut: Any, config: BatchConfig) -> Any:
-    """(N,) or (B, N): events of rows in their pieces, L before and S of their own, some beyond the end.
+def offsets(span: Any, config: BatchConfig) -> Any:
+    """(N,) or (B, N): events of rows in their pieces, those before and T + 1 own ones, some beyond the end.
 
-    What was before comes to the front, as music does: padding follows it. In NumPy where the cut is.
+    What was before comes to the front, as music does: padding follows it. In NumPy where the span is.
     """
-    before_L, own_S = np.arange(config.before), np.arange(config.length + 1)
-    parts = [cut.begin[..., None] + before_L, cut.start[..., None] + own_S]
-    return np.concatenate(parts, axis=-1) if isinstance(cut.begin, np.ndarray) else jnp.concatenate(parts, -1)
+    before, own = np.arange(config.before), np.arange(config.length + 1)
+    parts = [span.begin[..., None] + before, span.start[..., None] + own]
+    return (
+        np.concatenate(parts, axis=-1) if isinstance(span.begin, np.ndarray) else jnp.concatenate(parts, -1)
+    )
 
 
-def shown(read: Read, config: BatchConfig, moved: bool) -> tuple[Before, Batch]:
+def to_batch_row(
+    raw: RawRow, config: BatchConfig, vocabulary: Vocabulary, moved: bool
+) -> tuple[Prefix, Batch]:
     """A row, without the batch axis, of the events that were read for it; those of no row are masked."""
-    cut, event_N2 = read.cut, read.event_N2
-    offset_L, offset_S = jnp.split(offsets(cut, config), [config.before])
-    pitch_N = transpose(event_N2[:, 0], cut.shift) if moved else event_N2[:, 0]
-    pitch_L, pitch_S = jnp.split(pitch_N, [config.before])
-    duration_L, duration_S = jnp.split(event_N2[:, 1], [config.before])
-    before = Before(pitch_L, duration_L, jnp.minimum(offset_L, cut.steps) < cut.start, read.tick)
-    return before, Batch(pitch_S, duration_S, offset_S[:-1] < cut.stop)
+    span = raw.span
+    offset_before, offset_own = jnp.split(offsets(span, config), [config.before])
+    events = vocabulary.transpose(raw.events, span.shift) if moved else raw.events
+    before = {name: part[: config.before] for name, part in events.items()}
+    own = {name: part[config.before :] for name, part in events.items()}
+    prefix = Prefix(before, jnp.minimum(offset_before, span.steps) < span.start, raw.tick)
+    return prefix, Batch(own, offset_own[:-1] < span.stop)
 
 
-def _crop_bounds(places: Places, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:
+def _crop_bounds(index: CropIndex, config: BatchConfig, crop: Array, epoch_key: Array) -> tuple[Array, Array]:
     """The first event of a crop and the one after its last, within its piece.
 
     Fixed crops lie at multiples of the stride. Jittered ones are a grid of `length` events that is laid over
     the piece anew in each epoch, as far back as the last crop's empty end allows.
     """
-    place, count, steps = places.index_C[crop], places.count_C[crop], places.steps_C[crop]
+    place, count, steps = index.index_CROP[crop], index.count_CROP[crop], index.steps_CROP[crop]
     if config.crops == "fixed":
         start = place * (config.stride or config.length)
         return start, jnp.minimum(start + config.length, steps)
     # One phase for all crops of a piece: the place where the piece begins tells it from the others.
-    piece_key = jax.random.fold_in(epoch_key, places.first_C.shape[0] + places.first_C[crop])
+    piece_key = jax.random.fold_in(epoch_key, index.first_CROP.shape[0] + index.first_CROP[crop])
     phase = jax.random.randint(piece_key, (), 0, count * config.length - steps + 1)
     start = place * config.length - phase
     return jnp.maximum(start, 0), jnp.minimum(start + config.length, steps)
-
-
-def transpose(pitch_S: Array, shift: Array) -> Array:
-    """`note` pitch ids moved by `shift` semitones; unchanged if any would leave the range of MIDI."""
-    sounds_S = pitch_S >= NoteTokenizer.ATTACKED
-    midi_S = (pitch_S - NoteTokenizer.ATTACKED) % 128
-    lowest = jnp.where(sounds_S, midi_S, 127).min()
-    highest = jnp.where(sounds_S, midi_S, 0).max()
-    fits = (lowest + shift >= 0) & (highest + shift <= 127)
-    return jnp.where(sounds_S & fits, pitch_S + shift, pitch_S)
 
 
 def shuffled(index: Array, size: int, key: Array) -> Array:
@@ -291,14 +290,14 @@ def whole_pieces(
         group = order[first : first + rows]
         longest = max(pieces[number].stop - pieces[number].start for number in group) - 1
         times = -(-longest // length) * length
-        tokens_BS2 = np.zeros((rows, times + 1, 2), np.int32)
+        tokens = np.zeros((rows, times + 1, len(corpus.vocabulary.streams)), np.int32)
         mask_BT = np.zeros((rows, times), bool)
         for row, number in enumerate(group):
             piece = pieces[number]
-            tokens_BS2[row, : piece.stop - piece.start] = corpus.tokens[piece.start : piece.stop]
+            tokens[row, : piece.stop - piece.start] = corpus.tokens[piece.start : piece.stop]
             mask_BT[row, : piece.stop - piece.start - 1] = True
         numbers = np.array(group + [-1] * (rows - len(group)))
-        on_host: Any = (tokens_BS2[..., 0], tokens_BS2[..., 1], mask_BT)
+        on_host: Any = by_stream(corpus.vocabulary, tokens), mask_BT
         batches.append((numbers, Batch(*on_host)))
     return batches
 
@@ -307,8 +306,5 @@ def in_chunks(whole: Batch, length: int) -> Iterator[Batch]:
     """`whole` as batches of `length` steps one after another, for a carry that goes from one to the next."""
     for first in range(0, whole.mask_BT.shape[1], length):
         last = first + length
-        yield Batch(
-            whole.pitch_BS[:, first : last + 1],
-            whole.duration_BS[:, first : last + 1],
-            whole.mask_BT[:, first:last],
-        )
+        events = {name: ids[:, first : last + 1] for name, ids in whole.events.items()}
+        yield Batch(events, whole.mask_BT[:, first:last])

@@ -1,8 +1,8 @@
 """The corpus folder: tokens of all pieces in one memory-mapped array, and what is known of each piece.
 
-    tokens.npy      (N, 2) int32: pitch id, duration id; pieces one after another, each <start> … <end>
+    tokens.npy      int32, events by streams; pieces one after another, each <start> … <end>
     pieces.jsonl    a line a piece: where it lies in tokens.npy, its split, source, key …
-    vocab.json      the tokenizer
+    vocab.json      the vocabulary
     manifest.json   the settings and their hash, counts, and what could not be read, with the reason
     rows.jsonl      what preparing measured
 
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from midigen_jax.config import PrepareConfig
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.music.piece import SPLITS, Split
-from midigen_jax.music.tokenizers import Tokenizer, tokenizer_from_json
-from midigen_jax.music.tokens import Tokens
+from midigen_jax.vocab import Tokens, Vocabulary, vocabulary_from_json
 
 FORMAT = 2
 
@@ -57,7 +56,7 @@ class Corpus:
     path: Path
     tokens: Tokens
     pieces: tuple[CorpusPiece, ...]
-    tokenizer: Tokenizer
+    vocabulary: Vocabulary
     manifest: dict[str, Any]
 
     @property
@@ -70,27 +69,33 @@ class Corpus:
         return [piece for piece in self.pieces if piece.split == name]
 
 
-def write_tokens(path: Path, pieces: Iterable[Tokens], events: int) -> None:
-    """Write `tokens.npy` into the folder `path`, one piece after another; `events` is their sum."""
-    header = {"descr": "<i4", "fortran_order": False, "shape": (events, 2)}
-    written = 0
+def write_tokens(path: Path, pieces: Iterable[Tokens], streams: int) -> list[int]:
+    """Write `tokens.npy` into the folder `path`, piece by piece; returns how many events each has."""
+    lengths = []
     with (path / "tokens.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, 0, streams)
         for piece in pieces:
             file.write(np.ascontiguousarray(piece, "<i4").tobytes())
-            written += len(piece)
-    if written != events:
-        raise ValueError(f"{written} events where {events} were announced")
+            lengths.append(len(piece))
+        file.seek(0)
+        _write_header(file, sum(lengths), streams)
+    return lengths
+
+
+def _write_header(file: BinaryIO, events: int, streams: int) -> None:
+    """Of the same number of bytes whatever `events` is: NumPy leaves room for it to grow."""
+    header = {"descr": "<i4", "fortran_order": False, "shape": (events, streams)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def write_facts(
-    path: Path, pieces: Iterable[CorpusPiece], tokenizer: Tokenizer, manifest: dict[str, Any]
+    path: Path, pieces: Iterable[CorpusPiece], vocabulary: Vocabulary, manifest: dict[str, Any]
 ) -> None:
     """Write all else into the folder `path`; the caller renames it into place."""
     with (path / "pieces.jsonl").open("w", encoding="utf-8") as file:
         for piece in pieces:
             file.write(json.dumps(vars(piece), ensure_ascii=False) + "\n")
-    write_json(path / "vocab.json", tokenizer.to_json())
+    write_json(path / "vocab.json", vocabulary.to_json())
     write_json(path / "manifest.json", {"format": FORMAT} | manifest)
 
 
@@ -114,5 +119,5 @@ def load_corpus(path: Path) -> Corpus:
         pieces = tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in parsed)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None
-    tokenizer = tokenizer_from_json(read_json(path / "vocab.json", "prepare it again"))
-    return Corpus(path, tokens, pieces, tokenizer, manifest)
+    vocabulary = vocabulary_from_json(read_json(path / "vocab.json", "prepare it again"))
+    return Corpus(path, tokens, pieces, vocabulary, manifest)

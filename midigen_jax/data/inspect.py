@@ -21,8 +21,8 @@ from midigen_jax.music.notes import Notes, ticks_per_bar
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.slices import to_notes
 from midigen_jax.music.sources import Source, find_sources
-from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer
 from midigen_jax.progress import Progress
+from midigen_jax.vocab import interim_vocabulary, slices_of, unknown_of
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def _count(source: Source, reading: Reading) -> Counted:
     """A piece as `midigen prepare` would write it by default."""
     facts = reading.facts
     return Counted(
-        NoteTokenizer(_CONFIG.max_duration).decode(reading.tokens),
+        slices_of(interim_vocabulary(_CONFIG), reading.tokens),
         keys.parse_key(facts.key).key,
         facts.tempo,
         facts.meter,
@@ -116,16 +116,15 @@ def _count(source: Source, reading: Reading) -> Counted:
 def _decode(corpus: Corpus, piece: CorpusPiece) -> Counted:
     """A piece as the corpus holds it."""
     tokens = np.asarray(corpus.tokens[piece.start : piece.stop])
-    has_chords = isinstance(corpus.tokenizer, ChordTokenizer)
     return Counted(
-        corpus.tokenizer.decode(tokens),
+        slices_of(corpus.vocabulary, tokens),
         keys.parse_key(piece.key).key,
         piece.tempo,
         piece.meter,
         ticks=piece.ticks,
         events=len(tokens),
         split=piece.split,
-        unknown=int((tokens[:, 0] == ChordTokenizer.UNKNOWN).sum()) if has_chords else 0,
+        unknown=int(unknown_of(corpus.vocabulary.tables, tokens).sum()),
     )
 
 

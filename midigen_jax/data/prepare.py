@@ -11,9 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +35,10 @@ from midigen_jax.data.summary import rows_of, summarise, unknown_share
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, locked, make_folder
 from midigen_jax.music import key as keys
-from midigen_jax.music.piece import Split
-from midigen_jax.music.slices import Slices
+from midigen_jax.music.piece import Piece, Split
 from midigen_jax.music.sources import Source, find_sources
-from midigen_jax.music.tokenizers import Tokenizer
-from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer, Tokens
-from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.progress import Progress
+from midigen_jax.vocab import Tokens, Vocabulary, interim_vocabulary, ticks_of, vocabulary_class
 
 
 def prepare(
@@ -54,9 +51,10 @@ def prepare(
     there, for an `out` that holds something else, and for a corpus that is too small to split.
     """
     start = time.perf_counter()
+    vocabulary_class(config)  # one that is not there is refused before anything is read, as is a misspelt key
     for name in (config.transpose, config.only_key):
         if name != "none":
-            keys.parse_key(name)  # a misspelt key is refused before anything is read
+            keys.parse_key(name)
     sources = find_sources(arguments)
     partial = out.parent / f"{out.name}.partial"
     if (finished := _finished(out, sources, config)) is not None:
@@ -87,13 +85,17 @@ def _assemble(
     entries = [spool[source.name] for source in sources]
     read = _with_music(entries, arguments, config)
     families, names = _split(read, {source.name: source.split for source in sources}, spool, config)
-    tokenizer = _tokenizer(read, names, spool, config)
-    pieces = _pieces(read, families, names, tokenizer)
+    chosen, kept = vocabulary_class(config), _Kept(spool, interim_vocabulary(config))
+    training = (kept.piece(entry) for entry, name in zip(read, names, strict=True) if name == "train")
+    vocabulary = chosen.make(config, training if chosen.learned else ())
     folder = spool.folder / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    write_tokens(folder, _encoded(read, spool, tokenizer), pieces[-1].stop)
-    summary = summarise(arguments, entries, pieces, tokenizer) | unknown_share(folder, pieces, tokenizer)
+    encoded = (kept.encoded(entry, vocabulary) for entry in read)
+    lengths = write_tokens(folder, encoded, len(vocabulary.streams))
+    pieces = _pieces(read, families, names, lengths)
+    summary = summarise(arguments, entries, pieces, vocabulary)
+    summary |= unknown_share(folder, pieces, vocabulary)
     manifest = {
         "version": __version__,
         "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config),
@@ -101,7 +103,7 @@ def _assemble(
         "summary": summary,
         "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
     }
-    write_facts(folder, pieces, tokenizer, manifest)
+    write_facts(folder, pieces, vocabulary, manifest)
     return summary
 
 
@@ -181,42 +183,41 @@ def _split(
     return families, names
 
 
-def _tokenizer(read: Sequence[Entry], names: Sequence[str], spool: Spool, config: PrepareConfig) -> Tokenizer:
-    """The tokenizer of the config; a vocabulary is learned on the training split alone."""
-    if config.voices:
-        return VoiceTokenizer(config.voices, config.max_duration)
-    if config.tokenizer == "note":
-        return NoteTokenizer(config.max_duration)
-    training = (_slices(entry, spool) for entry, name in zip(read, names, strict=True) if name == "train")
-    return ChordTokenizer.learn(training, config.max_duration, config.min_chord_count)
+class _Kept(NamedTuple):
+    """Music in the spool, in a vocabulary that need not be the corpus's."""
 
+    spool: Spool
+    vocabulary: Vocabulary
 
-def _slices(entry: Entry, spool: Spool) -> Slices:
-    return NoteTokenizer().decode(spool.tokens(entry), trim=False)
+    def tokens(self, entry: Entry) -> Tokens:
+        return self.spool.tokens(entry, len(self.vocabulary.streams))
 
+    def piece(self, entry: Entry) -> Piece:
+        tokens = self.tokens(entry)
+        ticks = int(ticks_of(self.vocabulary.tables, tokens).sum())
+        return Piece(self.vocabulary.decode(tokens, trim=False), length=ticks)
 
-def _encoded(read: Sequence[Entry], spool: Spool, tokenizer: Tokenizer) -> Iterator[Tokens]:
-    """The tokens of each piece; the spool holds them already, but for chords."""
-    for entry in read:
-        if isinstance(tokenizer, ChordTokenizer):
-            yield tokenizer.encode(_slices(entry, spool))
-        else:
-            yield spool.tokens(entry)
+    def encoded(self, entry: Entry, vocabulary: Vocabulary) -> Tokens:
+        same = vocabulary == self.vocabulary
+        tokens = self.tokens(entry) if same else vocabulary.encode(self.piece(entry))
+        for (name, size), highest in zip(vocabulary.streams, tokens.max(axis=0), strict=True):
+            if highest >= size:
+                raise ValueError(f"{vocabulary.name}: id {highest} of {name}, which has {size}")
+        return tokens
 
 
 def _pieces(
     read: Sequence[Entry],
     families: np.ndarray,
     names: Sequence[Split],
-    tokenizer: Tokenizer,
+    lengths: Sequence[int],
 ) -> list[CorpusPiece]:
     """What is known of each piece, and where its events will lie."""
     leaked = splits.leaked(families, names)
     pieces, start = [], 0
-    for entry, family, name, leak in zip(read, families.tolist(), names, leaked.tolist(), strict=True):
-        facts = entry.facts
-        # A chord is one event; around all of them stand <start> and <end>.
-        stop = start + (facts.parts + 2 if isinstance(tokenizer, ChordTokenizer) else entry.tokens)
+    columns = read, families.tolist(), names, leaked.tolist(), lengths
+    for entry, family, name, leak, length in zip(*columns, strict=True):
+        facts, stop = entry.facts, start + length
         pieces.append(
             CorpusPiece(
                 start=start,

@@ -7,28 +7,26 @@ that says why.
 
 import hashlib
 import itertools
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data.split import fingerprint
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
+from midigen_jax.music import sandbox
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_content
-from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.sources import Source
-from midigen_jax.music.tokens import NoteTokenizer, Tokens
-from midigen_jax.music.voices import VoiceTokenizer
+from midigen_jax.vocab import Tokens, interim_vocabulary
 
 _FILES_PER_TASK = 16
 _TASKS_AHEAD = 3  # of each other process: enough to keep it busy
@@ -58,8 +56,6 @@ class Facts(NamedTuple):
     ticks: int = 0
     notes: int = 0
     slices: int = 0
-    parts: int = 0
-    """slices, those that are longer than the longest duration counted as they are cut"""
     shape: str = ""
     """equal for two pieces whose slices are equal up to transposition"""
 
@@ -69,7 +65,7 @@ class Reading(NamedTuple):
 
     facts: Facts
     tokens: Tokens
-    """(E, 2) of the `note` or the `voice` tokenizer, from which the slices can be had again"""
+    """(E, S) of `interim_vocabulary`, from which the music can be had again"""
     windows: NDArray[np.uint64]
     """(W,) distinct fingerprints of windows of the top line"""
 
@@ -84,14 +80,10 @@ def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> 
         for source in sources:
             yield read_source(source, config)
         return
-    # Spawned, not forked: the caller may run JAX's threads, which a fork would copy half-way.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers - 1, context, initializer=_begin_worker) as pool:
-        try:
-            yield from _in_order(pool, sources, config, (workers - 1) * _TASKS_AHEAD)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    # Each process has a core to itself: more threads would only get in each other's way.
+    own = {"initializer": sandbox.begin_worker, "initargs": (os.getpid(),), "env": {"OMP_NUM_THREADS": "1"}}
+    with ProcessPoolExecutor(workers - 1, **own) as pool:
+        yield from _in_order(pool, sources, config, (workers - 1) * _TASKS_AHEAD)
 
 
 def read_source(source: Source, config: PrepareConfig) -> Reading:
@@ -105,12 +97,9 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         if config.only_key != "none" and not keys.matches(key, keys.parse_key(config.only_key)):
             return _without_music(Facts(source.name, digest, wanted=False, key=str(key)))
         shift = 0 if config.transpose == "none" else keys.shift_to(key, keys.parse_key(config.transpose))
-        notes = keys.transpose(piece.notes, shift)
-        slices = slice_notes(notes, piece.length)
-        if config.voices:
-            tokens = VoiceTokenizer(config.voices, config.max_duration).encode(notes, piece.length)
-        else:
-            tokens = NoteTokenizer(config.max_duration).encode(slices)
+        piece = replace(piece, notes=keys.transpose(piece.notes, shift))
+        slices = piece.slices
+        tokens = interim_vocabulary(config).encode(piece)
     except InputError as error:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
@@ -128,7 +117,6 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         ticks=int(slices.duration.sum()),
         notes=len(piece.notes),
         slices=len(slices),
-        parts=int(np.count_nonzero(tokens[:, 1])),
         shape=shape,
     )
     return Reading(facts, tokens, windows)
@@ -169,40 +157,29 @@ def _in_order(
     rest = iter(sources)
     pending: deque[Future[list[Reading]] | list[Reading]] = deque()
     flying = 0
-    while True:
-        while flying < ahead and (task := list(itertools.islice(rest, _FILES_PER_TASK))):
-            pending.append(pool.submit(_read_task, task, config))
-            flying += 1
-        if not pending:
-            return
-        first = pending[0]
-        if isinstance(first, Future):
-            has_room = len(pending) < _MOST_HELD
-            if has_room and not first.done() and (source := next(rest, None)) is not None:
-                pending.append([read_source(source, config)])
-                continue
-            flying -= 1
-            first = first.result()
-        pending.popleft()
-        yield from first
+    try:
+        while True:
+            while flying < ahead and (some := list(itertools.islice(rest, _FILES_PER_TASK))):
+                pending.append(pool.submit(_read_task, some, config))
+                flying += 1
+            if not pending:
+                return
+            first = pending[0]
+            if isinstance(first, Future):
+                has_room = len(pending) < _MOST_HELD
+                if has_room and not first.done() and (source := next(rest, None)) is not None:
+                    pending.append([read_source(source, config)])
+                    continue
+                flying -= 1
+                first = first.result()
+            pending.popleft()
+            yield from first
+    finally:
+        # What has not begun is of no use to who does not ask any more.
+        for task in pending:
+            if isinstance(task, Future):
+                task.cancel()
 
 
 def _read_task(sources: Sequence[Source], config: PrepareConfig) -> list[Reading]:
     return [read_source(source, config) for source in sources]
-
-
-def _begin_worker() -> None:
-    """Ends with its parent, however that ends, and leaves interrupts to it."""
-    # A Ctrl-C reaches every process of the terminal; one traceback a worker would be noise.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    # Each process has a core to itself: more threads would only get in each other's way.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def _end_with_the_parent() -> None:
-    """A parent that is killed closes nothing that a worker waits for."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from midigen_jax.errors import InputError
 from midigen_jax.music.slices import Slices
@@ -150,17 +152,8 @@ def _mix(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return number ^ (number >> np.uint64(31))
 
 
-def _components(count: int, edges: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """The connected component of each of `count` nodes, numbered in order of first appearance: union-find."""
-    parent = list(range(count))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for one, other in edges:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    return np.unique([root(node) for node in range(count)], return_inverse=True)[1].astype(np.int64)
+def _components(count: int, edges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The connected component of each of `count` nodes, numbered in order of first appearance."""
+    one, other = np.array(edges, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +21,10 @@ from numpy.typing import NDArray
 from midigen_jax.data.reading import Facts, Reading
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder
-from midigen_jax.music.tokens import Tokens
+from midigen_jax.vocab import Tokens
 
 FILE = "spool.sqlite"
-_BYTES = 8  # of an event of two int32, and of a window
+_BYTES = 8  # of a window
 _SECONDS_BETWEEN_COMMITS = 0.25  # what a kill may lose; to commit after every file is slow
 _TABLES = """
 CREATE TABLE IF NOT EXISTS settings (hash TEXT);
@@ -34,10 +33,9 @@ CREATE TABLE IF NOT EXISTS reading (name TEXT PRIMARY KEY, facts TEXT, tokens BL
 
 
 class Entry(NamedTuple):
-    """A source in the spool: its facts, and how many events and windows it has."""
+    """A source in the spool: its facts, and how many windows it has."""
 
     facts: Facts
-    tokens: int
     windows: int
 
 
@@ -69,9 +67,7 @@ class Spool:
     def __enter__(self) -> "Spool":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -87,13 +83,11 @@ class Spool:
 
     def get(self, name: str) -> Entry | None:
         """What was read under that name, if anything was; of two readings the later one."""
-        found = self._row("facts, length(tokens), length(windows)", name)
+        found = self._row("facts, length(windows)", name)
         if found is None:
             return None
         facts = json.loads(found[0])
-        return Entry(
-            Facts(**facts | {"meter": tuple(facts["meter"])}), found[1] // _BYTES, found[2] // _BYTES
-        )
+        return Entry(Facts(**facts | {"meter": tuple(facts["meter"])}), found[1] // _BYTES)
 
     def append(self, reading: Reading) -> None:
         """Add a reading. A moment later it outlives this process."""
@@ -106,9 +100,9 @@ class Spool:
                 self._file.commit()
                 self._committed = time.monotonic()
 
-    def tokens(self, entry: Entry) -> Tokens:
-        """(E, 2) of one source."""
-        return np.frombuffer(self._row("tokens", entry.facts.name)[0], "<i4").reshape(-1, 2)
+    def tokens(self, entry: Entry, streams: int) -> Tokens:
+        """(E, S) of one source, in so many streams."""
+        return np.frombuffer(self._row("tokens", entry.facts.name)[0], "<i4").reshape(-1, streams)
 
     def windows(self, entry: Entry) -> NDArray[np.uint64]:
         """(W,) of one source."""

@@ -17,9 +17,19 @@ from jax import Array
 from numpy.typing import NDArray
 
 from midigen_jax.config import BatchConfig
-from midigen_jax.data.batches import Cut, Places, Read, cuts, offsets, pieces_taken, places_of, row_numbers
+from midigen_jax.data.batches import (
+    CropIndex,
+    CropSpan,
+    RawRow,
+    crop_index,
+    offsets,
+    pieces_taken,
+    row_numbers,
+    spans,
+)
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
+from midigen_jax.vocab import by_stream, ticks_of
 
 _AT_ONCE = 64  # steps whose rows are placed in one call
 _THREADS = 2  # that read
@@ -33,39 +43,40 @@ class Stream:
         """A `share` of the rows is moved, as the `key` says; both are those of `batch`."""
         pieces = pieces_taken(corpus, "train", config)
         lengths = np.array([piece.stop - piece.start for piece in pieces])
-        self._tokens = corpus.tokens
+        self._tokens, self._vocabulary = corpus.tokens, corpus.vocabulary
         # From events of the split to events of the corpus.
-        self._first_P = np.cumsum(lengths) - lengths
-        self._start_P = np.array([piece.start for piece in pieces])
+        self._first = np.cumsum(lengths) - lengths
+        self._start = np.array([piece.start for piece in pieces])
         self._config = config
         # On the CPU, whatever the devices are that train: they are not to wait for this.
         self._cpu = jax.local_devices(backend="cpu")[0]
         with jax.default_device(self._cpu):
-            self._places: Places = places_of(lengths.tolist(), config)
+            self._index: CropIndex = crop_index(lengths.tolist(), config)
             self._key = jax.device_put(key, self._cpu)
-            self._cuts = jax.jit(partial(_cuts_of_steps, config=config, share=share))
-        self._group = lru_cache(maxsize=8)(self._cuts_of_group)
+            self._spans = jax.jit(partial(_spans_of_steps, config=config, share=share))
+        self._group = lru_cache(maxsize=8)(self._spans_of_group)
 
     @property
     def crops(self) -> int:
         """How many there are in an epoch."""
-        return int(self._places.first_C.shape[0])
+        return int(self._index.first_CROP.shape[0])
 
-    def read(self, step: int, rows: NDArray[np.intp]) -> Read:
+    def read(self, step: int, rows: NDArray[np.intp]) -> RawRow:
         """What these rows of the batch of a step read, arrays (B, …) on the host."""
         group, number = divmod(step, _AT_ONCE)
-        cut: Any = Cut(*(value[number, rows] for value in self._group(group)))
-        offset_BN = offsets(cut, self._config)
-        piece_B = np.searchsorted(self._first_P, cut.first, side="right") - 1
-        event_BN = self._start_P[piece_B][:, None] + np.minimum(offset_BN, cut.steps[:, None])
+        span: Any = CropSpan(*(value[number, rows] for value in self._group(group)))
+        offset_BN = offsets(span, self._config)
+        piece_B = np.searchsorted(self._first, span.first, side="right") - 1
+        event_BN = self._start[piece_B][:, None] + np.minimum(offset_BN, span.steps[:, None])
         tick_B = [
-            self._tokens[start : start + begin, 1].sum()
-            for start, begin in zip(self._start_P[piece_B], cut.begin, strict=True)
+            ticks_of(self._vocabulary.tables, self._tokens[start : start + begin]).sum()
+            for start, begin in zip(self._start[piece_B], span.begin, strict=True)
         ]
-        read: Any = cut, self._tokens[event_BN].astype(np.int32), np.array(tick_B, np.int32)
-        return Read(*read)
+        events = by_stream(self._vocabulary, self._tokens[event_BN])
+        raw: Any = span, events, np.array(tick_B, np.int32)
+        return RawRow(*raw)
 
-    def steps(self, first: int, steps: int, rows: NDArray[np.intp]) -> Iterator[Read]:
+    def steps(self, first: int, steps: int, rows: NDArray[np.intp]) -> Iterator[RawRow]:
         """`read` of each step from `first` on, some of them ahead of time.
 
         Raises InputError where Grain is not installed.
@@ -81,9 +92,9 @@ class Stream:
             every.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
         )
 
-    def _cuts_of_group(self, group: int) -> Cut:
+    def _spans_of_group(self, group: int) -> CropSpan:
         with jax.default_device(self._cpu):
-            found: Cut = self._cuts(self._places, self._key, np.int32(group * _AT_ONCE))
+            found: CropSpan = self._spans(self._index, self._key, np.int32(group * _AT_ONCE))
         return jax.device_get(found)
 
 
@@ -96,11 +107,11 @@ class _Steps:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, step: Any) -> Read:
+    def __getitem__(self, step: Any) -> RawRow:
         return self._stream.read(int(step), self._rows)
 
 
-def stacked(reads: Sequence[Read], length: int) -> Read:
+def stacked(reads: Sequence[RawRow], length: int) -> RawRow:
     """Some steps as one, arrays (K, B, …) with K = `length`, the last ones empty."""
 
     def stack(*leaves: np.ndarray) -> np.ndarray:
@@ -108,14 +119,16 @@ def stacked(reads: Sequence[Read], length: int) -> Read:
         whole[: len(leaves)] = leaves
         return whole
 
-    stack_all: Read = jax.tree.map(stack, *reads)
+    stack_all: RawRow = jax.tree.map(stack, *reads)
     return stack_all
 
 
-def _cuts_of_steps(places: Places, key: Array, first: Array, *, config: BatchConfig, share: float) -> Cut:
+def _spans_of_steps(
+    index: CropIndex, key: Array, first: Array, *, config: BatchConfig, share: float
+) -> CropSpan:
     """(K, B) of K steps from `first` on."""
 
-    def of_step(step: Array) -> Cut:
-        return cuts(places, config, share, key, row_numbers(config, step))
+    def of_step(step: Array) -> CropSpan:
+        return spans(index, config, share, key, row_numbers(config, step))
 
     return jax.vmap(of_step)(first + jnp.arange(_AT_ONCE))

@@ -1,6 +1,6 @@
 """What a corpus holds, in figures: for its manifest, for people, and as rows.
 
-In: the spool's entries, the pieces, the tokenizer. Out: plain values.
+In: the spool's entries, the pieces, the vocabulary. Out: plain values.
 """
 
 from collections import Counter
@@ -20,12 +20,11 @@ from midigen_jax.data.spool import Entry
 from midigen_jax.errors import kind_of
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.piece import SPLITS
-from midigen_jax.music.tokenizers import Tokenizer
-from midigen_jax.music.tokens import ChordTokenizer
+from midigen_jax.vocab import Vocabulary, unknown_of
 
 
 def summarise(
-    arguments: Sequence[str], entries: Sequence[Entry], pieces: Sequence[CorpusPiece], tokenizer: Tokenizer
+    arguments: Sequence[str], entries: Sequence[Entry], pieces: Sequence[CorpusPiece], vocabulary: Vocabulary
 ) -> dict[str, Any]:
     """The figures that people want to see of a corpus."""
     wanted = [entry.facts for entry in entries if entry.facts.wanted and not entry.facts.refused]
@@ -33,7 +32,7 @@ def summarise(
     meter, _ = Counter(piece.meter for piece in pieces).most_common(1)[0]
     return {
         "sources": [Path(argument).name for argument in arguments],
-        "tokenizer": tokenizer.name,
+        "tokenizer": vocabulary.name,
         "pieces": {name: sum(piece.split == name for piece in pieces) for name in SPLITS},
         "events": {
             name: sum(piece.stop - piece.start for piece in pieces if piece.split == name) for name in SPLITS
@@ -50,24 +49,23 @@ def summarise(
         "duplicates": len(pieces) - len({facts.digest for facts in wanted}),
         "share_a_family": in_company([piece.family for piece in pieces]),
         "leaked": {name: sum(piece.leaked for piece in pieces if piece.split == name) for name in HELD_OUT},
-        "pitch_size": tokenizer.pitch_size,
-        "duration_size": tokenizer.duration_size,
+        **{f"{stream.name}_size": stream.size for stream in vocabulary.streams},
+        "drops": list(vocabulary.drops),
     }
 
 
-def unknown_share(folder: Path, pieces: Sequence[CorpusPiece], tokenizer: Tokenizer) -> dict[str, Any]:
-    """The share of held-out events that the vocabulary does not have: nothing is unseen by `note` tokens."""
-    if not isinstance(tokenizer, ChordTokenizer):
+def unknown_share(folder: Path, pieces: Sequence[CorpusPiece], vocabulary: Vocabulary) -> dict[str, Any]:
+    """The share of held-out events that the vocabulary does not have, where it may lack any."""
+    if not any(table.unknown.any() for table in vocabulary.tables.values()):
         return {}
     tokens = np.load(folder / "tokens.npy", mmap_mode="r")
     shares = {}
     for name in HELD_OUT:
         chosen = [piece for piece in pieces if piece.split == name]
         unknown = sum(
-            int(np.count_nonzero(tokens[piece.start : piece.stop, 0] == tokenizer.UNKNOWN))
-            for piece in chosen
+            int(unknown_of(vocabulary.tables, tokens[piece.start : piece.stop]).sum()) for piece in chosen
         )
-        # <start> and <end> are no chords.
+        # <start> and <end> are no music.
         shares[name] = round(unknown / max(sum(piece.stop - piece.start - 2 for piece in chosen), 1), 4)
     return {"unknown_share": shares}
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError, one_line
-from midigen_jax.music.matlab import cells_of
+from midigen_jax.music import sandbox
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import SPLITS
 from midigen_jax.music.slices import canonical, slice_notes, to_notes
@@ -65,7 +65,7 @@ def split_frames(suffix: str, content: bytes) -> dict[str, bytes]:
                 pieces[name] = _packed(name, voices, frames)
                 size += len(pieces[name])
                 if size > MAX_UNPACKED:
-                    raise InputError(_too_large())
+                    raise InputError(_too_large(MAX_UNPACKED))
     except InputError:
         raise
     # The parsers raise whatever they stumble over; to the user it is all one: the file is broken.
@@ -113,8 +113,8 @@ _Piece = tuple[str, bool, _Frames]
 """Name, "are there voices?", and the pitches of each frame; -1 is the rest of a voice."""
 
 
-def _too_large() -> str:
-    return f"more than {MAX_UNPACKED >> 20} MiB when unpacked; split it"
+def _too_large(limit: int) -> str:
+    return f"more than {limit >> 20} MiB when unpacked; split it"
 
 
 def _read_json(content: bytes) -> Iterator[_Piece]:
@@ -137,12 +137,12 @@ def _read_npz(content: bytes) -> Iterator[_Piece]:
     """Arrays train, valid, test of pieces; or an array a piece, named train/0 or train_0."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(info.file_size for info in archive.infolist()) > MAX_UNPACKED:
-            raise InputError(_too_large())
+            raise InputError(_too_large(MAX_UNPACKED))
         for member in archive.namelist():
             match = re.fullmatch(r"(train|valid|test)(?:[/_](\d+))?\.npy", member)
             if match:
                 array = _array(member, archive.read(member))
-                yield from _pieces(match[1], array if match[2] is None else {match[2]: array})
+                yield from _pieces(match[1], enumerate(array) if match[2] is None else [(match[2], array)])
 
 
 def _array(member: str, content: bytes) -> _Matrix:
@@ -159,16 +159,36 @@ def _array(member: str, content: bytes) -> _Matrix:
 
 def _read_mat(content: bytes) -> Iterator[_Piece]:
     """Cells traindata, validdata and testdata (or train, valid and test), a matrix a piece."""
-    for name, matrices in cells_of(content, MAX_UNPACKED).items():
+    for name, matrices in sandbox.call(cells_of, content, MAX_UNPACKED).items():
         split = name.removesuffix("data")
         if split in SPLITS:
-            yield from _pieces(split, matrices)
+            yield from _pieces(split, enumerate(matrices))
 
 
-def _pieces(split: str, matrices: Any) -> Iterator[_Piece]:
-    numbered: Iterable[tuple[Any, _Matrix]] = (
-        matrices.items() if isinstance(matrices, dict) else enumerate(matrices)
-    )
+def cells_of(content: bytes, limit: int) -> dict[str, list[_Matrix]]:
+    """What the cells of each cell array of a .mat file hold, in MATLAB's order; other variables are left out.
+
+    To be called in the `sandbox`: scipy believes what a file says of itself, and one wrong byte can end the
+    process. Raises InputError for another version of the format, or more than `limit` bytes when unpacked.
+    """
+    from scipy.io import loadmat
+
+    if content[:10] == b"MATLAB 7.3":
+        raise InputError("a MATLAB file of version 7.3; save it with -v7")
+    if content[:6] != b"MATLAB":
+        raise InputError("no MATLAB file of version 5; save it with -v7")
+    arrays = loadmat(io.BytesIO(content))
+    cells = {
+        name: list(array.ravel("F"))
+        for name, array in arrays.items()
+        if type(array) is np.ndarray and array.dtype == object
+    }
+    if sum(getattr(cell, "nbytes", 0) for row in cells.values() for cell in row) > limit:
+        raise InputError(_too_large(limit))
+    return cells
+
+
+def _pieces(split: str, numbered: Iterable[tuple[int | str, _Matrix]]) -> Iterator[_Piece]:
     for number, matrix in numbered:
         name = f"{split}/{int(number)}"
         if getattr(matrix, "ndim", 0) != 2 or matrix.dtype.kind not in "biuf":

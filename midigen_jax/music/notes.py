@@ -19,6 +19,14 @@ def ticks_per_bar(meter: tuple[int, int]) -> int:
     return max(4 * TICKS_PER_QUARTER * meter[0] // meter[1], 1)
 
 
+_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+
+def pitch_name(pitch: int) -> str:
+    """The name of a MIDI pitch: 60 is C4."""
+    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+
+
 _Column = NDArray[np.int64]
 
 

@@ -1,9 +1,11 @@
 """A piece: what every reader gives."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from midigen_jax.music.notes import Notes
+from midigen_jax.music.slices import Slices, slice_notes
 
 Quantizer = Literal["adaptive", "music21", "uniform"]
 
@@ -37,6 +39,11 @@ class Piece:
     """General MIDI program, 0 to 127, of the most notes"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
+
+    @cached_property
+    def slices(self) -> Slices:
+        """The canonical slices of all tracks together, as `slice_notes` has them."""
+        return slice_notes(self.notes, self.length)
 
 
 def tempo_or(default: float, tempo: float | None) -> float:

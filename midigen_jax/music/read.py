@@ -1,4 +1,4 @@
-"""Reading: a source to a piece, through symusic for MIDI and music21, in a sandbox, for scores.
+"""Reading: a source to a piece, through symusic for MIDI and, in the sandbox, music21 for scores.
 
 What is no music, or lies about itself, raises InputError in one line, so that one bad file among thousands
 can be listed and left out. The parsers are imported when they are needed: they are slow to load.
@@ -68,7 +68,7 @@ def _read_frames(content: bytes, tracks: str, ticks: int, voices: bool) -> Piece
 
 
 def _read_score(suffix: str, content: bytes, tracks: str) -> Piece:
-    score = sandbox.read_score(suffix, content)
+    score = sandbox.call(scores.read_score, suffix, content)
     if len(score.notes) and score.notes[:, :2].sum(axis=1).max() > LONGEST_QUARTERS * TICKS_PER_QUARTER:
         raise InputError(f"longer than {LONGEST_QUARTERS:,} quarters; mend its durations")
     parts = [Track(name, program, number) for number, (name, program) in enumerate(score.parts)]

@@ -1,46 +1,45 @@
-"""Scores (MusicXML, ABC, Humdrum) to rows of notes, with music21: the program of the process in `sandbox`.
+"""Scores (MusicXML, ABC, Humdrum) to notes, with music21.
 
-In, on standard input: requests, each a line of JSON and the bytes of a score. Out, on standard output: a line
-of JSON each. music21 can run for hours on a small file and take memory as it likes, so it has a process that
-may be killed; nothing that crosses the pipes is a pickle. Repeats are not played twice; drums are left out.
+In: the bytes of a score. Out: what it holds. music21 can run for hours on a small file and take memory as it
+likes: whoever reads files of others calls this in the `sandbox`. Repeats are not played twice; drums are left
+out.
 """
 
 import contextlib
-import gc
 import io
-import json
-import os
-import queue
-import signal
-import sys
-import threading
-import warnings
 import zipfile
 from collections.abc import Iterator
 from fractions import Fraction
 from math import floor
-from typing import IO, Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from midigen_jax.errors import InputError, one_line
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
 from midigen_jax.music.piece import MAX_PIECE_BYTES
 from midigen_jax.music.smf import DRUMS
 from midigen_jax.music.tunes import as_read_today, decoded, split_tunes
 
 SUFFIXES = (".xml", ".musicxml", ".mxl", ".abc", ".krn")
-OUT_OF_MEMORY = 3
-"""exit code of this process when a score takes more memory than it may"""
-_CPU_SECONDS = 120  # for one score, twice what the asker waits
 
 
-def parse(suffix: str, content: bytes) -> dict[str, Any]:
-    """A score as plain values: its notes, the name and General MIDI program of each part, tempo and meter.
+class Score(NamedTuple):
+    """What a score holds; tempo (quarters a minute) and meter are None where it says nothing of them."""
 
-    A note is [onset, duration, pitch, track]: ticks, ticks, MIDI pitch, part. Pitches are as they sound, on
-    transposing instruments too; notes tied together are one; grace notes and chord symbols are left out.
-    tempo (quarters a minute) and meter ([above, below]) are the first, or None where there is none.
-    Raises InputError for what is no score.
+    notes: Notes
+    parts: list[tuple[str, int]]
+    """name and General MIDI program of each; a note's track is its part"""
+    tempo: float | None
+    meter: tuple[int, int] | None
+
+
+def read_score(suffix: str, content: bytes) -> Score:
+    """The score in the bytes of a file whose name ends in `suffix` (one of `SUFFIXES`).
+
+    Pitches are as they sound, on transposing instruments too; notes tied together are one; grace notes and
+    chord symbols are left out. Tempo and meter are the first. Raises InputError for what is no score.
     """
     with _in_words():
         score = _score(suffix, content)
@@ -48,19 +47,21 @@ def parse(suffix: str, content: bytes) -> dict[str, Any]:
             score.toSoundingPitch(inPlace=True)
         flat = score.flatten()
         marks = [mark.getQuarterBPM() for mark in flat.getElementsByClass("MetronomeMark")]
-        meters = [[item.numerator, item.denominator] for item in flat.getElementsByClass("TimeSignature")]
+        meters = [(item.numerator, item.denominator) for item in flat.getElementsByClass("TimeSignature")]
         notes: list[list[int]] = []
         parts = []
         for track, part in enumerate(score.parts):
             flat = part.flatten()
             instruments = list(flat.getElementsByClass("Instrument"))
             program = next((player.midiProgram for player in instruments if player.midiProgram), 0)
-            parts.append([str(part.partName or ""), program])
+            parts.append((str(part.partName or ""), program))
             drums = flat.getElementsByClass(("UnpitchedPercussion", "PercussionClef"))
             if not drums and all(player.midiChannel != DRUMS for player in instruments):
                 notes += rows_of(flat, track)
     tempo = next((float(mark) for mark in marks if mark), None)
-    return {"notes": notes, "parts": parts, "tempo": tempo, "meter": next(iter(meters), None)}
+    return Score(
+        make_notes(*np.array(notes, np.int64).reshape(-1, 4).T), parts, tempo, next(iter(meters), None)
+    )
 
 
 def rows_of(flat: Any, track: int) -> list[list[int]]:
@@ -156,56 +157,3 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if size > MAX_PIECE_BYTES:
         raise InputError(f"{size >> 20} MiB when unpacked is no piece of music; the limit is 64 MiB")
     return archive.read(name)
-
-
-def serve(limit: int) -> None:
-    """Answer requests one after another in at most `limit` bytes, until the process that asks is gone."""
-    # What music21 prints must not get between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the asker's to act on
-    warnings.simplefilter("ignore")
-    requests: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
-    _limit_memory(limit)
-    import music21  # noqa: F401 — here, so that it does not count against the first score
-
-    # What stays for ever need not be looked through at every collection of garbage.
-    gc.freeze()
-    print("ready", file=answers, flush=True)
-    while True:
-        request = requests.get()
-        _limit_time()
-        try:
-            answer = parse(*request)
-        except InputError as error:
-            answer = {"refused": str(error)}
-        except MemoryError:
-            os._exit(OUT_OF_MEMORY)
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def _receive(stream: IO[bytes], requests: "queue.SimpleQueue[tuple[str, bytes]]") -> None:
-    """A thread of its own, so that the end of the asker is seen while music21 is at work."""
-    while line := stream.readline():
-        suffix, size = json.loads(line)
-        requests.put((suffix, stream.read(size)))
-    os._exit(0)
-
-
-def _limit_time() -> None:
-    """The asker kills us when we take too long; this is for when it is gone and one C call goes on."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        soft = int(used.ru_utime + used.ru_stime) + _CPU_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def _limit_memory(limit: int) -> None:
-    # There is no such module on Windows, and no such limit on some systems.
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -41,12 +41,7 @@ class Slices:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Slices):
             return NotImplemented
-        return (
-            np.array_equal(self.duration, other.duration)
-            and np.array_equal(self.start, other.start)
-            and np.array_equal(self.pitch, other.pitch)
-            and np.array_equal(self.attacked, other.attacked)
-        )
+        return all(map(np.array_equal, vars(self).values(), vars(other).values()))
 
     @property
     def count(self) -> NDArray[np.int32]:

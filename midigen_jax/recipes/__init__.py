@@ -4,13 +4,12 @@ In: the name of a recipe, or a file. Out: a `Config`. A file says the settings i
 defaults, in tables as `Config` has them; the lines at its head say the command, its minutes and its figure.
 """
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from midigen_jax.config import Config, ModelConfig, flatten, nearest, one_length, override
 from midigen_jax.errors import InputError
+from midigen_jax.files import read_json, read_toml
 
 _FOLDER = Path(__file__).parent
 _RESULT = "result"  # the table that is about the figure, and is no setting
@@ -62,13 +61,5 @@ def _read(named: str) -> dict[str, Any]:
     if not is_config(named):
         raise InputError(f"no recipe {named!r}, and no .toml or .json file: {nearest(named, NAMES)}")
     path = _FOLDER / f"{named}.toml" if named in NAMES else Path(named)
-    try:
-        text = path.read_text(encoding="utf-8")
-        found: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there; give a recipe ({', '.join(NAMES)}) or a file") from None
-    except (OSError, ValueError) as error:  # errors of TOML, JSON and Unicode are ValueErrors
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: no settings; give tables, as [model]")
-    return found
+    read = read_json if path.suffix == ".json" else read_toml
+    return read(path, f"give a recipe ({', '.join(NAMES)}) or a file of settings")

@@ -1,0 +1,132 @@
+"""The `voice` vocabulary: one event a voice in every slice, from the lowest voice to the highest.
+
+Four voices make four events a slice, as the literature on chorales scores them. Who sings what is kept, and
+so are unisons and crossings, which a slice as a set of pitches does not know. Ids are those of `note`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from midigen_jax.config import PrepareConfig
+from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.piece import Piece
+from midigen_jax.music.voices import SILENT, voice_grid
+from midigen_jax.vocab.base import (
+    END,
+    PITCHES,
+    START,
+    IdTable,
+    PitchAndDuration,
+    Tokens,
+    events_of,
+    split_long,
+)
+from midigen_jax.vocab.note import ATTACKED, HELD, REST, pitch_symbol, pitch_table, transpose
+
+if TYPE_CHECKING:
+    from midigen_jax.vocab.voice_rules import VoiceRules
+
+
+@dataclass(frozen=True)
+class VoiceVocabulary(PitchAndDuration):
+    """`voices` events a slice: a pitch that is struck or held, or the rest of a voice.
+
+    The duration id is 0 on all events of a slice but the last. A slice that is longer than `max_duration` is
+    split; with that of a frame, every frame is a slice.
+    """
+
+    voices: int
+    max_duration: int = 96
+    name: ClassVar[str] = "voice"
+    drops: ClassVar[tuple[str, ...]] = ("velocity",)
+    learned: ClassVar[bool] = False
+    transposes: ClassVar[bool] = True
+
+    @classmethod
+    def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "VoiceVocabulary":
+        """That of any corpus with these settings."""
+        return cls(config.voices, config.max_duration)
+
+    @classmethod
+    def typical(cls, config: PrepareConfig, symbols: int) -> "VoiceVocabulary":
+        """The same."""
+        return cls.make(config)
+
+    @property
+    def slice_events(self) -> int:
+        """One for each voice."""
+        return self.voices
+
+    @cached_property
+    def rules(self) -> "VoiceRules":
+        """A slice has an event for each voice; a held pitch sounded in its voice; <end> is between slices."""
+        from midigen_jax.vocab.voice_rules import VoiceRules
+
+        return VoiceRules(self.voices, self.max_duration + 1)
+
+    def encode(self, piece: Piece) -> Tokens:
+        """(E, 2) ids, from <start> to <end>: of all music from its first onset to its last release.
+
+        A piece with a length goes from tick 0 to there. Voices are the tracks, in the order of their mean
+        pitch; missing ones rest. Raises InputError for more tracks than voices, and for a track with two
+        notes at once.
+        """
+        cuts, pitch_SV, struck_SV = voice_grid(piece.notes, self.voices, piece.length)
+        origin, first, lasting = split_long(np.diff(cuts).astype(np.int32), self.max_duration)
+        kind_SV = np.where(struck_SV[origin] & first[:, None], ATTACKED, HELD)
+        id_SV = np.where(pitch_SV[origin] == SILENT, REST, kind_SV + pitch_SV[origin])
+        tokens = np.zeros((2 + id_SV.size, 2), np.int32)
+        tokens[0, 0], tokens[-1, 0] = START, END
+        tokens[1:-1, 0] = id_SV.ravel()
+        tokens[self.voices : -1 : self.voices, 1] = lasting
+        return tokens
+
+    def decode(self, tokens: Tokens, trim: bool = True) -> Notes:
+        """The notes of any ids, up to the first <end>; track v is voice v.
+
+        An unfinished last slice is dropped. A held pitch that did not sound in its voice is struck. Without
+        `trim` a rest at the beginning stays.
+        """
+        ids, durations = events_of(tokens).T
+        slices = len(ids) // self.voices
+        id_SV = ids[: slices * self.voices].reshape(slices, self.voices)
+        duration_S = durations[self.voices - 1 : slices * self.voices : self.voices]
+        time = np.concatenate([[0], np.cumsum(duration_S, dtype=np.int64)])
+        pitch_SV = np.where(id_SV < ATTACKED, SILENT, (id_SV - ATTACKED) % PITCHES)
+        columns = []
+        for voice, (id_S, pitch_S) in enumerate(zip(id_SV.T, pitch_SV.T, strict=True)):
+            before_S = np.concatenate([[SILENT], pitch_S[:-1]])
+            first = np.flatnonzero((id_S < HELD) | (pitch_S != before_S))
+            last = np.append(first[1:], slices)[: len(first)]
+            onset, lasting = time[first], time[last] - time[first]
+            heard = (pitch_S[first] != SILENT) & (lasting > 0)
+            track = np.full(int(heard.sum()), voice)
+            columns.append((onset[heard], lasting[heard], pitch_S[first][heard], track))
+        onset, lasting, pitch, track = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        begin = onset.min(initial=time[-1]) if trim else 0
+        return make_notes(onset - begin, lasting, pitch, track)
+
+    def transpose(self, events: Any, semitones: Any) -> Any:
+        """As `NoteVocabulary.transpose`."""
+        return transpose(events, semitones)
+
+    def pitch_symbol(self, id: int) -> str:
+        """As `NoteVocabulary.pitch_symbol`."""
+        return pitch_symbol(id)
+
+    def pitch_table(self) -> IdTable:
+        """As `PitchAndDuration`."""
+        return pitch_table()
+
+    def to_json(self) -> dict[str, Any]:
+        """All that `from_json` needs."""
+        return {"name": self.name, "voices": self.voices, "max_duration": self.max_duration}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "VoiceVocabulary":
+        """The inverse of `to_json`."""
+        return cls(int(data["voices"]), int(data["max_duration"]))
