@@ -28,6 +28,7 @@ _MOST_VOICES = 16
 _LARGEST_MODEL = {
     "pitch_embedding": 65_536,
     "duration_embedding": 65_536,
+    "embedding": 65_536,
     "width": 65_536,
     "layers": 256,
     "attention_heads": 1024,
@@ -48,6 +49,11 @@ def is_address(name: str) -> bool:
     return re.fullmatch(r"gs://[^/]+/.*[^/].*", name) is not None
 
 
+def _spec(name: str, settings: list[str]) -> str:
+    """A block as `ModelConfig.blocks` names it."""
+    return f"{name}({', '.join(settings)})" if settings else name
+
+
 def _require_seed(name: str, seed: int) -> None:
     _require(0 <= seed < 2**32, name, seed, "0 up to 4,294,967,295")
 
@@ -56,8 +62,10 @@ def _require_seed(name: str, seed: int) -> None:
 class PrepareConfig:
     """From files to tokens."""
 
-    tokenizer: Literal["note", "chord"] = _option("note", "one event a pitch (note) or a slice (chord)")
-    voices: int = _option(0, "note: one event for each of so many voices, which are tracks; 0: no voices")
+    tokenizer: str = _option(
+        "note", "the vocabulary: one event a pitch (note), a voice (voice), a slice (chord)"
+    )
+    voices: int = _option(0, "voice: one event for each of so many voices, which are tracks; 0: no voices")
     transpose: str = _option("none", "move every piece to this tonic: none, or C, F#, Bb …")
     only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
@@ -73,9 +81,8 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         named = self.tracks in ("all", "piano", "melody") or re.fullmatch("[1-9][0-9]{0,4}", self.tracks)
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
-        fits = 0 <= self.voices <= (_MOST_VOICES if self.tokenizer == "note" else 0)
-        remedy = f"1 to {_MOST_VOICES} with note tokens; 0: no voices"
-        _require(fits, "prepare.voices", self.voices, remedy)
+        remedy = f"1 to {_MOST_VOICES}; 0: no voices"
+        _require(0 <= self.voices <= _MOST_VOICES, "prepare.voices", self.voices, remedy)
         _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
         _require(0 <= self.frame_ticks <= 96, "prepare.frame_ticks", self.frame_ticks, "0 to 96")
         count = self.min_chord_count
@@ -131,7 +138,7 @@ class ModelConfig:
 
     pitch_embedding: int = _option(192, "width of the pitch (or chord) embedding")
     duration_embedding: int = _option(64, "width of the duration embedding")
-    width: int = _option(256, "units of each LSTM layer")
+    width: int = _option(256, "units of each layer")
     layers: int = _option(2, "LSTM layers")
     attention: Literal["none", "pooled", "multihead"] = _option(
         "pooled", "pool over past states, attend to them by queries (multihead, needs a window), or none"
@@ -153,6 +160,46 @@ class ModelConfig:
         "auto", "runs the layers; auto: cudnn if it can, pallas (on a TPU) where it pays, or scan"
     )
     duration_input: bool = _option(True, "do the layers see durations, or pitches alone?")
+    blocks: tuple[str, ...] = _option(
+        (),
+        "the layers by name, as in lstm,gru,pooled(window=32); none: what layers, attention and others say",
+    )
+    embedding: int = _option(32, "width of the embedding of any other stream")
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The blocks from the first to the last, each a name with its settings."""
+        if self.blocks:
+            return self.blocks
+        backend = [] if self.backend == "auto" else [f"backend={self.backend}"]
+        first = _spec("lstm", backend)
+        other = _spec("lstm", [*backend, "residual=true"] if self.residual else backend)
+        layers = [first] + [other] * (self.layers - 1)
+        replaced = [] if self.attention_residual else ["residual=false"]
+        window = f"window={self.attention_window}"
+        attention = {
+            "none": [],
+            "pooled": [_spec("pooled", [window] * (self.attention_window > 0) + replaced)],
+            "multihead": [
+                _spec(
+                    "multihead",
+                    [f"heads={self.attention_heads}", window, f"values={self.attention_values}", *replaced],
+                )
+            ],
+        }
+        return (*layers, *attention[self.attention])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a row of a benchmark says of a model."""
+        if self.blocks:
+            return {"width": self.width, "blocks": list(self.blocks), "heads": self.heads}
+        names = "width", "layers", "attention", "attention_window", "heads"
+        return {name: getattr(self, name) for name in names}
+
+    def embedding_of(self, stream: str) -> int:
+        """The width of the embedding of a stream's ids."""
+        return int(getattr(self, f"{stream}_embedding", self.embedding))
 
     @property
     def dropped_embeddings(self) -> float:
@@ -406,7 +453,8 @@ def _read(name: str, value: object, kind: Any) -> Any:
             raise InputError(f"{name} = {value!r}: {nearest(str(value), choices)}")
         return value
     if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
+        # A comma between parentheses stands within a part.
+        parts = re.split(r",(?![^(]*\))", value) if isinstance(value, str) else value
         parts = () if value == "none" else parts
         parts = [parts] if isinstance(parts, int | float) else parts
         if not isinstance(parts, list | tuple):

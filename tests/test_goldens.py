@@ -28,11 +28,11 @@ from midigen_jax.recipes import read_config
 from midigen_jax.sample.generate import generate
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.plan import make_study
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.experiment import make_network
+from midigen_jax.train.distributed import data_mesh
 from midigen_jax.train.pretrained import load_model
+from midigen_jax.train.replicas import make_train_steps, start_alone
 from midigen_jax.train.scoring import Scorer
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.train.step import make_network
 from tests.tiny import SMALLEST
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -52,11 +52,8 @@ def nats_of_the_package() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         corpus = chorales(VOICE, folder)
         pieces = corpus.pieces[:3]
-        found = dict(Scorer(model.network, corpus, pieces)(model.weights))
-        return {
-            Path(piece.source).name: np.asarray(found[number]).T.tolist()
-            for number, piece in enumerate(pieces)
-        }
+        found = dict(Scorer(model.network, corpus, pieces)(model.params))
+        return {Path(piece.source).name: found[number].nats.T.tolist() for number, piece in enumerate(pieces)}
 
 
 def losses(corpus_settings: dict[str, Any], config: Config) -> Any:
@@ -64,12 +61,12 @@ def losses(corpus_settings: dict[str, Any], config: Config) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         corpus = chorales(corpus_settings, folder)
         config = override(config, corpus_settings)
-        network, mesh = make_network(config, corpus.tokenizer), data_mesh(1)
+        network, mesh = make_network(config, corpus.vocabulary), data_mesh(1)
         state, hyper, crops = start_alone(network, config, make_crops(corpus, "train", config.batch), mesh)
         transposable = corpus_settings == NOTE
         steps = make_train_steps(network, config, STEPS, transposable, mesh)
         _, metrics = steps(state, hyper, crops, jnp.array([STEPS]))
-        return {"pitch": metrics.pitch[0].tolist(), "duration": metrics.duration[0].tolist()}
+        return {name: values_NK[0].tolist() for name, values_NK in metrics.nats.items()}
 
 
 def losses_of_the_demo() -> Any:
@@ -82,7 +79,7 @@ def losses_of_the_article() -> Any:
 
 def losses_with_context() -> Any:
     """As the model of the package was trained, in small batches."""
-    recipe = load_model("pretrained:chorales").experiment.config
+    recipe = load_model("pretrained:chorales").metadata.config
     return losses(VOICE, override(recipe, {"batch.rows": 4, "batch.length": 96, "train.seed": 0}))
 
 
@@ -92,7 +89,7 @@ def music_of_a_corpus(settings: dict[str, Any]) -> Any:
         corpus = chorales(settings, folder)
         found = {}
         for piece in corpus.pieces:
-            notes = corpus.tokenizer.notes(np.asarray(corpus.tokens[piece.start : piece.stop]))
+            notes = corpus.vocabulary.decode(np.asarray(corpus.tokens[piece.start : piece.stop]))
             digest = hashlib.sha256(np.ascontiguousarray(notes, "<i4").tobytes()).hexdigest()[:16]
             said = (piece.split, piece.family, piece.key, piece.shift, len(notes), digest)
             found[Path(piece.source).name] = list(said)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midigen_jax.model.multihead import (
+from midigen_jax.model.blocks.base import Step
+from midigen_jax.model.blocks.multihead import (
     LONGEST,
     SHORTEST,
-    MultiHeadAttention,
-    ring_carry,
+    MultiHead,
     rotate,
     rotation_periods,
 )
@@ -25,20 +25,24 @@ WIDTH = HEADS * SIZE
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
+def attention_over(window):
+    return MultiHead(WIDTH, WIDTH, (), heads=HEADS, window=window, residual=False)
+
+
 @partial(jax.jit, static_argnums=0)
 def attend(window, variables, carry, hidden, ticks, mask):
-    return MultiHeadAttention(HEADS, window).apply(variables, carry, hidden, ticks, mask)
+    return attention_over(window).apply(variables, carry, hidden, Step({}, ticks, mask))
 
 
 @cache
 def case(window, seed=0):
     """Random weights, the null slot's among them, and random states and ticks; a carry of zeros."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    carry = ring_carry(HEADS, window, ROWS, WIDTH)
+    carry = attention_over(window).initial_carry(ROWS)
     hidden = jax.random.normal(keys[0], (ROWS, TIMES, WIDTH))
     ticks = jax.random.randint(keys[1], (ROWS, TIMES), 0, 97)
     mask = jnp.ones((ROWS, TIMES), bool)
-    shapes = jax.eval_shape(MultiHeadAttention(HEADS, window).init, keys[2], carry, hidden, ticks, mask)
+    shapes = jax.eval_shape(attention_over(window).init, keys[2], carry, hidden, Step({}, ticks, mask))
     leaves, tree = jax.tree.flatten(shapes)
     drawn = [
         jax.random.normal(key, leaf.shape) / 2
@@ -144,15 +148,16 @@ def test_a_step_writes_its_own_slot_and_a_hidden_one_writes_nothing(window):
 def test_steps_in_a_loop_need_no_second_ring(rows):
     """A decode loop may not copy the ring: XLA's own account of the memory says whether it does."""
     window = 4096
-    attention, carry = MultiHeadAttention(HEADS, window), ring_carry(HEADS, window, rows, WIDTH)
+    attention, carry = attention_over(window), attention_over(window).initial_carry(rows)
     ticks, mask = jnp.ones((rows, 1), jnp.int32), jnp.ones((rows, 1), bool)
     hidden = jnp.ones((rows, 1, WIDTH))
-    variables = attention.init(jax.random.key(0), carry, hidden, ticks, mask)
+    now = Step({}, ticks, mask)
+    variables = attention.init(jax.random.key(0), carry, hidden, now)
 
     @partial(jax.jit, donate_argnums=1)
     def steps(variables, carry):
-        def step(_, now):
-            return attention.apply(variables, *now, ticks, mask)
+        def step(_, before):
+            return attention.apply(variables, *before, now)
 
         return jax.lax.fori_loop(0, 8, step, (carry, hidden))
 
@@ -271,7 +276,9 @@ def test_a_chunk_that_nothing_comes_after_needs_no_ring(window, times):
     variables, carry, hidden, ticks, mask = case(window)
     chunk = hidden[:, :times], ticks[:, :times], mask.at[0, 6:].set(False)[:, :times]
     after, expected = attend(window, variables, carry, *chunk)
-    alone, found = attend(window, variables, ring_carry(HEADS, 0, ROWS, WIDTH), *chunk)
+    alone, found = attend(
+        window, variables, attention_over(window).initial_carry(ROWS, keep_cache=False), *chunk
+    )
     np.testing.assert_allclose(found, expected, **CLOSE)
     assert alone.key_BHKF.size == alone.value_BHKF.size == 0
     np.testing.assert_array_equal(alone.time_B, after.time_B)

@@ -1,13 +1,14 @@
-"""The network: embed, LSTM stack, attention, two heads; one signature for training and for one step.
+"""The network: embed each stream, blocks one after another, a head for each stream.
 
-In: a carry and events (pitch and duration ids, with a mask) of any number of steps. Out: the carry after
-them and a `Trunk`, from which the heads read what comes next: the pitch id, then its duration id.
+In: a carry and events (ids by stream, with a mask) of any number of steps. Out: the carry after them and a
+`Trunk`, from which the heads read what comes next: the ids of the next event, stream after stream.
 
-The joint probability of an event is `p(pitch | past) * p(duration | past, pitch)` and exact for both kinds
-of heads: `chained` shows the pitch to the duration head, `independent` (the article's) shows it only which
-durations that pitch can have at all.
+The joint probability of an event is the product over its streams of `p(id | past, ids of earlier streams)`,
+and exact for both kinds of heads: `chained` shows a head the earlier ids of its event, `independent` (the
+article's) shows it only which ids there can be after them.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,15 +17,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from midigen_jax.config import ModelConfig
-from midigen_jax.errors import InputError
-from midigen_jax.model.attention import PooledAttention, pooled_carry
-from midigen_jax.model.context import context_carry, observe
-from midigen_jax.model.grammar import ChordGrammar, Grammar
-from midigen_jax.model.layer import LSTM, DropConnect, backend_of
-from midigen_jax.model.lstm import LSTMCarry, lstm_carry
-from midigen_jax.model.multihead import MultiHeadAttention, ring_carry
+from midigen_jax.model import past
+from midigen_jax.model.blocks import Block, DropConnect, Matmul, Step, make_blocks
 from midigen_jax.model.precision import dense
-from midigen_jax.model.told import REFERENCES, ContextInput, IntervalHead, references
+from midigen_jax.vocab import Vocabulary
+from midigen_jax.vocab.rules import Events
+from midigen_jax.vocab.traced import pitch_stream, ticks_of
 
 IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the others are
 
@@ -32,28 +30,26 @@ IMPOSSIBLE = -1e9  # a logit whose probability is 0 in float32, whatever the oth
 class Carry(NamedTuple):
     """All that the network remembers of the past, arrays with a leading B; zeros to begin with."""
 
-    layers: tuple[LSTMCarry, ...]
-    attention: Any  # PooledCarry, RingCarry, or () without attention
-    grammar: Any  # that of the tokenizer's rules
-    context: Any  # ContextCarry, or () where the network is told nothing
+    blocks: tuple[Any, ...]
+    rules: Any  # that of the vocabulary's rules
+    past: Any  # SliceHistory, or () where no past features are used
 
 
 class Trunk(NamedTuple):
-    """What the heads read: the state after each event, what may follow it, and N pitches of now.
+    """What the heads read: the state after each event, what may follow it, and pitches of now.
 
-    Interval heads measure from these pitches; without them N is 0.
+    Interval heads measure from these N pitches; without them N is 0.
     """
 
     hidden_BTD: Array
-    allowed_BTP: Array
-    kind_BT: Array
-    reference_BTN: Array
+    after: Any  # arrays (B, T, …), which the vocabulary's rules read
+    anchor_BTN: Array
 
 
-class Rates(NamedTuple):
-    """Shares that are dropped: of units, of what the first layer reads, of recurrent weights.
+class DropoutRates(NamedTuple):
+    """Shares that are dropped: of units, of what the first block reads, of recurrent weights.
 
-    A number that is 0 costs nothing; an array may differ from replica to replica of one program.
+    A rate of 0 compiles dropout away; an array may differ from replica to replica of one program.
     """
 
     units: float | Array
@@ -61,295 +57,294 @@ class Rates(NamedTuple):
     weights: float | Array
 
 
-class Drops(NamedTuple):
-    """What is dropped: by typed keys of each row and of the step, and in which shares."""
+class Dropout(NamedTuple):
+    """What is dropped: by typed keys of each row and of the step, and at which rates."""
 
     row_B: Array
     step: Array
-    rates: Rates
+    rates: DropoutRates
 
 
-class Tables(NamedTuple):
-    """What the first layer needs of its weights: its projection of every id, and those of what else it reads.
+class EmbeddingProjections(NamedTuple):
+    """What the first block needs of its weights: its projection of every id, and those of past features.
 
-    Looking up the two rows of an event is multiplying it.
+    Looking up the rows of an event is multiplying it.
     """
 
-    pitch_PG: Array
-    duration_RG: Array
-    told_CG: Array  # the weights of the C features that stand beside the ids' embeddings
+    streams: dict[str, Array]  # (V, G)
+    features_FG: Array  # the weights of the features that stand beside the ids' embeddings
 
 
-class Logits(NamedTuple):
-    """What is said of each next event: of its pitch id, and of its duration id, given the pitch."""
+Logits = dict[str, Array]
+"""What is said of each next event: for each stream (B, T, V), given the event's ids in earlier streams."""
 
-    pitch_BTP: Array
-    duration_BTR: Array
-
-
-class Temperatures(NamedTuple):
-    """What logits are divided by: those of pitches, and those of durations."""
-
-    pitch: float = 1.0
-    duration: float = 1.0
-
-
-class Nats(NamedTuple):
-    """Negative log-likelihood of each next event, in nats: its pitch, and its duration given the pitch."""
-
-    pitch_BT: Array
-    duration_BT: Array
+Nats = dict[str, Array]
+"""Negative log-likelihood of each next event, in nats: for each stream (B, T), given earlier ones."""
 
 
 class Network(nn.Module):
-    """Two streams of ids in, two distributions out."""
+    """Parallel streams of ids in, as many distributions out."""
 
     config: ModelConfig
-    grammar: Grammar
+    vocabulary: Vocabulary
+    platform: str = ""  # that programs are made for; "": that of this machine
 
     def setup(self) -> None:
         """Name the parts; their sizes come from the config and the vocabulary."""
-        config, rules = self.config, self.grammar
-        self.embed_pitch = nn.Embed(rules.pitch_size, config.pitch_embedding)
-        self.embed_duration = nn.Embed(rules.duration_size, config.duration_embedding)
-        dtype, backend = config.compute_dtype, backend_of(config)
-        if config.context.used and isinstance(rules, ChordGrammar):
-            raise InputError("model.context: is made of pitches, and chords are symbols; leave it out")
-        embedded = config.pitch_embedding + config.duration_embedding
+        config, dtype = self.config, self.config.compute_dtype
+        streams, tables = self.vocabulary.streams, self.vocabulary.tables
+        self.embed = {name: nn.Embed(size, config.embedding_of(name)) for name, size in streams}
+        if config.context.used:
+            past.single_pitches(tables)
         if config.context.feeds:
-            self.context_input = ContextInput(config.context, dtype)
-            embedded += config.context.width
+            self.features = past.FeatureEmbedding(config.context, dtype)
         if config.context.intervals:
-            self.interval_head = IntervalHead(dtype)
-        inputs = [embedded, *[config.width] * (config.layers - 1)]
-        self.layers = [LSTM(width, config.width, dtype, backend) for width in inputs]
-        if config.attention == "pooled":
-            self.attention: Any = PooledAttention(config.attention_window, dtype)
-            if config.attention_residual:
-                self.attention_output = dense(config.width, dtype)
-        elif config.attention == "multihead":
-            self.attention = MultiHeadAttention(config.attention_heads, config.attention_window, dtype)
-            if config.attention_values == "events":
-                self.value_pitch = nn.Embed(rules.pitch_size, config.width)
-                self.value_duration = nn.Embed(rules.duration_size, config.width)
-        self.pitch_head = dense(rules.pitch_size, dtype)
-        self.duration_head = dense(rules.duration_size, dtype)
+            self.interval_head = past.IntervalHead(tables[pitch_stream(tables)], dtype)
+        self.blocks = self.blocks_apart()
+        if self._enters:
+            self.enter = dense(config.width, dtype)
+        self.head = {name: dense(size, dtype) for name, size in streams}
         if config.heads == "chained":
-            self.chain_hidden = dense(config.width, dtype)
-            self.chain_pitch = nn.Embed(rules.pitch_size, config.width)
+            self.chain = {name: dense(config.width, dtype) for name, _ in streams[1:]}
+            self.given = {
+                f"{name}_{earlier}": nn.Embed(size, config.width)
+                for place, (name, _) in enumerate(streams)
+                for earlier, size in streams[:place]
+            }
 
-    def initial_carry(self, rows: int, goes_on: bool = True) -> Carry:
+    def blocks_apart(self) -> list[Block]:
+        """The blocks, each anew and bound to nothing."""
+        return make_blocks(self.config, self.vocabulary.streams, self.inputs, self.platform)
+
+    @property
+    def embedded(self) -> int:
+        """The width of all embeddings of an event."""
+        return sum(self.config.embedding_of(name) for name, _ in self.vocabulary.streams)
+
+    @property
+    def inputs(self) -> int:
+        """The width of what goes in: embeddings, and past features where there are any."""
+        return self.embedded + (self.config.context.width if self.config.context.feeds else 0)
+
+    @property
+    def _enters(self) -> bool:
+        """Whether what goes in has to be brought to the width of a first block that changes none."""
+        return self.inputs != self.config.width and not self.blocks_apart()[0].any_inputs
+
+    @property
+    def runs_on(self) -> str:
+        """What computes the first block, as rows of benchmarks name it."""
+        return self.blocks_apart()[0].runs_on
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether replicas of it must be computed one after another: a library's layers know no vmap."""
+        return any(block.multiplies_itself for block in self.blocks_apart())
+
+    def initial_carry(self, rows: int, keep_cache: bool = True) -> Carry:
         """Zeros for `rows` sequences: nothing has happened yet.
 
-        One that does not go on is for a single chunk: multihead attention then keeps nothing of it, and need
-        not look at what it would have kept.
+        Without `keep_cache` it is for a single chunk: attention then keeps nothing of it, and need not look
+        at what it would have kept.
         """
-        config, context = self.config, self.config.context
-        attention: Any = ()
-        if config.attention == "pooled":
-            attention = pooled_carry(config.attention_window, rows, config.width)
-        elif config.attention == "multihead":
-            window = config.attention_window if goes_on else 0
-            shape = (config.attention_heads, window, rows, config.width)
-            attention = ring_carry(*shape, config.attention_values == "events")
-        layers = tuple(lstm_carry(rows, config.width) for _ in range(config.layers))
-        known = context_carry(context, rows) if context.used else ()
-        return Carry(layers, attention, self.grammar.initial_carry(rows), known)
+        context = self.config.context
+        blocks = tuple(block.initial_carry(rows, keep_cache) for block in self.blocks_apart())
+        history = past.empty_history(context, rows) if context.used else ()
+        return Carry(blocks, self.vocabulary.rules.initial_carry(rows), history)
 
     def empty_trunk(self, rows: int) -> Trunk:
         """A trunk (T = 1) from which nothing can be read yet."""
-        references = REFERENCES if self.config.context.intervals else 0
+        rules, mask_B1 = self.vocabulary.rules, jnp.ones((rows, 1), bool)
+        event = {name: jnp.zeros((rows, 1), jnp.int32) for name, _ in self.vocabulary.streams}
+        after = jax.eval_shape(lambda: rules.follow(rules.initial_carry(rows), event, mask_B1)[1])
+        anchors = past.ANCHORS if self.config.context.intervals else 0
         return Trunk(
             jnp.zeros((rows, 1, self.config.width)),
-            jnp.zeros((rows, 1, self.grammar.pitch_size), bool),
-            jnp.zeros((rows, 1), jnp.int32),
-            jnp.zeros((rows, 1, references), jnp.int32),
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), after),
+            jnp.zeros((rows, 1, anchors), jnp.int32),
         )
 
-    def carry_after(self, pitch_BL: Array, duration_BL: Array, mask_BL: Array, tick_B: Array) -> Carry:
-        """The carry of a crop: context and grammar know of the events before it, all else begins with zeros.
+    def warm_carry(self, events: Events, mask_BT: Array, tick_B: Array) -> Carry:
+        """The carry of a crop: past features and rules know of the events before it, blocks begin with zeros.
 
         It is for the crop alone, and does not go on.
         `tick_B`: when the first of those events begins, in ticks from the start of its piece.
         """
-        carry, context = self.initial_carry(len(mask_BL), goes_on=False), self.config.context
-        rules, known = carry.grammar, carry.context
+        carry, context = self.initial_carry(len(mask_BT), keep_cache=False), self.config.context
+        rules, history = carry.rules, carry.past
         if context.used:
-            known = context_carry(context, len(mask_BL), tick_B)
-        if mask_BL.shape[1] > 0:
-            rules, _ = self.grammar.follow(rules, pitch_BL, duration_BL, mask_BL)
+            history = past.empty_history(context, len(mask_BT), tick_B)
+        if mask_BT.shape[1] > 0:
+            rules, _ = self.vocabulary.rules.follow(rules, events, mask_BT)
             if context.used:
-                known, _ = observe(context, known, pitch_BL, duration_BL, mask_BL)
-        return carry._replace(grammar=rules, context=known)
+                history, _ = past.update(context, self.vocabulary.tables, history, events, mask_BT)
+        return carry._replace(rules=rules, past=history)
 
     def __call__(
         self,
         carry: Carry,
-        pitch_BT: Array,
-        duration_BT: Array,
+        events: Events,
         mask_BT: Array,
-        drops: Drops | None = None,
-        tables: Tables | None = None,
+        dropout: Dropout | None = None,
+        projections: EmbeddingProjections | None = None,
     ) -> tuple[Carry, Trunk]:
-        """Read events; a masked event is invisible. With `drops`, units and weights are dropped.
+        """Read events; a masked event is invisible. With `dropout`, units and weights are dropped.
 
-        `tables` save the first layer its product; they cannot hold what dropout would do to embeddings.
+        `projections` save the first block its product; they cannot hold what dropout would do to embeddings.
         """
-        config = self.config
-        shown_BT = duration_BT if config.duration_input else jnp.zeros_like(duration_BT)
-        known, reference_BTN = carry.context, jnp.zeros((*pitch_BT.shape, 0), jnp.int32)
-        told: list[Array] = []
+        config, vocabulary = self.config, self.vocabulary
+        shown = {name: events[name] for name, _ in vocabulary.streams}
+        if not config.duration_input and "duration" in shown:
+            shown["duration"] = jnp.zeros_like(shown["duration"])
+        now = Step(shown, ticks_of(vocabulary.tables, events), mask_BT)
+        history, anchor_BTN = carry.past, jnp.zeros((*mask_BT.shape, 0), jnp.int32)
+        beside: list[Array] = []  # what stands beside the embeddings
         if config.context.used:
-            known, features = observe(config.context, known, pitch_BT, duration_BT, mask_BT)
-            told = [self.context_input(features)] if config.context.feeds else []
-            reference_BTN = references(features) if config.context.intervals else reference_BTN
-        first, *others = zip(self.layers, carry.layers, strict=True)
-        layer, memory = first
-        if tables is not None:
-            projected_BTG = tables.pitch_PG[pitch_BT] + tables.duration_RG[shown_BT]
-            memory, hidden_BTD = layer.from_projected(
-                memory, projected_BTG, told, tables.told_CG, mask_BT, _of_layer(drops, 0)
-            )
-        else:
-            embedded = [self.embed_pitch(pitch_BT), self.embed_duration(shown_BT), *told]
-            embedded_BTI = jnp.concatenate(embedded, axis=-1)
-            if drops is not None:
-                embedded_BTI = _drop(embedded_BTI, drops.rates.embeddings, drops.row_B, 0)
-            memory, hidden_BTD = layer(memory, embedded_BTI, mask_BT, _of_layer(drops, 0))
-        layers = [memory]
-        for place, (layer, memory) in enumerate(others, start=1):
-            below_BTD = _drop_units(hidden_BTD, drops, place)
-            memory, hidden_BTD = layer(memory, below_BTD, mask_BT, _of_layer(drops, place))
-            hidden_BTD = hidden_BTD + below_BTD if config.residual else hidden_BTD
-            layers.append(memory)
-        hidden_BTD = _drop_units(hidden_BTD, drops, config.layers)
-        attention, hidden_BTD = self._attend(
-            carry.attention, hidden_BTD, (pitch_BT, shown_BT), duration_BT, mask_BT
-        )
-        rules, after = self.grammar.follow(carry.grammar, pitch_BT, duration_BT, mask_BT)
-        trunk = Trunk(hidden_BTD, after.allowed_BTP, after.kind_BT, reference_BTN)
-        return Carry(tuple(layers), attention, rules, known), trunk
+            history, features = past.update(config.context, vocabulary.tables, history, events, mask_BT)
+            beside = [self.features(features)] if config.context.feeds else []
+            anchor_BTN = past.anchors(features) if config.context.intervals else anchor_BTN
+        carries = []
+        hidden_BTD: Any = None if projections is not None else self._embedded(now, beside, dropout)
+        for place, (block, memory) in enumerate(zip(self.blocks, carry.blocks, strict=True)):
+            weights = _dropped_weights(dropout, place)
+            if place == 0 and projections is not None:
+                parts = [projections.streams[name][ids_BT] for name, ids_BT in shown.items()]
+                given = sum(parts[1:], parts[0]), beside, projections.features_FG
+                memory, hidden_BTD = block.from_projected(memory, *given, now, weights)
+            else:
+                memory, hidden_BTD = block(memory, hidden_BTD, now, weights)
+            if block.drops_outputs and dropout is not None:
+                hidden_BTD = _drop(hidden_BTD, dropout.rates.units, dropout.row_B, place + 1)
+            carries.append(memory)
+        rules, after = vocabulary.rules.follow(carry.rules, events, mask_BT)
+        return Carry(tuple(carries), rules, history), Trunk(hidden_BTD, after, anchor_BTN)
 
-    def _attend(
-        self,
-        carry: Any,
-        hidden_BTD: Array,
-        shown: tuple[Array, Array],
-        duration_BT: Array,
-        mask_BT: Array,
-    ) -> tuple[Any, Array]:
-        """The states with attention's context added to them, or in their place; `shown` are ids of events."""
-        config = self.config
-        if config.attention == "none":
-            return carry, hidden_BTD
-        if config.attention == "pooled":
-            carry, context_BTD = self.attention(carry, hidden_BTD, mask_BT)
-            if config.attention_residual:
-                context_BTD = self.attention_output(context_BTD)
-        else:
-            # A duration id is a number of ticks, and 0 on all events but the last of a slice.
-            event_BTD = None
-            if config.attention_values == "events":
-                pitch_BT, shown_BT = shown
-                event_BTD = self.value_pitch(pitch_BT) + self.value_duration(shown_BT)
-            carry, context_BTD = self.attention(carry, hidden_BTD, duration_BT, mask_BT, event_BTD)
-        return carry, hidden_BTD + context_BTD if config.attention_residual else context_BTD
+    def _embedded(self, now: Step, beside: list[Array], dropout: Dropout | None) -> Array:
+        """(B, T, inputs) what the first block reads: an event's embeddings, and what stands beside them."""
+        embedded = [self.embed[name](ids_BT) for name, ids_BT in now.events.items()]
+        x_BTI = jnp.concatenate([*embedded, *beside], axis=-1)
+        if dropout is not None:
+            x_BTI = _drop(x_BTI, dropout.rates.embeddings, dropout.row_B, 0)
+        return self.enter(jnp.where(now.mask_BT[..., None], x_BTI, 0)) if self._enters else x_BTI
 
-    def looks_up(self, events: int, drops: bool) -> bool:
-        """Whether to look up the first layer's projection of so many events, or to multiply."""
-        config, rules = self.config, self.grammar
-        ids = rules.pitch_size * config.pitch_embedding + rules.duration_size * config.duration_embedding
-        cheaper = ids < events * (config.pitch_embedding + config.duration_embedding)
-        # cuDNN multiplies by itself, and dropout changes each row's embeddings.
-        return cheaper and backend_of(config) != "cudnn" and not (drops and config.dropped_embeddings > 0)
+    def use_lookup(self, events: int, dropout: bool) -> bool:
+        """Whether to look up the first block's projection of so many events, or to multiply."""
+        config, first = self.config, self.blocks_apart()[0]
+        products = sum(size * config.embedding_of(name) for name, size in self.vocabulary.streams)
+        cheaper = products < events * self.embedded
+        # Dropout changes each row's embeddings.
+        changed = dropout and config.dropped_embeddings > 0
+        return cheaper and first.takes_projected and not first.multiplies_itself and not changed
 
-    def tables(self) -> Tables:
-        """What each id adds to the gates of the first layer: its embedding, multiplied once for all uses."""
-        config, first = self.config, self.layers[0]
-        pitch_PG = first.project(self.embed_pitch.embedding, 0)
-        duration_RG = first.project(self.embed_duration.embedding, config.pitch_embedding)
-        return Tables(
-            pitch_PG, duration_RG, first.input_from(config.pitch_embedding + config.duration_embedding)
-        )
+    def projections(self) -> EmbeddingProjections | None:
+        """What each id adds to the gates of the first block: its embedding, multiplied once for all uses.
 
-    def pitch_logits(self, trunk: Trunk) -> Array:
-        """Logits (B, T, P) of the next pitch id; `IMPOSSIBLE` where the grammar forbids it."""
-        logits_BTP = self.pitch_head(trunk.hidden_BTD)
-        if self.config.context.intervals:
-            logits_BTP += self.interval_head(trunk.hidden_BTD, trunk.reference_BTN, trunk.allowed_BTP)
-        return jnp.where(trunk.allowed_BTP, logits_BTP, IMPOSSIBLE)
-
-    def duration_logits(self, trunk: Trunk, pitch_BT: Array, durations_KPR: Array | None = None) -> Array:
-        """Logits (B, T, R) of the duration id of the next event, given its pitch id.
-
-        `durations_KPR` are those that may be in place of all that the grammar allows.
+        None where the first block cannot be given that.
         """
-        hidden_BTD = trunk.hidden_BTD
-        if self.config.heads == "chained":
-            hidden_BTD = jnp.tanh(self.chain_hidden(hidden_BTD) + self.chain_pitch(pitch_BT))
-        if durations_KPR is None:
-            durations_KPR = jnp.asarray(self.grammar.durations())
-        allowed_BTR = durations_KPR[trunk.kind_BT, pitch_BT]
-        return jnp.where(allowed_BTR, self.duration_head(hidden_BTD), IMPOSSIBLE)
+        first, place, found = self.blocks[0], 0, {}
+        if not first.takes_projected:
+            return None
+        for name, _ in self.vocabulary.streams:
+            found[name] = first.project(self.embed[name].embedding, place)
+            place += self.config.embedding_of(name)
+        return EmbeddingProjections(found, first.input_from(place))
+
+    def limits(self) -> Any:
+        """What the rules allow, as they stand."""
+        return self.vocabulary.rules.limits()
+
+    def stream_logits(
+        self, stream: str, trunk: Trunk, earlier: Events, allowed_BTV: Array | None = None
+    ) -> Array:
+        """Logits (B, T, V) of the next event's id in a stream, given its ids (B, T) in `earlier` ones.
+
+        `IMPOSSIBLE` where it is not allowed; `allowed_BTV` stands in for what the rules say.
+        """
+        vocabulary, hidden_BTD = self.vocabulary, trunk.hidden_BTD
+        if self.config.heads == "chained" and earlier:
+            parts = [self.chain[stream](hidden_BTD)]
+            parts += [self.given[f"{stream}_{name}"](ids_BT) for name, ids_BT in earlier.items()]
+            hidden_BTD = jnp.tanh(sum(parts[1:], parts[0]))
+        if allowed_BTV is None:
+            allowed_BTV = vocabulary.rules.allowed(trunk.after, self.limits(), stream, earlier)
+        logits_BTV = self.head[stream](hidden_BTD)
+        if self.config.context.intervals and stream == pitch_stream(vocabulary.tables):
+            logits_BTV += self.interval_head(hidden_BTD, trunk.anchor_BTN, allowed_BTV)
+        return jnp.where(allowed_BTV, logits_BTV, IMPOSSIBLE)
 
     def logits(
-        self,
-        carry: Carry,
-        pitch_BS: Array,
-        duration_BS: Array,
-        mask_BT: Array,
-        drops: Drops | None = None,
+        self, carry: Carry, events: Events, mask_BT: Array, dropout: Dropout | None = None
     ) -> tuple[Carry, Logits]:
-        """What is said of the last T of S = T + 1 events, each given those before it.
+        """What is said of the last T of T + 1 events, each given those before it.
 
         `mask_BT` says which of the T events that are read, and so which of the T that follow, count.
         """
-        tables = self.tables() if self.looks_up(mask_BT.size, drops=drops is not None) else None
-        carry, trunk = self(carry, pitch_BS[:, :-1], duration_BS[:, :-1], mask_BT, drops, tables)
-        return carry, Logits(self.pitch_logits(trunk), self.duration_logits(trunk, pitch_BS[:, 1:]))
+        lookup = self.use_lookup(mask_BT.size, dropout=dropout is not None)
+        projections = self.projections() if lookup else None
+        read = {name: ids[:, :-1] for name, ids in events.items()}
+        carry, trunk = self(carry, read, mask_BT, dropout, projections)
+        found: Logits = {}
+        earlier: dict[str, Array] = {}
+        for name, _ in self.vocabulary.streams:
+            found[name] = self.stream_logits(name, trunk, earlier)
+            earlier = earlier | {name: events[name][:, 1:]}
+        return carry, found
+
+    def matmuls(self, rows: int, length: int) -> list[Matmul]:
+        """The matrix products of a forward pass over `rows` sequences of `length` events."""
+        config, events, streams = self.config, rows * length, self.vocabulary.streams
+        first, *others = self.blocks_apart()
+        found = first.matmuls(rows, length)
+        if self.use_lookup(events, dropout=True):
+            columns = found[0].columns
+            found[0] = Matmul(1, events, self.inputs - self.embedded, columns)
+            found += [Matmul(1, size, config.embedding_of(name), columns) for name, size in streams]
+        if self._enters:
+            found += [Matmul(1, events, self.inputs, config.width)]
+        for block in others:
+            found += block.matmuls(rows, length)
+        if config.heads == "chained":
+            found += [Matmul(1, events, config.width, config.width)] * (len(streams) - 1)
+        found += [Matmul(1, events, config.width, size) for _, size in streams]
+        return [product for product in found if product.inner]
 
 
 def score(
     network: Network,
     params: dict,
     carry: Carry,
-    pitch_BS: Array,
-    duration_BS: Array,
+    events: Events,
     mask_BT: Array,
-    drops: Drops | None = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Carry, Nats]:
-    """The nats of the last T of S = T + 1 events, each given those before it, by `predict`."""
-    carry, logits = predict(network, params, carry, pitch_BS, duration_BS, mask_BT, drops)
-    return carry, nats_of(logits, pitch_BS, duration_BS, mask_BT)
+    """The nats of the last T of T + 1 events, each given those before it, by `predict`."""
+    carry, logits = predict(network, params, carry, events, mask_BT, dropout)
+    return carry, nats_of(logits, events, mask_BT)
 
 
 def predict(
     network: Network,
     params: dict,
     carry: Carry,
-    pitch_BS: Array,
-    duration_BS: Array,
+    events: Events,
     mask_BT: Array,
-    drops: Drops | None = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Carry, Logits]:
-    """`Network.logits` as a pure function; with `drops` it drops units and weights, as in training."""
-    result: Any = network.apply(
-        {"params": params}, carry, pitch_BS, duration_BS, mask_BT, drops, method=Network.logits
-    )
+    """`Network.logits` as a pure function; with `dropout` it drops units and weights, as in training."""
+    result: Any = network.apply({"params": params}, carry, events, mask_BT, dropout, method=Network.logits)
     return result
 
 
-def nats_of(logits: Logits, pitch_BS: Array, duration_BS: Array, mask_BT: Array) -> Nats:
-    """The nats of the last T of S = T + 1 events; 0 where the mask hides one."""
-    pitch = cross_entropy(logits.pitch_BTP, pitch_BS[:, 1:])
-    duration = cross_entropy(logits.duration_BTR, duration_BS[:, 1:])
-    return Nats(jnp.where(mask_BT, pitch, 0), jnp.where(mask_BT, duration, 0))
+def nats_of(logits: Logits, events: Events, mask_BT: Array) -> Nats:
+    """The nats of the last T of T + 1 events; 0 where the mask hides one."""
+    found = {name: cross_entropy(logits_BTV, events[name][:, 1:]) for name, logits_BTV in logits.items()}
+    return {name: jnp.where(mask_BT, nats_BT, 0) for name, nats_BT in found.items()}
 
 
-def tempered(params: dict, temperatures: Temperatures) -> dict:
-    """The parameters whose logits are those of `params`, divided by temperatures."""
-    pitch, duration = temperatures
-    heads = {"pitch_head": pitch, "interval_head": pitch, "duration_head": duration}
+def tempered(network: Network, params: dict, temperatures: Mapping[str, float]) -> dict:
+    """The parameters whose logits are those of `params`, divided by the temperature of each stream."""
+    heads = {f"head_{name}": by for name, by in temperatures.items()}
+    heads["interval_head"] = heads.get(f"head_{pitch_stream(network.vocabulary.tables)}", 1.0)
     return params | {
         name: jax.tree.map(lambda leaf, by=by: leaf / by, params[name])
         for name, by in heads.items()
@@ -357,15 +352,11 @@ def tempered(params: dict, temperatures: Temperatures) -> dict:
     }
 
 
-def _of_layer(drops: Drops | None, layer: int) -> DropConnect | None:
-    """What decides which weights of a layer are dropped in this step."""
-    if drops is None or _is_zero(drops.rates.weights):
+def _dropped_weights(dropout: Dropout | None, place: int) -> DropConnect | None:
+    """What decides which weights of a block are dropped in this step."""
+    if dropout is None or _is_zero(dropout.rates.weights):
         return None
-    return DropConnect(jax.random.fold_in(drops.step, layer), drops.rates.weights)
-
-
-def _drop_units(hidden_BTD: Array, drops: Drops | None, place: int) -> Array:
-    return hidden_BTD if drops is None else _drop(hidden_BTD, drops.rates.units, drops.row_B, place)
+    return DropConnect(jax.random.fold_in(dropout.step, place), dropout.rates.weights)
 
 
 def _drop(hidden_BTD: Array, rate: float | Array, key_B: Array, place: int) -> Array:
@@ -391,7 +382,6 @@ def cross_entropy(logits_BTV: Array, ids_BT: Array) -> Array:
 
 def init_params(network: Network, key: Array) -> dict:
     """Fresh parameters, float32, from a typed key."""
-    events_BS = jnp.zeros((1, 2), jnp.int32)
-    mask_BT = jnp.ones((1, 1), bool)
-    carry = network.initial_carry(1)
-    return network.init(key, carry, events_BS, events_BS, mask_BT, method=Network.logits)["params"]
+    events = {name: jnp.zeros((1, 2), jnp.int32) for name, _ in network.vocabulary.streams}
+    carry, mask_BT = network.initial_carry(1), jnp.ones((1, 1), bool)
+    return network.init(key, carry, events, mask_BT, method=Network.logits)["params"]

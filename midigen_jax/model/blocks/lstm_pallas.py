@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from midigen_jax.model.lstm import Kernels, LSTMCarry, States
+from midigen_jax.model.blocks.lstm_scan import Kernels, LSTMCarry, States
 
 _SHIFT = 7
 LANES = 1 << _SHIFT  # values side by side in a register

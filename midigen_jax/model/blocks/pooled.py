@@ -9,13 +9,15 @@ carried; with a window of W events the last W - 1 terms are.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from midigen_jax.errors import InputError
+from midigen_jax.model.blocks.base import Block, DropConnect, Matmul, Step
 from midigen_jax.model.precision import dense, einsum
 
 
@@ -29,16 +31,34 @@ class PooledCarry(NamedTuple):
     weight_BK: Array
 
 
-class PooledAttention(nn.Module):
-    """Contexts over the last `window` states, or over all of them when it is 0."""
+class Pooled(Block):
+    """Contexts over the last `window` states, or over all of them when it is 0.
 
-    window: int
-    compute_dtype: str = "float32"
+    With `residual` a context is added to its state, through a layer of its own; else it takes its place.
+    """
+
+    window: int = 0
+    residual: bool = True
+
+    any_inputs: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raises InputError for settings that cannot be."""
+        if self.window < 0:
+            raise InputError("pooled: give window = 1 or more, or 0 for the whole past")
+
+    def initial_carry(self, rows: int, keep_cache: bool = True) -> PooledCarry:
+        """Zeros for `rows` sequences: nothing to pool over yet."""
+        kept = 1 if self.window == 0 else self.window - 1
+        return PooledCarry(jnp.zeros((rows, kept, self.inputs)), jnp.zeros((rows, kept)))
 
     @nn.compact
-    def __call__(self, carry: PooledCarry, hidden_BTD: Array, mask_BT: Array) -> tuple[PooledCarry, Array]:
-        """Contexts (B, T, D). The mask must hide a row's last steps only: padding follows music."""
-        visible_BTD = jnp.where(mask_BT[..., None], hidden_BTD, 0)
+    def __call__(
+        self, carry: PooledCarry, x_BTD: Array, now: Step, drop: DropConnect | None = None
+    ) -> tuple[PooledCarry, Array]:
+        """As `Block`; the width is that of the input."""
+        mask_BT = now.mask_BT
+        visible_BTD = jnp.where(mask_BT[..., None], x_BTD, 0)
         score_BT = jnp.tanh(dense(1, self.compute_dtype, name="score")(visible_BTD)[..., 0])
         weight_BT = jnp.where(mask_BT, jnp.exp(score_BT), 0)
         terms = PooledCarry(weight_BT[..., None] * visible_BTD, weight_BT)
@@ -48,13 +68,15 @@ class PooledAttention(nn.Module):
             carry, sums = _windowed(carry, terms, mask_BT)
         # Before the first visible state there is nothing to weigh: the context is zero there, not 0 / 0.
         total_BT = jnp.where(sums.weight_BK > 0, sums.weight_BK, 1)
-        return carry, sums.weighted_BKD / total_BT[..., None]
+        context_BTD = sums.weighted_BKD / total_BT[..., None]
+        if not self.residual:
+            return carry, context_BTD
+        return carry, x_BTD + dense(self.width, self.compute_dtype, name="output")(context_BTD)
 
-
-def pooled_carry(window: int, rows: int, width: int) -> PooledCarry:
-    """Zeros for `rows` sequences of states of `width` units: nothing to pool over yet."""
-    kept = 1 if window == 0 else window - 1
-    return PooledCarry(jnp.zeros((rows, kept, width)), jnp.zeros((rows, kept)))
+    def matmuls(self, rows: int, length: int) -> list[Matmul]:
+        """As `Block`."""
+        scores = [Matmul(1, rows * length, self.inputs, 1)]
+        return scores + [Matmul(1, rows * length, self.inputs, self.width)] * self.residual
 
 
 def _running(carry: PooledCarry, terms: PooledCarry, dtype: str) -> tuple[PooledCarry, PooledCarry]:

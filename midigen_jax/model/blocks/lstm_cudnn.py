@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import rnn
 
-from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm, lstm_carry
+from midigen_jax.model.blocks.lstm_scan import LSTMCarry, LSTMWeights, lstm, lstm_carry
 
 
 class CudnnArguments(NamedTuple):

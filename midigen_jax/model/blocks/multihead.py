@@ -17,13 +17,15 @@ reduced in int32 before it becomes an angle: it is exact however long a piece is
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from midigen_jax.errors import InputError
+from midigen_jax.model.blocks.base import Block, DropConnect, Matmul, Step
 from midigen_jax.model.precision import dense, einsum
 
 SHORTEST, LONGEST = 3, 2304  # periods in ticks: a sixteenth; 48 bars of 4/4, which are 64 of 3/4
@@ -39,31 +41,68 @@ class RingCarry(NamedTuple):
     time_B: Array  # int32: the tick at which the next one begins, modulo `LONGEST`
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHead(Block):
     """Contexts from the last `window` states, by `heads` queries a step.
 
-    The width must be a multiple of 2 * `heads`: a head rotates pairs of units. Nothing has a bias, as in
-    most of the field (Chowdhery et al. 2022, "PaLM").
+    heads: the width must be a multiple of 2 * `heads`: a head rotates pairs of units.
+    values: `states` are what is found, or the `events` that came after states like this one.
+    residual: add the context to the state, or let it take its place.
+
+    Nothing has a bias, as in most of the field (Chowdhery et al. 2022, "PaLM").
     """
 
-    heads: int
-    window: int
-    compute_dtype: str = "float32"
+    heads: int = 4
+    window: int = 128
+    values: str = "states"
+    residual: bool = True
+
+    any_inputs: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raises InputError for settings that cannot be."""
+        unit = 2 * self.heads
+        if self.heads < 1 or self.width % unit:
+            raise InputError(
+                f"multihead: {self.heads} heads rotate pairs of units; make model.width a multiple of {unit}"
+            )
+        if self.window < 1 or self.values not in ("states", "events"):
+            raise InputError("multihead: give window = 1 or more, and values = states or events")
+
+    def initial_carry(self, rows: int, keep_cache: bool = True) -> RingCarry:
+        """Zeros for `rows` sequences: nothing to attend to yet, at time 0."""
+        shape = (rows, self.heads, self.window if keep_cache else 0, self.inputs // self.heads)
+        before_BD = jnp.zeros((rows, self.inputs if self.values == "events" else 0))
+        count_B, time_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
+        return RingCarry(jnp.zeros(shape), jnp.zeros(shape), before_BD, count_B, time_B)
+
+    def matmuls(self, rows: int, length: int) -> list[Matmul]:
+        """As `Block`; each step meets the ring and its own chunk."""
+        events, width, size = rows * length, self.width, self.width // self.heads
+        seen = self.window + length
+        return [
+            Matmul(1, events, width, 3 * width),
+            Matmul(1, events, width, width),
+            Matmul(rows * self.heads, length, size, seen),
+            Matmul(rows * self.heads, length, seen, size),
+        ]
 
     @nn.compact
     def __call__(
-        self,
-        carry: RingCarry,
-        hidden_BTD: Array,
-        ticks_BT: Array,
-        mask_BT: Array,
-        event_BTD: Array | None = None,
+        self, carry: RingCarry, x_BTD: Array, now: Step, drop: DropConnect | None = None
     ) -> tuple[RingCarry, Array]:
-        """Contexts (B, T, D), given the int32 ticks from each event's start to the next one's.
+        """As `Block`; the width is that of the input.
 
-        The mask must hide a row's last steps only. A hidden step takes no slot and no time. `event_BTD`,
-        vectors of the events themselves, are added to the values; both are then of the states before them.
+        A hidden step takes no slot and no time. Vectors of events are added to the values that they are; keys
+        and values are then of the states before them.
         """
+        hidden_BTD, ticks_BT, mask_BT = x_BTD, now.ticks_BT, now.mask_BT
+        event_BTD = None
+        if self.values == "events":
+            parts = [
+                nn.Embed(size, self.width, name=f"value_{name}")(now.events[name])
+                for name, size in self.streams
+            ]
+            event_BTD = sum(parts[1:], parts[0])
         rows, times, width = hidden_BTD.shape
         size = width // self.heads
         visible_BTD = jnp.where(mask_BT[..., None], hidden_BTD, 0)
@@ -118,18 +157,8 @@ class MultiHeadAttention(nn.Module):
         score_BHTK = jnp.where(seen_BTK[:, None], score_BHTK, -jnp.inf)
         context_BHTF = _mean(score_BHTK, value_BHKF, null_BHT1, null_value_HF, self.compute_dtype)
         context_BTD = jnp.swapaxes(context_BHTF, 1, 2).reshape(rows, times, width)
-        return after, dense(width, self.compute_dtype, use_bias=False, name="output")(context_BTD)
-
-
-def ring_carry(heads: int, window: int, rows: int, width: int, events: bool = False) -> RingCarry:
-    """Zeros for `rows` sequences of states of `width` units: nothing to attend to yet, at time 0.
-
-    `events`: values are events, and the state before an event is kept.
-    """
-    shape = (rows, heads, window, width // heads)
-    before_BD = jnp.zeros((rows, width if events else 0))
-    count_B, time_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
-    return RingCarry(jnp.zeros(shape), jnp.zeros(shape), before_BD, count_B, time_B)
+        context_BTD = dense(width, self.compute_dtype, use_bias=False, name="output")(context_BTD)
+        return after, x_BTD + context_BTD if self.residual else context_BTD
 
 
 def rotate(vector_BHTF: Array, time_BT: Array) -> Array:
@@ -167,7 +196,7 @@ def _mean(score_BHTK: Array, value_BHKF: Array, null_BHT1: Array, null_value_HF:
     In float32. The sum is divided, not the weights: that spares a pass over T times K numbers.
     """
     score_BHTK, null_BHT1 = score_BHTK.astype(jnp.float32), null_BHT1.astype(jnp.float32)
-    # No result depends on what is taken from all scores, and so no gradient does.
+    # Softmax does not change when all scores are shifted.
     top_BHT1 = lax.stop_gradient(jnp.maximum(score_BHTK.max(axis=-1, keepdims=True), null_BHT1))
     weight_BHTK, null_weight_BHT1 = jnp.exp(score_BHTK - top_BHT1), jnp.exp(null_BHT1 - top_BHT1)
     sum_BHTF = einsum("BHTK,BHKF->BHTF", weight_BHTK, value_BHKF, dtype)
