@@ -3,7 +3,6 @@
 import itertools
 import json
 import signal
-from functools import lru_cache
 
 import jax
 import numpy as np
@@ -13,16 +12,15 @@ from midigen_jax import rows
 from midigen_jax.config import Config, override
 from midigen_jax.data.batches import crops_of
 from midigen_jax.data.prepare import prepare
-from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network
-from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import open_run
-from midigen_jax.train.devices import REPLICA, data_mesh
+from midigen_jax.train.distributed import REPLICA, data_mesh
 from midigen_jax.train.loop import Training, fit, fit_all
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack, take
-from midigen_jax.train.state import init_state, make_train_steps
+from midigen_jax.train.replicas import by_replica, make_train_steps, shape_key, stack, take
+from midigen_jax.train.step import hyperparameters, init_state
+from midigen_jax.vocab import note
+from midigen_jax.vocab.note import NoteVocabulary
 
 TINY = override(
     Config(),
@@ -56,32 +54,36 @@ KINDS = list(
         [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)], ["independent", "chained"]
     )
 )
-NOTE = NoteGrammar(duration_size=5)
+NOTE = NoteVocabulary(4)
 # Adam divides by the size of gradients, which makes much of the rounding of those that are nearly 0.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+PROGRAMS: dict = {}
 
 
 def some_crops(config):
-    """Melodies, which the grammar likes."""
+    """Melodies, which the rules like."""
     rng = np.random.default_rng(0)
-    first = NoteTokenizer.ATTACKED + 20
+    first = note.ATTACKED + 20
     tokens = np.stack([rng.integers(first, first + 80, 100), rng.integers(1, 5, 100)], axis=1)
-    return crops_of(np.split(tokens, 5), config.batch)
+    return crops_of(np.split(tokens, 5), config.batch, NOTE)
 
 
-@lru_cache
 def program(config, mesh, together):
-    """The steps of a shape, compiled once for each number of replicas."""
-    return make_train_steps(Network(config.model, NOTE), config, 4, True, mesh, together=together)
+    """The steps of a shape, made of the first config that has it, and compiled once a number of replicas."""
+    key = shape_key(config), mesh, together
+    if key not in PROGRAMS:
+        network = Network(config.model, NOTE)
+        PROGRAMS[key] = make_train_steps(network, config, 4, True, mesh, together=together)
+    return PROGRAMS[key]
 
 
 def train(configs, counts, together=1, devices=1):
     """(state, metrics) of each of these, trained as replicas on so many devices."""
     mesh = data_mesh(1, devices)
     assert mesh.shape[REPLICA] == devices
-    config = shape_of(configs[0])
-    network, optimizer = Network(config.model, NOTE), make_optimizer(config.train, 4)
-    states = stack([init_state(network, optimizer, one.train.seed) for one in configs])
+    config = configs[0]
+    network = Network(config.model, NOTE)
+    states = stack([init_state(network, one.train) for one in configs])
     hyper = stack([hyperparameters(one) for one in configs])
     states, hyper = jax.device_put((states, hyper), by_replica(mesh))
     done = program(config, mesh, together)(states, hyper, some_crops(config), np.array(counts, np.int32))
@@ -94,8 +96,9 @@ def alone(config, count):
 
 def agree(found, expected, count):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found[0], expected[0])
-    for ours, theirs in zip(found[1], expected[1], strict=True):
-        np.testing.assert_allclose(ours[:count], theirs[:count], **CLOSE)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[:count], b[:count], **CLOSE), found[1], expected[1]
+    )
 
 
 @pytest.mark.parametrize(("attention", "heads"), KINDS)
@@ -112,7 +115,7 @@ def test_a_replica_is_the_run_that_it_would_be_alone(attention, heads):
     for config, count, one in zip(configs, counts, found, strict=True):
         assert one[0].step == count
         agree(one, alone(config, count), count)
-    assert len({float(one[0].params["pitch_head"]["kernel"].sum()) for one in found}) == len(configs)
+    assert len({float(one[0].params["head_pitch"]["kernel"].sum()) for one in found}) == len(configs)
 
 
 @pytest.mark.parametrize(("together", "devices"), [(4, 1), (2, 1), (1, 2), (2, 2)])
@@ -125,12 +128,12 @@ def test_how_replicas_share_devices_changes_nothing(together, devices):
 
 
 def test_what_is_given_to_a_program_is_no_part_of_its_shape():
-    assert len({shape_of(override(TINY, values)) for values in VALUES}) == 1
+    assert len({shape_key(override(TINY, values)) for values in VALUES}) == 1
     # Shares of 0 are: programs that drop nothing need not look at what to drop.
     others = [{"model.dropout": 0.0, "model.embedding_dropout": 0.1}, {"model.recurrent_dropout": 0.0}]
     others += [{"batch.transpose_share": 0.0}, {"model.width": 16}, {"train.steps": 5}]
-    assert len({shape_of(override(TINY, values)) for values in [{}, *others]}) == 6
-    assert shape_of(override(TINY, {"sample.count": 9})) == shape_of(TINY)
+    assert len({shape_key(override(TINY, values)) for values in [{}, *others]}) == 6
+    assert shape_key(override(TINY, {"sample.count": 9})) == shape_key(TINY)
 
 
 RUNS = override(TINY, {"batch.length": 16, "train.steps": 6, "train.evaluate_every": 2})
@@ -160,17 +163,21 @@ def test_a_group_of_runs_is_runs(corpus, tmp_path):
     """Each has a folder of its own that any command takes, with the rows and the weights of a lone run."""
     trainings = group(tmp_path / "group")
     told = []
-    done = fit_all(corpus, trainings, watch=lambda training, step, note: told.append((training.run, step)))
-    assert [(one.step, one.is_cut, one.failure) for one in done] == [(6, False, None)] * 3
-    assert {run for run, step in told if step == 6} == {training.run for training in trainings}
+    trainings = [
+        one._replace(callbacks=[lambda step, rows, run=one.run_dir: told.append((run, step))])
+        for one in trainings
+    ]
+    done = fit_all(corpus, trainings)
+    assert [(one.step, one.interrupted, one.failure) for one in done] == [(6, False, None)] * 3
+    assert {run for run, step in told if step == 6} == {training.run_dir for training in trainings}
     for number, training in enumerate(trainings):
         lone = tmp_path / f"lone-{number}"
         fit(corpus, training.config, lone)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), weights(training.run), weights(lone)
+            lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), weights(training.run_dir), weights(lone)
         )
-        np.testing.assert_allclose(losses(training.run), losses(lone), rtol=1e-5)
-        assert json.loads((training.run / "config.json").read_text()) == json.loads(
+        np.testing.assert_allclose(losses(training.run_dir), losses(lone), rtol=1e-5)
+        assert json.loads((training.run_dir / "config.json").read_text()) == json.loads(
             (lone / "config.json").read_text()
         )
 
@@ -179,18 +186,19 @@ def test_a_group_that_was_cut_goes_on_as_if_it_had_not_been(corpus, tmp_path, mo
     whole, cut = group(tmp_path / "whole"), group(tmp_path / "cut")
     fit_all(corpus, whole)
     with monkeypatch.context() as patch:
-        advance = Progress.advance
+        advance, asked = Progress.advance, []
 
         def interrupted(progress, *args, **kwargs):
             advance(progress, *args, **kwargs)
-            if progress._done >= 9:
+            if progress._done >= 9 and not asked:
+                asked.append(True)
                 signal.raise_signal(signal.SIGINT)
 
         patch.setattr(Progress, "advance", interrupted)
-        assert all(one.is_cut for one in fit_all(corpus, cut))
+        assert all(one.interrupted for one in fit_all(corpus, cut))
     assert all(one.step == 6 for one in fit_all(corpus, cut))
     for one, other in zip(cut, whole, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, weights(one.run), weights(other.run))
+        jax.tree.map(np.testing.assert_array_equal, weights(one.run_dir), weights(other.run_dir))
 
 
 def test_one_that_diverges_ends_and_the_others_go_on(corpus, tmp_path):

@@ -15,12 +15,12 @@ import pytest
 from midigen_jax.config import Config, PrepareConfig, TrainConfig, override
 from midigen_jax.data.batches import crops_of, make_crops
 from midigen_jax.data.prepare import prepare
-from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network, score
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.experiment import make_network
+from midigen_jax.train.distributed import data_mesh
 from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import TrainState, init_state, make_train_steps, start_alone
+from midigen_jax.train.replicas import make_train_steps, start_alone
+from midigen_jax.train.step import TrainState, init_state, make_network
+from midigen_jax.vocab.note import NoteVocabulary
 
 TINY = override(
     Config(),
@@ -35,14 +35,14 @@ TINY = override(
         "train.steps_per_call": 4,
     },
 )
-NOTE = NoteGrammar(duration_size=5)
+NOTE = NoteVocabulary(4)
 
 
 def some_crops(config=TINY.batch, pieces=5, length=20):
-    """Random events, which the grammar need not like, in pieces of one length."""
+    """Random events, which the rules need not like, in pieces of one length."""
     rng = np.random.default_rng(0)
     tokens = np.stack([rng.integers(2, 200, pieces * length), rng.integers(0, 5, pieces * length)], axis=1)
-    return crops_of(np.split(tokens, pieces), config)
+    return crops_of(np.split(tokens, pieces), config, NOTE)
 
 
 def train(config, calls, devices=1):
@@ -55,7 +55,8 @@ def train(config, calls, devices=1):
     found = []
     for count in calls:
         state, metrics_NK = steps(state, hyper, crops, np.array([count]))
-        found += list(zip(*(np.asarray(values)[0, :count].tolist() for values in metrics_NK), strict=True))
+        columns = (np.asarray(values)[0, :count] for values in jax.tree.leaves(metrics_NK))
+        found += list(zip(*columns, strict=True))
     return state, np.array(found)
 
 
@@ -97,30 +98,25 @@ def test_eight_devices_give_the_losses_of_one_dropout_and_all():
 def test_looked_up_projections_are_the_multiplied_ones_in_nats_and_gradients(monkeypatch):
     model = dataclasses.replace(TINY.model, dropout=0.0)
     network = Network(model, NOTE)
-    params = jax.tree.map(lambda leaf: 3 * leaf, init_state(network, optax.identity(), 0).params)
+    params = jax.tree.map(lambda leaf: 3 * leaf, init_state(network, TINY.train).params)
     rng = np.random.default_rng(1)
-    pitch, duration = jnp.asarray(rng.integers(2, 200, (8, 65))), jnp.asarray(rng.integers(0, 5, (8, 65)))
+    most = {"pitch": (2, 200), "duration": (0, 5)}
+    events = {name: jnp.asarray(rng.integers(*bounds, (8, 65))) for name, bounds in most.items()}
     mask = jnp.arange(64)[None] < jnp.array([64, 64, 3, 50, 0, 64, 1, 64])[:, None]
 
     def loss(params, times=64):
-        carry, nats = score(
-            network,
-            params,
-            network.initial_carry(8),
-            pitch[:, : times + 1],
-            duration[:, : times + 1],
-            mask[:, :times],
-        )
-        return (nats.pitch_BT + nats.duration_BT).mean() + carry.layers[0].cell_BD.mean()
+        read = {name: ids[:, : times + 1] for name, ids in events.items()}
+        carry, nats = score(network, params, network.initial_carry(8), read, mask[:, :times])
+        return (nats["pitch"] + nats["duration"]).mean() + carry.blocks[0].cell_BD.mean()
 
     uses = []
-    tables = Network.tables
-    monkeypatch.setattr(Network, "tables", lambda self: uses.append(self) or tables(self))
+    projections = Network.projections
+    monkeypatch.setattr(Network, "projections", lambda self: uses.append(self) or projections(self))
     jax.eval_shape(lambda params: loss(params, times=2), params)
     assert not uses  # 16 events are fewer than there are ids to multiply
     looked_up = jax.jit(jax.value_and_grad(loss))(params)
     assert uses
-    monkeypatch.setattr(Network, "tables", lambda self: None)
+    monkeypatch.setattr(Network, "projections", lambda self: None)
     multiplied = jax.jit(jax.value_and_grad(loss))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), looked_up, multiplied)
 
@@ -141,12 +137,12 @@ def test_the_average_of_the_weights_is_what_is_used_and_changes_no_training():
         states[decay] = state, seen
     (plain, expected), (averaged, found) = states.values()
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert plain.weights is plain.params
+    assert plain.ema_params is plain.params
     average = np.asarray(params["w"])
     for count, after in enumerate(found[1:]):
         kept = min(0.3, (1 + count) / (10 + count))
         average = kept * average + (1 - kept) * np.asarray(after["w"])
-    np.testing.assert_allclose(averaged.weights["w"], average, rtol=1e-5)
+    np.testing.assert_allclose(averaged.ema_params["w"], average, rtol=1e-5)
 
 
 CHORALES = Path(__file__).resolve().parents[2] / "shared" / "data" / "JSB_Chorales.mat"
@@ -161,11 +157,11 @@ def test_bfloat16_training_follows_float32_on_chorales_within_two_hundredths_of_
             Config(train=TrainConfig(steps=40, warmup=5, steps_per_call=40)),
             {"model.width": 64, "model.compute_dtype": dtype, "batch.rows": 8, "batch.length": 64},
         )
-        network = make_network(config, corpus.tokenizer)
+        network = make_network(config, corpus.vocabulary)
         steps = make_train_steps(network, config, 40, True, data_mesh(1))
         crops = make_crops(corpus, "train", config.batch)
         _, metrics_NK = steps(*start_alone(network, config, crops, data_mesh(1)), np.array([40]))
-        curves.append(np.asarray(metrics_NK.pitch + metrics_NK.duration)[0])
+        curves.append(sum(np.asarray(nats_NK)[0] for nats_NK in metrics_NK.nats.values()))
     exact, rounded = curves
     assert exact[-5:].mean() < 0.6 * exact[0]
     assert (rounded != exact).any()

@@ -16,12 +16,12 @@ from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.progress import Progress
-from midigen_jax.train import loop, member
+from midigen_jax.train import loop
 from midigen_jax.train.checkpoint import open_run
-from midigen_jax.train.experiment import METRIC
 from midigen_jax.train.loop import Training, fit, fit_all
 from midigen_jax.train.optimizer import learning_rate
-from midigen_jax.train.state import loss_weight
+from midigen_jax.train.scoring import METRIC
+from midigen_jax.train.step import loss_weight
 from tests.tiny import SMALLEST
 
 TINY = override(
@@ -138,10 +138,10 @@ def test_a_checkpoint_holds_all_that_restoring_needs(corpus, whole):
         assert checkpoints.steps() == [1, 12]
         restored = checkpoints.restore("best")
     assert restored.step == 12
-    assert restored.experiment.config.model == TINY.model
-    assert restored.experiment.config.prepare == corpus.config
-    assert restored.experiment.tokenizer == corpus.tokenizer
-    assert (round(restored.experiment.tempo, 3), restored.experiment.meter) == (100, (3, 4))
+    assert restored.metadata.config.model == TINY.model
+    assert restored.metadata.config.prepare == corpus.config
+    assert restored.metadata.vocabulary == corpus.vocabulary
+    assert (round(restored.metadata.tempo, 3), restored.metadata.meter) == (100, (3, 4))
     assert restored.metrics[METRIC] == measured(whole)[-3][2]
 
 
@@ -238,7 +238,7 @@ PATIENT = {"train.patience": 4, "train.evaluate_every": 2, "train.steps_per_call
 def patient(corpus, run, scores, monkeypatch):
     """A training of 12 steps with patience for 4, whose validations find these nats."""
     found = iter(scores)
-    monkeypatch.setattr(member, "validate", lambda *given: {METRIC: next(found)})
+    monkeypatch.setattr(loop, "validate", lambda *given: {METRIC: next(found)})
     return fit(corpus, override(TINY, PATIENT), run)
 
 
@@ -246,12 +246,12 @@ def test_training_ends_when_no_validation_was_better_for_so_many_steps(corpus, t
     run = tmp_path / "run"
     # There is one after the first step, whose checkpoint is kept, and then one after every second.
     done = patient(corpus, run, [5.0, 3.0, 2.0, 2.5, 2.25, 1.0, 1.0], monkeypatch)
-    assert (done.step, done.steps, done.kept, done.is_cut) == (8, 12, (1, 4), False)
+    assert (done.step, done.steps, done.kept, done.interrupted) == (8, 12, (1, 4), False)
     with open_run(run) as checkpoints:
         assert checkpoints.restore("best").step == 4
     assert patient(corpus, run, [], monkeypatch) == done
     better = patient(corpus, tmp_path / "better", [5.0, 3.0, 2.0, 2.5, 1.5, 1.25, 1.0], monkeypatch)
-    assert (better.step, better.kept, better.is_cut) == (12, (1, 12), False)
+    assert (better.step, better.kept, better.interrupted) == (12, (1, 12), False)
 
 
 def test_a_training_that_was_cut_between_validations_is_as_patient(corpus, tmp_path, monkeypatch):
@@ -259,5 +259,5 @@ def test_a_training_that_was_cut_between_validations_is_as_patient(corpus, tmp_p
     with monkeypatch.context() as patch:
         interrupt_at(patch, 7, signal.SIGINT)
         cut = patient(corpus, run, [5.0, 3.0, 2.0, 2.5], patch)
-    assert (cut.step, cut.is_cut) == (7, True)
+    assert (cut.step, cut.interrupted) == (7, True)
     assert patient(corpus, run, [2.25], monkeypatch).step == 8

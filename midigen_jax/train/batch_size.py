@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 
 from midigen_jax.config import AUTO_ROWS, Config, override
-from midigen_jax.errors import OUT_OF_MEMORY, InputError, OutOfMemoryError
-from midigen_jax.train.folder import rows_there
+from midigen_jax.errors import OUT_OF_MEMORY, InputError, OutOfMemoryError, is_out_of_memory
+from midigen_jax.train.run_dir import rows_there
 
 _TILE = 8  # rows that a TPU pads to
 _ON_CPU = 16  # of all devices: more of them make a step longer, and no row of it quicker
@@ -71,7 +71,7 @@ def says_what_fits(rows: int, devices: int) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         stats = jax.local_devices()[0].memory_stats() or {}
         raise OutOfMemoryError(what_fits(str(error), rows, devices, stats, _resident())) from None

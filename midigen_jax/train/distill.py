@@ -1,7 +1,7 @@
 """Distillation: one network learns what several others say on average (Hinton et al. 2015).
 
-In: the networks and weights of teachers, a batch. Out: the prediction of their mixture, which is exact: the
-probability of an event is the mean of those that the teachers give it, pitch and duration together. What one
+In: networks and parameters of teachers, a batch. Out: the prediction of their mixture, which is exact: the
+probability of an event is the mean of those that the teachers give it, all streams together. What one
 of them has learned by heart the others have not, so their mean is a better teacher than the music alone.
 """
 
@@ -13,28 +13,27 @@ import numpy as np
 from jax import Array
 from jax.nn import log_softmax, logsumexp
 
-from midigen_jax.data.batches import Batch, Before
+from midigen_jax.data.batches import Batch, Prefix
 from midigen_jax.model.network import Logits, Nats, Network, predict
 
 
-def mean_prediction(
-    networks: Sequence[Network], weights: Sequence[dict], before: Before, now: Batch
-) -> Logits:
-    """Log-probabilities of the mixture of the networks, all of equal weight, for each next event of a batch.
+def mean_prediction(teachers: Sequence[tuple[Network, dict]], before: Prefix, now: Batch) -> Logits:
+    """Log-probabilities of the mixture of networks, all of equal weight, for each next event of a batch.
 
-    Of durations those given the pitch that follows: the more likely a network found it, the more it counts.
+    Of a stream's ids those given the earlier ids that follow: the more likely a network found these, the more
+    it counts.
     """
-    pitches, durations, chosen = [], [], []
-    for network, params in zip(networks, weights, strict=True):
-        _, logits = predict(network, params, network.carry_after(*before), *now)
-        pitch_BTP, duration_BTR = (log_softmax(part) for part in logits)
-        chosen_BT1 = jnp.take_along_axis(pitch_BTP, now.pitch_BS[:, 1:, None], axis=-1)
-        pitches.append(pitch_BTP)
-        durations.append(duration_BTR + chosen_BT1)
-        chosen.append(chosen_BT1)
-    total_BT1 = logsumexp(jnp.stack(chosen), axis=0)
-    pitch_BTP = logsumexp(jnp.stack(pitches), axis=0) - np.log(len(networks))
-    return jax.lax.stop_gradient(Logits(pitch_BTP, logsumexp(jnp.stack(durations), axis=0) - total_BT1))
+    said = []
+    for network, params in teachers:
+        _, logits = predict(network, params, network.warm_carry(*before), *now)
+        said.append({name: log_softmax(part) for name, part in logits.items()})
+    mixture: Logits = {}
+    weight = jnp.full((len(teachers), *now.mask_BT.shape, 1), -np.log(len(teachers)))  # of each teacher
+    for name, _ in teachers[0][0].vocabulary.streams:
+        joint = weight + jnp.stack([one[name] for one in said])
+        mixture[name] = logsumexp(joint, axis=0) - logsumexp(weight, axis=0)
+        weight = jnp.take_along_axis(joint, now.events[name][None, :, 1:, None], axis=-1)
+    return jax.lax.stop_gradient(mixture)
 
 
 def cross_entropies(taught: Logits, logits: Logits) -> Nats:
@@ -43,4 +42,4 @@ def cross_entropies(taught: Logits, logits: Logits) -> Nats:
     def cross_entropy(taught_BTV: Array, logits_BTV: Array) -> Array:
         return -(jnp.exp(taught_BTV) * log_softmax(logits_BTV)).sum(axis=-1)
 
-    return Nats(*(cross_entropy(*pair) for pair in zip(taught, logits, strict=True)))
+    return {name: cross_entropy(taught[name], logits_BTV) for name, logits_BTV in logits.items()}

@@ -1,7 +1,7 @@
-"""The training loop: steps, validations, checkpoints and rows, until the end or a Ctrl-C.
+"""The training loop: calls of steps, validations, checkpoints and rows, until the end or a Ctrl-C.
 
-In: a corpus, configs, run folders. Out: in each folder what `folder` lists. Trainings that differ in values
-alone are replicas of one program, and one training is one replica: there is no other loop.
+In: a corpus, configs, folders. Out: in each folder what `run_dir` lists. Runs that differ in values alone are
+replicas of one program, and one run is one replica: there is no other loop than `_train`.
 
 Several steps are one call, and the host asks for a call's metrics only after it has sent the next one off, so
 the device never waits for it. Between calls the host runs no other program on a device and transfers nothing
@@ -9,242 +9,398 @@ but what it names: devices run in order, so anything else would wait for the cal
 that holds this very run, unfinished, is gone on with from its newest checkpoint.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
 from midigen_jax import config as configs
-from midigen_jax.config import Config
+from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
-from midigen_jax.errors import InputError
+from midigen_jax.errors import DiskError, InputError
 from midigen_jax.model.cost import flops_per_event
-from midigen_jax.model.network import Network
+from midigen_jax.model.summary import parts
 from midigen_jax.progress import Progress
+from midigen_jax.train import callbacks
 from midigen_jax.train.batch_size import check_rows, says_what_fits, with_rows
-from midigen_jax.train.course import Course
-from midigen_jax.train.devices import DATA, REPLICA, data_mesh, everywhere
-from midigen_jax.train.experiment import make_network
-from midigen_jax.train.feed import Feed, make_feed
-from midigen_jax.train.folder import claimed
-from midigen_jax.train.log import Mirror
-from midigen_jax.train.member import Fit, Member, Training
-from midigen_jax.train.optimizer import make_optimizer
+from midigen_jax.train.callbacks import Callback
+from midigen_jax.train.checkpoint import Checkpoints, Metadata, place_of
+from midigen_jax.train.distributed import (
+    DATA,
+    REPLICA,
+    SharedPace,
+    data_mesh,
+    exit_if_peer_lost,
+    fetch,
+    is_main_process,
+    main_process_first,
+    replicated,
+    to_mesh,
+)
 from midigen_jax.train.pretrained import load_model
-from midigen_jax.train.processes import SharedPace, ends_with_others, first_alone, is_first, spread
-from midigen_jax.train.replicas import Hyperparameters, by_replica, hyperparameters, shape_of, stack, take
-from midigen_jax.train.scoring import Scorer
-from midigen_jax.train.state import Metrics, TrainState, init_state, make_train_steps
+from midigen_jax.train.replicas import (
+    DataSource,
+    by_replica,
+    make_train_steps,
+    shape_key,
+    stack,
+    take,
+)
+from midigen_jax.train.run_dir import DivergedError, RowLog, open_or_create
+from midigen_jax.train.scoring import Scorer, validate
+from midigen_jax.train.step import (
+    Hyperparameters,
+    Metrics,
+    TrainState,
+    hyperparameters,
+    init_state,
+    make_network,
+)
 from midigen_jax.train.stop import StopRequest
 
 _SECONDS_A_CALL = 1.0  # about as long a Ctrl-C waits, and the progress stands still
 
-Watch = Callable[[Training, int, str], None]  # is told of a training its step and its newest losses
 
-
-class _Sent(NamedTuple):
-    """A call that has been sent off: where each member stands after it, after so many steps."""
-
-    last: list[int]
-    counts: list[int]
-    metrics_NK: Metrics
-
-
-class _Program(NamedTuple):
-    """What the trainings of a group have in common."""
+class Training(NamedTuple):
+    """What is to be trained, in which folder, and who is told."""
 
     config: Config
-    network: Network
-    optimizer: optax.GradientTransformation
-    course: Course
-    mesh: Mesh
-    feed: Feed
-    train_steps: Callable[..., tuple[TrainState, Metrics]]
-    weights: list[dict]  # of teachers
-    scorer: Scorer
+    run_dir: Path
+    callbacks: Sequence[Callback] = ()
 
 
-def fit(corpus: Corpus, config: Config, run: Path, mirror: Mirror | None = None) -> Fit:
-    """Train in the folder `run`, from the start or from its newest checkpoint; `mirror` is told all rows.
+class Fit(NamedTuple):
+    """How a training ended."""
+
+    step: int
+    steps: int  # that there were to be
+    kept: tuple[int, ...]  # steps whose checkpoints are kept, among those that were reached
+    interrupted: bool  # by a Ctrl-C, or as it ended: the same command goes on
+    failure: str | None = None  # why it could not go on
+
+
+def fit(corpus: Corpus, config: Config, run_dir: Path, callbacks: Sequence[Callback] = ()) -> Fit:
+    """Train in the folder `run_dir`, from the start or from its newest checkpoint.
 
     Ctrl-C (or SIGTERM, or SIGHUP) ends the training after the steps that are running, with a checkpoint;
     before the first step signals do what they did before. Raises InputError for a folder that holds another
     run or something else, for teachers that are no runs or of another vocabulary, and when the training
     diverges.
     """
-    (done,) = fit_all(corpus, [Training(config, run)], mirror=mirror)
+    (done,) = fit_all(corpus, [Training(config, run_dir, callbacks)])
     if done.failure is not None:
         raise InputError(done.failure)
     return done
 
 
-def fit_all(
-    corpus: Corpus,
-    trainings: Sequence[Training],
-    together: int = 1,
-    watch: Watch | None = None,
-    mirror: Mirror | None = None,
-) -> list[Fit]:
-    """`fit` each of some trainings of one shape (`replicas.shape_of`) in one program.
+def fit_all(corpus: Corpus, trainings: Sequence[Training], together: int = 1) -> list[Fit]:
+    """`fit` each of some trainings of one shape (`replicas.shape_key`) in one program.
 
     One that diverges, or whose checkpoints are damaged, ends, and the others go on. A group that was cut goes
-    on bit for bit with the members that it had: those that have ended cost nothing. `together` is that of
+    on bit for bit with the runs that it had: those that have ended cost nothing. `together` is that of
     `make_train_steps`.
     """
     prepared = configs.flatten({"prepare": configs.to_json(corpus.config)})
     trainings = [
-        Training(with_rows(configs.override(one.config, prepared), one.run), one.run) for one in trainings
+        one._replace(config=with_rows(override(one.config, prepared), one.run_dir)) for one in trainings
     ]
-    program = _program(corpus, trainings, together)
-    # Within, nothing waits for a process that is gone; to close the checkpoints is to wait for all.
-    with ends_with_others(), ExitStack() as opened, StopRequest() as stop, ends_with_others():
-        for training in trainings:
-            first_alone(partial(opened.enter_context, claimed(corpus, *training)))
-        members = [opened.enter_context(Member(one, corpus, program.course, mirror)) for one in trainings]
-        placed = _begin(program, members)
-        state_N = _train(program, placed, members, stop, watch)
-        ended = [member.end(take(state_N, number)) for number, member in enumerate(members)]
-        return [one._replace(interrupted=stop.requested) for one in ended]
+    program = _Program(corpus, trainings, together)
+    # Twice: where a peer is lost, this process is to exit before it closes checkpoints, which is a barrier.
+    with exit_if_peer_lost(), ExitStack() as opened, StopRequest() as stop, exit_if_peer_lost():
+        for one in trainings:
+            main_process_first(
+                partial(opened.enter_context, open_or_create(corpus, one.config, program.parts, one.run_dir))
+            )
+        runs = [opened.enter_context(_Run(one, corpus, program)) for one in trainings]
+        placed = program.place(runs)
+        steps, done = program.schedule.steps * len(runs), sum(run.step for run in runs)
+        bar = opened.enter_context(Progress("training", steps, "steps", done=done, shown=is_main_process()))
+        for run in runs:
+            run.callbacks.append(callbacks.progress(bar, run.step))
+        state_N = _train(program, runs, *placed, stop)
+        ended = [run.finish(take(state_N, number)) for number, run in enumerate(runs)]
+    return [one._replace(interrupted=one.interrupted or stop.requested) for one in ended]
 
 
-def _program(corpus: Corpus, trainings: Sequence[Training], together: int) -> _Program:
-    """What cannot be trained fails here, before it takes a folder."""
-    config = shape_of(trainings[0].config)
-    if any(shape_of(other.config) != config for other in trainings):
-        raise ValueError("trainings of more than one shape")
-    if config.batch.stream and len(trainings) > 1:
-        raise ValueError("trainings that are streamed share no program")
-    check_rows(config.batch.rows)
-    feed = make_feed(corpus, trainings[0].config, _transposable(config))
-    network = make_network(config, corpus.tokenizer)
-    each = flops_per_event(network, config.batch.rows, config.batch.length)
-    course = Course(config, Epochs(feed.crops, config.batch.rows), each)
-    mesh = data_mesh(config.batch.rows, len(trainings))
-    networks, weights = _teachers(config, corpus)
-    train_steps = make_train_steps(
-        network, config, course.steps, _transposable(config), mesh, networks, together
-    )
-    scorer = Scorer(network, corpus, corpus.split("valid"), mesh if jax.process_count() > 1 else None)
-    optimizer = make_optimizer(config.train, course.steps)
-    jax.eval_shape(lambda: init_state(network, optimizer, 0))
-    return _Program(config, network, optimizer, course, mesh, feed, train_steps, weights, scorer)
+class Schedule(NamedTuple):
+    """Where a training stops for a validation and a checkpoint, and where it ends; steps count from 1."""
+
+    config: TrainConfig
+    epochs: Epochs
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.config.steps or self.epochs.steps(self.config.epochs)
+
+    @property
+    def kept(self) -> set[int]:
+        """Steps whose checkpoints are kept."""
+        return {max(1, round(share * self.steps)) for share in self.config.keep_at}
+
+    def stops(self, step: int) -> bool:
+        """Whether training stops after `step`."""
+        every = self.config.evaluate_every
+        due = step % every == 0 if every else self.epochs.ends(step)
+        return due or step in self.kept or step == self.steps
+
+    def next(self, step: int, pace: int) -> int:
+        """The end of a call that begins at `step`: `pace` steps later, or where it stops before."""
+        return next(end for end in itertools.count(step + 1) if end - step == pace or self.stops(end))
+
+    def is_over(self, step: int, best: int | None) -> bool:
+        """Whether a training that has come this far ends, at its end or for want of patience."""
+        validated = next((past for past in range(step, 0, -1) if self.stops(past)), 0)
+        waited = validated - (best or validated)
+        return step == self.steps or 0 < self.config.patience <= waited
 
 
-class _Placed(NamedTuple):
-    """What the calls of a group are given, on its devices; of N replicas."""
+class _Program:
+    """What the runs of a group have in common. What cannot be trained fails here, before it has a folder."""
 
-    state_N: TrainState
-    hyper_N: Hyperparameters
-    weights: list[dict]  # of teachers
+    def __init__(self, corpus: Corpus, trainings: Sequence[Training], together: int):
+        self.config = config = trainings[0].config  # that of any of them, for its shape
+        if len({shape_key(one.config) for one in trainings}) > 1:
+            raise ValueError("trainings of more than one shape")
+        if config.batch.stream and len(trainings) > 1:
+            raise ValueError("trainings that are streamed share no program")
+        check_rows(config.batch.rows)
+        # A key that was asked for stays.
+        settings = config.prepare
+        in_any_key = settings.transpose == settings.only_key == "none"
+        transposable = corpus.vocabulary.transposes and in_any_key
+        self.source = DataSource(corpus, config, transposable)
+        self.network = make_network(config, corpus.vocabulary)
+        self.parts = parts(self.network)
+        self.flops = flops_per_event(self.network, config.batch.rows, config.batch.length)
+        self.schedule = Schedule(config.train, Epochs(self.source.crops, config.batch.rows))
+        self.mesh = data_mesh(config.batch.rows, len(trainings))
+        teachers = [load_model(run) for run in config.train.teachers]
+        for run, teacher in zip(config.train.teachers, teachers, strict=True):
+            if teacher.metadata.vocabulary != corpus.vocabulary:
+                raise InputError(
+                    f"train.teachers: {run} has another vocabulary than {corpus.path}; leave it out"
+                )
+        self.teacher_params = [teacher.params for teacher in teachers]
+        self.train_steps = make_train_steps(
+            self.network,
+            config,
+            self.schedule.steps,
+            transposable,
+            self.mesh,
+            [teacher.network for teacher in teachers],
+            together,
+        )
+        shared = self.mesh if jax.process_count() > 1 else None
+        self.scorer = Scorer(self.network, corpus, corpus.split("valid"), shared)
+        jax.eval_shape(lambda: init_state(self.network, config.train))
+
+    def says_what_fits(self) -> AbstractContextManager[None]:
+        """Where the steps take more memory than there is, it is said how many rows would fit."""
+        return says_what_fits(self.config.batch.rows, self.mesh.shape[DATA])
+
+    def place(self, runs: Sequence["_Run"]) -> tuple[TrainState, Hyperparameters]:
+        """The states of the runs, from their newest checkpoints or fresh, and their values, on the mesh."""
+        states = [run.restore() for run in runs]
+        values = [hyperparameters(run.config) for run in runs]
+        self.source.start(runs[0].step, self.schedule.steps, self.mesh)
+        # Where replicas do not share out evenly, pad with copies of replica 0 that run 0 steps.
+        padded = [*range(len(runs)), *[0] * (-len(runs) % self.mesh.shape[REPLICA])]
+        own_N = stack([states[number] for number in padded]), stack([values[number] for number in padded])
+        return to_mesh(own_N, by_replica(self.mesh))
 
 
-def _begin(program: _Program, members: Sequence[Member]) -> _Placed:
-    """The states of the members, from their newest checkpoints or fresh."""
-    mesh = program.mesh
-    states = [member.begin(program.network, program.optimizer) for member in members]
-    # Where replicas do not share out evenly, copies of the first are there for show: they do no step.
-    shown = -(-len(members) // mesh.shape[REPLICA]) * mesh.shape[REPLICA]
-    whole = [*range(len(members)), *[0] * (shown - len(members))]
-    hyper = [hyperparameters(member.training.config) for member in members]
-    state_N, hyper_N = (stack([trees[place] for place in whole]) for trees in (states, hyper))
-    program.feed.begin(members[0].step, program.course.steps, mesh)
-    return _Placed(
-        *spread((state_N, hyper_N), by_replica(mesh)), weights=spread(program.weights, everywhere(mesh))
-    )
+class _InFlight(NamedTuple):
+    """A call that has been sent off: where each run stands after it, after so many steps."""
+
+    last: list[int]
+    counts: list[int]
+    metrics_NK: Metrics
 
 
 def _train(
     program: _Program,
-    placed: _Placed,
-    members: Sequence[Member],
+    runs: Sequence["_Run"],
+    state_N: TrainState,
+    hyper_N: Hyperparameters,
     stop: StopRequest,
-    watch: Watch | None,
 ) -> TrainState:
-    """Train the members to their ends, or to a Ctrl-C; returns the states of all, stacked."""
-    feed, of_replica = program.feed, by_replica(program.mesh)
-    (state_N, hyper_N, weights), shown = placed, len(placed.hyper_N.seed)
-
-    began = sum(member.step for member in members)
-    steps = program.course.steps * len(members)
-    with Progress("training", steps, "steps", done=began, shown=is_first()) as progress:
-        since, pace = time.perf_counter(), 1
-        shared, sent = SharedPace(), None
-        while any(member.goes_on for member in members):
-            if not (pace := shared.next(pace, stop.requested)):
-                break
-            counts = [member.advance(pace) for member in members]
-            count_N = np.zeros(shown, np.int32)
-            count_N[: len(counts)] = counts
-            given = feed.take(counts[0]), spread(count_N, of_replica), weights
-            with _fits(program):
-                state_N, metrics_NK = program.train_steps(state_N, hyper_N, *given)
-            stop.begin()  # the first call has been compiled, and does steps
-            if sent is not None:
-                since, pace = _settle(sent, members, since, program)
-            sent = _Sent([member.step for member in members], counts, metrics_NK)
-            if any(member.waits for member in members):
-                since, pace = _settle(sent, members, since, program)
-                sent = None
-                for number, member in enumerate(members):
-                    if member.waits:
-                        member.validate(take(state_N, number), program.scorer)
-                since = time.perf_counter()
-            moved = [member for member, count in zip(members, counts, strict=True) if count]
-            if watch is not None:
-                for member in moved:
-                    watch(member.training, member.step, member.note)
-            progress.advance(sum(counts), note=moved[0].note)
-        if sent is not None:
-            _settle(sent, members, since, program)
+    """The loop: train the runs to their ends, or to a Ctrl-C; returns the states of all, stacked."""
+    of_replica, replicas = by_replica(program.mesh), len(hyper_N.seed)
+    teacher_params = to_mesh(program.teacher_params, replicated(program.mesh))
+    shared, pace, in_flight = SharedPace(), 1, None
+    since = time.perf_counter()
+    while any(run.goes_on for run in runs):
+        pace = shared.next(pace, stop.requested)
+        if not pace:
+            break
+        # Send a call off: some steps of each run, as far as the next validation.
+        counts = [run.advance(pace) for run in runs]
+        count_N = to_mesh(np.array(counts + [0] * (replicas - len(runs)), np.int32), of_replica)
+        crops = program.source.next(counts[0])
+        with program.says_what_fits():
+            state_N, metrics_NK = program.train_steps(state_N, hyper_N, crops, count_N, teacher_params)
+        stop.begin()  # the first call has been compiled, and does steps
+        # While it runs, have the metrics of the call before.
+        if in_flight is not None:
+            since, pace = _collect_metrics(in_flight, runs, since, program)
+        in_flight = _InFlight([run.step for run in runs], counts, metrics_NK)
+        # Where a validation is due, there is something to wait for.
+        if any(run.is_due for run in runs):
+            since, pace = _collect_metrics(in_flight, runs, since, program)
+            in_flight = None
+            for number, run in enumerate(runs):
+                if run.is_due:
+                    run.validate(take(state_N, number))
+            since = time.perf_counter()
+        for run, count in zip(runs, counts, strict=True):
+            if count:
+                run.tell()
+    if in_flight is not None:
+        _collect_metrics(in_flight, runs, since, program)
     return state_N
 
 
-def _settle(call: _Sent, members: Sequence[Member], since: float, program: _Program) -> tuple[float, int]:
-    """Wait for a call and let members have what it measured; returns the time, and a pace for the next.
+def _collect_metrics(
+    call: _InFlight, runs: Sequence["_Run"], since: float, program: _Program
+) -> tuple[float, int]:
+    """Wait for a call and log what it measured; returns the time, and how many steps the next call shall do.
 
-    Of the time since the call before, each step of any member took as much.
+    Of the time since the call before, each step of any run took as much.
     """
-    with _fits(program):
-        metrics_NK = jax.device_get(call.metrics_NK)
+    with program.says_what_fits():
+        metrics_NK = fetch(call.metrics_NK)
     now = time.perf_counter()
     each = (now - since) / sum(call.counts)
-    for number, (member, last, count) in enumerate(zip(members, call.last, call.counts, strict=True)):
+    for number, (run, last, count) in enumerate(zip(runs, call.last, call.counts, strict=True)):
         if count:
-            member.take(last, count, Metrics(*(values_NK[number] for values_NK in metrics_NK)), each)
-    return now, _pace((now - since) / max(call.counts), program.config)
+            run.log(last, count, jax.tree.map(itemgetter(number), metrics_NK), each)
+    able = int(_SECONDS_A_CALL * max(call.counts) / (now - since))
+    return now, max(1, min(program.config.train.steps_per_call, able))
 
 
-def _fits(program: _Program) -> AbstractContextManager[None]:
-    """Where the steps take more memory than there is, it is said how many rows would fit."""
-    return says_what_fits(program.config.batch.rows, program.mesh.shape[DATA])
+class _Run:
+    """A run and how far it has come; a context manager that waits for its checkpoints to be written."""
 
+    def __init__(self, training: Training, corpus: Corpus, program: _Program):
+        self.config, self.callbacks = training.config, list(training.callbacks)
+        self._program, self._schedule = program, program.schedule
+        facts, plan = corpus.manifest["summary"], corpus.manifest["plan"]
+        # Where checkpoints are is no part of what they are.
+        config, address = override(self.config, {"train.checkpoints": ""}), self.config.train.checkpoints
+        self._metadata = Metadata(config, corpus.vocabulary, facts["tempo"], tuple(facts["meter"]), plan)
+        self._rows = RowLog(
+            training.run_dir / "rows.jsonl", self.config, self._schedule.epochs, program.flops
+        )
+        self._checkpoints = Checkpoints(place_of(training.run_dir, address), keep=self._schedule.kept)
+        self.step = 0
+        self.failure: str | None = None
+        self._over = self._stops = False
 
-def _teachers(config: Config, corpus: Corpus) -> tuple[list[Network], list[dict]]:
-    """The networks that the config names as teachers, and the best weights of each."""
-    networks, weights = [], []
-    for run in config.train.teachers:
-        teacher = load_model(run)
-        if teacher.experiment.tokenizer != corpus.tokenizer:
-            raise InputError(f"train.teachers: {run} has another vocabulary than {corpus.path}; leave it out")
-        networks.append(teacher.network)
-        weights.append(teacher.weights)
-    return networks, weights
+    def __enter__(self) -> "_Run":
+        return self
 
+    def __exit__(self, *exception: object) -> None:
+        self._checkpoints.__exit__(*exception)
 
-def _transposable(config: Config) -> bool:
-    """Whether rows may be transposed: chords have no pitches, and a key that was asked for stays."""
-    settings = config.prepare
-    return settings.tokenizer == "note" and settings.transpose == settings.only_key == "none"
+    def restore(self) -> TrainState:
+        """Its state: that of its newest checkpoint, or a fresh one."""
+        if self._checkpoints.steps():
+            try:
+                loaded = self._checkpoints.restore()
+            except DiskError:
+                raise
+            except InputError as error:  # all of its checkpoints are damaged
+                self.failure = str(error)
+                return init_state(self._program.network, self.config.train)
+            if self._checkpoints.is_remote and loaded.metadata != self._metadata:
+                raise InputError(
+                    f"{self._checkpoints.path}: holds checkpoints of another experiment; give another "
+                    "--train.checkpoints"
+                )
+            state = loaded.state
+            self._checkpoints.fetch(self._rows.path)
+        else:
+            state = init_state(self._program.network, self.config.train)
+        self.step = int(state.step)
+        self._rows.start(self.step, state.params)
+        self._over = self._schedule.is_over(self.step, self._checkpoints.best())
+        return state
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is anything left to do."""
+        return not self._over and self.failure is None
 
-def _pace(seconds: float, config: Config) -> int:
-    """How many steps the next call shall do, when one takes so many seconds."""
-    return max(1, min(config.train.steps_per_call, int(_SECONDS_A_CALL / seconds)))
+    @property
+    def is_due(self) -> bool:
+        """Whether it has come to a place where it is to be validated."""
+        return self._stops and self.failure is None
+
+    def advance(self, pace: int) -> int:
+        """Go on by one call; returns the steps of it, which are none where nothing is left to do."""
+        if not self.goes_on:
+            return 0
+        start, self.step = self.step, self._schedule.next(self.step, pace)
+        self._stops = self._schedule.stops(self.step)
+        return self.step - start
+
+    def log(self, last: int, count: int, metrics_K: Metrics, seconds: float) -> None:
+        """Take in a call of `count` steps up to `last`, each of which took so many seconds."""
+        if self.failure is None:
+            with self._ending_where_diverged():
+                self._rows.train(last, count, metrics_K, seconds)
+
+    def validate(self, state: TrainState) -> None:
+        """Measure the state, and save it."""
+        start = time.perf_counter()
+        scores = validate(self._program.scorer, state.ema_params, self.config.train.calibrate)
+        self._stops = False
+        with self._ending_where_diverged():
+            self._rows.valid(self.step, scores, time.perf_counter() - start)
+            self._save(state, scores)
+            self._over = self._schedule.is_over(self.step, self._checkpoints.best())
+
+    def tell(self) -> None:
+        """Call the callbacks with the step, and with the rows that are new."""
+        new, self._rows.unread = self._rows.unread, []
+        if is_main_process():
+            for callback in self.callbacks:
+                callback(self.step, new)
+
+    def finish(self, state: TrainState) -> Fit:
+        """Write what is not written yet."""
+        steps, kept = self._schedule.steps, self._schedule.kept
+        if self.failure is None:
+            with self._ending_where_diverged():
+                self._rows.flush(self.step)
+        if self.failure is None:
+            self._save(state, {})
+            if self._over and self.step < steps:
+                kept.add(self._checkpoints.best() or self.step)
+        self.tell()
+        reached = tuple(sorted(step for step in kept if step <= self.step))
+        return Fit(self.step, steps, reached, self.goes_on, self.failure)
+
+    def _save(self, state: TrainState, scores: dict[str, float]) -> None:
+        # The rows first: where there is a checkpoint, there are all rows up to it.
+        self._checkpoints.store(self._rows.path)
+        self._checkpoints.save(state, self._metadata, scores)
+
+    @contextmanager
+    def _ending_where_diverged(self) -> Iterator[None]:
+        """What diverges ends here; it is remembered why and where."""
+        try:
+            yield
+        except DivergedError as error:
+            whole = [step for step in self._checkpoints.steps() if step < error.step]
+            last = f"its last good checkpoint is of step {whole[-1]}" if whole else "it has no checkpoint yet"
+            self.failure, self.step = f"{error}; {last}", error.step

@@ -1,7 +1,7 @@
 """Models in one file: those that come with the package, and how they are made.
 
-In: a checkpoint. Out: `NAME.npz`, its weights in half precision and, as JSON, all that is needed to use them,
-but no optimizer. A model of the package is named `pretrained:NAME` wherever a run can be given.
+In: a checkpoint. Out: `NAME.npz`, its parameters in half precision and, as JSON, all that is needed to use
+them, but no optimizer. A model of the package is named `pretrained:NAME` wherever a run can be given.
 """
 
 import difflib
@@ -17,16 +17,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from midigen_jax.config import is_address
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
-from midigen_jax.train.checkpoint import Checkpoints, open_run
-from midigen_jax.train.experiment import Restored, digest, from_facts, make_network, to_facts
-from midigen_jax.train.state import TrainState
+from midigen_jax.train.checkpoint import Checkpoints, LoadedModel, digest, from_facts, open_run, to_facts
+from midigen_jax.train.step import TrainState, make_network
 
 PREFIX = "pretrained:"
 _FOLDER = Path(__file__).parent.parent / "pretrained"
-_FACTS = "facts"  # of the arrays in the file the one that is no weight
+_FACTS = "facts"  # of the arrays in the file the one that is no parameter
 
 
-def load_model(run: str, which: str = "best") -> Restored:
+def load_model(run: str, which: str = "best") -> LoadedModel:
     """The checkpoint `which` of a run, as `Checkpoints.restore` has it, or a model of the package.
 
     `run` is a folder, the address of checkpoints in a bucket, or `pretrained:NAME`.
@@ -41,12 +40,10 @@ def load_model(run: str, which: str = "best") -> Restored:
         close = difflib.get_close_matches(name, there, n=1)
         remedy = f"did you mean {PREFIX}{close[0]}?" if close else f"there is {', '.join(there) or 'none'}"
         raise InputError(f"{run}: no model of the package; {remedy}")
-    restored = read_model(_FOLDER / f"{name}.npz")
-    if which not in ("best", "latest", str(restored.step)):
-        raise InputError(
-            f"checkpoint {which!r}: {run} has step {restored.step} alone; leave --checkpoint out"
-        )
-    return restored
+    loaded = read_model(_FOLDER / f"{name}.npz")
+    if which not in ("best", "latest", str(loaded.step)):
+        raise InputError(f"checkpoint {which!r}: {run} has step {loaded.step} alone; leave --checkpoint out")
+    return loaded
 
 
 def is_folder(run: str) -> bool:
@@ -59,32 +56,32 @@ def name_of(run: str) -> str:
     return Path(run).resolve().name if is_folder(run) else Path(run.removeprefix(PREFIX)).name
 
 
-def write_model(restored: Restored, path: Path) -> None:
-    """The weights of a checkpoint (their moving average, where one is kept) and its facts, as one file.
+def write_model(loaded: LoadedModel, path: Path) -> None:
+    """The parameters of a checkpoint (their moving average, where one is kept) and its facts, as one file.
 
-    Temperatures are among the facts, and not in the weights.
+    Temperatures are among the facts, and not in the parameters.
     """
-    facts = to_facts(restored.experiment, restored.metrics) | {"step": restored.step}
+    facts = to_facts(loaded.metadata, loaded.metrics) | {"step": loaded.step}
     arrays = {
-        name: np.asarray(weight, np.float16)
-        for name, weight in flatten_dict(restored.state.weights, sep="/").items()
+        name: np.asarray(leaf, np.float16)
+        for name, leaf in flatten_dict(loaded.state.ema_params, sep="/").items()
     }
     with replacing(path) as partial:
         np.savez_compressed(partial, allow_pickle=False, **{_FACTS: np.array(json.dumps(facts))}, **arrays)
 
 
-def read_model(path: Path) -> Restored:
+def read_model(path: Path) -> LoadedModel:
     """The inverse of `write_model`, but for rounding. Raises InputError for a damaged file or another one."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         facts: dict[str, Any] = json.loads(str(arrays.pop(_FACTS)))
         step = int(facts.pop("step"))
-        weights = {name: jnp.asarray(weight, jnp.float32) for name, weight in arrays.items()}
-        params = unflatten_dict(weights, sep="/")
+        floats = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in arrays.items()}
+        params = unflatten_dict(floats, sep="/")
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no model, or a damaged one ({error}); install the package again") from None
-    experiment = from_facts(facts, str(path))
-    network = make_network(experiment.config, experiment.tokenizer)
+    metadata = from_facts(facts, str(path))
+    network = make_network(metadata.config, metadata.vocabulary)
     state = TrainState(jnp.int32(step), params, ())
-    return Restored(step, state, network, experiment, facts["metrics"], digest(step, facts))
+    return LoadedModel(step, state, network, metadata, facts["metrics"], digest(step, facts))

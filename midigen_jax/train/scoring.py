@@ -7,18 +7,21 @@ batch, so that it does not wait for the host between them; only of very long pie
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from numpy.typing import NDArray
 
 from midigen_jax.data.batches import in_chunks, whole_pieces
 from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.model.network import Nats, Network
-from midigen_jax.train.devices import by_row, data_mesh, everywhere
-from midigen_jax.train.processes import spread
-from midigen_jax.train.state import make_eval_step
+from midigen_jax.model.network import Network
+from midigen_jax.train.distributed import DATA, data_mesh, fetch, replicated, shard_rows, to_mesh
+from midigen_jax.train.step import EventNats, eval_step
+
+METRIC = "valid.nats_per_event"
+TEMPERATURE = "valid.temperature"
 
 # What logits may be divided by, so that they say as much as they know (Guo et al. 2017).
 TEMPERATURES = tuple(number / 20 for number in range(18, 35))  # 0.9 to 1.7
@@ -27,8 +30,15 @@ _ROWS, _LENGTH = 16, 256  # pieces side by side, and events read at once
 _MOST_CHUNKS = 64  # whose nats lie on the device until they are fetched: 2 MB for each temperature
 
 
+class Said(NamedTuple):
+    """What a model said of the E events of a piece after its first."""
+
+    nats: NDArray[np.float32]  # (E, S) of each stream's id, given those of earlier streams
+    ranks: NDArray[np.int32]  # (E, S) how many ids were likelier than the right one
+
+
 class Scorer:
-    """Pieces of a corpus, padded side by side, and a compiled program that reads them with any weights."""
+    """Pieces of a corpus, padded side by side, and a compiled program that reads them with any parameters."""
 
     def __init__(
         self,
@@ -44,35 +54,68 @@ class Scorer:
         """
         mesh = data_mesh(_ROWS) if mesh is None else mesh
         rows = -(-_ROWS // mesh.size) * mesh.size
-        self._everywhere, self._by_row = everywhere(mesh), by_row(mesh)
+        self._replicated, self._by_row = replicated(mesh), shard_rows(mesh)
         self._length, self._carried = window or _LENGTH, window is None
+        self.names = [stream.name for stream in corpus.vocabulary.streams]
         self._batches = whole_pieces(corpus, pieces, rows, self._length)
-        self._step = make_eval_step(network, mesh)
+        whole, by_row = PartitionSpec(), PartitionSpec(DATA)
+        of_events: Any = EventNats(PartitionSpec(None, DATA), by_row)  # type: ignore[arg-type]
+        step = jax.shard_map(
+            partial(eval_step, network=network),
+            mesh=mesh,
+            in_specs=(whole, by_row, by_row, whole),
+            out_specs=(by_row, of_events),
+            check_vma=False,
+        )
+        # Every process is to have the nats of all rows.
+        self._step = jax.jit(step, donate_argnums=1, out_shardings=(self._by_row, self._replicated))
         # Compiled, for an eager one sends each zero from the host.
         self._initial_carry = jax.jit(partial(network.initial_carry, rows), out_shardings=self._by_row)
 
-    def __call__(self, params: dict) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Each piece's number, and (E, 2) nats of its events but the first: of the pitch, of the duration."""
-        for number, nats_KE2 in self.at((1.0,), params):
-            yield number, nats_KE2[0]
+    def __call__(self, params: dict) -> Iterator[tuple[int, Said]]:
+        """Each piece's number, and what the model said of its events but the first."""
+        for number, said in self.at((1.0,), params):
+            yield number, Said(said.nats[0], said.ranks)
 
-    def at(self, temperatures: Sequence[float], params: dict) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """The same (K, E, 2) of logits that were divided by each of K temperatures."""
-        temperature_K, params = spread((np.array(temperatures, np.float32), params), self._everywhere)
+    def at(self, temperatures: Sequence[float], params: dict) -> Iterator[tuple[int, Said]]:
+        """The same with nats (K, E, S) of logits that were divided by each of K temperatures."""
+        temperature_K, params = to_mesh((np.array(temperatures, np.float32), params), self._replicated)
         for numbers, batch in self._batches:
             carry = self._initial_carry()
-            on_device: list[Nats] = []
-            chunks: list[Nats] = []
+            on_device: list[EventNats] = []
+            chunks: list[EventNats] = []
             for chunk in in_chunks(batch, self._length):
                 carry = carry if self._carried else self._initial_carry()
-                carry, nats = self._step(params, carry, spread(chunk, self._by_row), temperature_K)
-                on_device.append(nats)
+                carry, said = self._step(params, carry, to_mesh(chunk, self._by_row), temperature_K)
+                on_device.append(said)
                 if len(on_device) == _MOST_CHUNKS:
-                    chunks += jax.device_get(on_device)
+                    chunks += fetch(on_device)
                     on_device.clear()
-            chunks += jax.device_get(on_device)
-            nats_KBT2 = np.concatenate([np.stack(chunk, axis=-1) for chunk in chunks], axis=2)
+            chunks += fetch(on_device)
+            nats, ranks = (
+                np.concatenate([np.stack([part[name] for name in self.names], -1) for part in parts], -2)
+                for parts in zip(*chunks, strict=True)
+            )
             lengths = batch.mask_BT.sum(axis=1)
             for row, number in enumerate(numbers.tolist()):
                 if number >= 0:
-                    yield number, nats_KBT2[:, row, : int(lengths[row])]
+                    length = int(lengths[row])
+                    yield number, Said(nats[:, row, :length], ranks[row, :length])
+
+
+def validate(scorer: Scorer, params: dict, calibrate: bool = False) -> dict[str, float]:
+    """Exact nats per event of the scorer's pieces, over all of them, `<end>` among the events.
+
+    To `calibrate` is to divide the logits of each head by the temperature that suits these pieces best.
+    """
+    temperatures = TEMPERATURES if calibrate else (1.0,)
+    nats = np.concatenate([said.nats for _, said in scorer.at(temperatures, params)], axis=1)
+    mean_KS = nats.mean(axis=1, dtype=np.float64)
+    best_S = mean_KS.min(axis=0).tolist()
+    scores = {METRIC: sum(best_S)}
+    for name, value in zip(scorer.names, best_S, strict=True):
+        scores[f"{METRIC}.{name}"] = value
+    if calibrate:
+        for name, place in zip(scorer.names, mean_KS.argmin(axis=0).tolist(), strict=True):
+            scores[f"{TEMPERATURE}.{name}"] = temperatures[place]
+    return scores

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from midigen_jax.errors import INTERRUPTED, INTERRUPTION
 
@@ -101,7 +101,7 @@ def heed_signals_again() -> None:
             signal.signal(number, signal.getsignal(number))
 
 
-def leave(code: int, line: str) -> None:
+def leave(code: int, line: str) -> NoReturn:
     """End this process now, waiting for nothing and nobody."""
     try:
         print(f"midigen: {line}", file=sys.stderr, flush=True)
