@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import midigen_jax
-from midigen_jax.bench.figures import Figures, from_json
+from midigen_jax import rows
+from midigen_jax.bench.figures import Figures, from_json, in_words, rows_of
 from midigen_jax.bench.schedules import FLAGS
-from midigen_jax.bench.targets import Target
-from midigen_jax.config import spell
+from midigen_jax.bench.targets import Target, find_target
+from midigen_jax.config import nearest, spell
 from midigen_jax.errors import InputError
+from midigen_jax.files import make_folder
+from midigen_jax.progress import Progress
 
+_PROGRAMS = ("train", "decode", "filters")
 # A plugin for JAX, and what it assembles and links GPU code with.
 _CUDA = (
     *("jax-cuda12-plugin", "jax-cuda12-pjrt"),
@@ -33,18 +37,13 @@ _CUDA = (
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of a training: of a recipe, pretrained:NAME or a run, with other settings (dotted names)."""
+    """The steps of a training, or the loop that writes so many `pieces` at once; of a recipe, pretrained:NAME
+    or a run, with other settings (dotted names)."""
 
     recipe: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Decode(Program):
-    """The loop that writes so many pieces at once, with all filters and constraints or none."""
-
-    pieces: int = 64
-    filters: bool = False
+    pieces: int = 0  # none: a training
+    filters: bool = False  # whether the loop has all filters and constraints, or none
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,44 @@ class Asked:
 
     def to_json(self) -> str:
         """As text."""
-        kinds = [isinstance(program, Decode) for program in self.programs]
-        return json.dumps({**asdict(self), "kinds": kinds})
+        return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Asked":
+    def from_json(cls, data: dict[str, Any]) -> "Asked":
         """The inverse."""
-        fields = dict(data)
-        kinds = fields.pop("kinds")
-        programs = [
-            (Decode if decodes else Program)(**program)
-            for decodes, program in zip(kinds, fields.pop("programs"), strict=True)
-        ]
-        return cls(programs=programs, **fields)
+        return cls(**data | {"programs": [Program(**program) for program in data["programs"]]})
+
+
+def measure_compiled(
+    target: str,
+    recipe: str,
+    settings: Mapping[str, Any],
+    names: Sequence[str],
+    pieces: Sequence[int],
+    schedules: bool = True,
+    text: str | None = None,
+) -> Iterator[rows.Finding]:
+    """What programs of a recipe cost on the target of that name, each as soon as it is compiled.
+
+    `names` are some of `train`, `decode` and `filters`; the latter two write so many `pieces` at once, each
+    number a program. `text` is a folder that takes XLA's text of them. Raises InputError as `compile_all`.
+    """
+    for name in names:
+        if name not in _PROGRAMS:
+            raise InputError(f"--programs {name}: {nearest(name, _PROGRAMS)}")
+    chosen, folder = find_target(target), None if text is None else Path(text)
+    if folder is not None:
+        make_folder(folder)
+    programs: list[Program] = []
+    for name in dict.fromkeys(names):
+        counts = [0] if name == "train" else pieces
+        programs += [Program(recipe, settings, count, name == "filters") for count in counts]
+    with Progress("compiling", len(programs), "programs") as progress:
+        for program, figures in zip(programs, compile_all(chosen, programs, schedules, folder), strict=True):
+            progress.advance()
+            title = f"{chosen.name}: {describe(program)} ({figures.compile_seconds:.0f} s to compile)"
+            found = rows_of(figures, chosen, settings_of(program))
+            yield rows.Finding([title, *in_words(figures, chosen)], found)
 
 
 def compile_all(
@@ -116,7 +140,7 @@ def describe(program: Program) -> str:
     """A program in words."""
     settings = " ".join(f"--{name} {spell(value)}" for name, value in program.settings.items())
     what = f"training of {program.recipe}"
-    if isinstance(program, Decode):
+    if program.pieces:
         rules = " with all filters and constraints" if program.filters else ""
         what = f"{program.recipe} writing {program.pieces} at once{rules}"
     return " ".join(filter(None, (what, settings)))
@@ -125,7 +149,7 @@ def describe(program: Program) -> str:
 def settings_of(program: Program) -> dict[str, Any]:
     """What goes into the config of its rows."""
     found: dict[str, Any] = {"recipe": program.recipe, "settings": dict(program.settings)}
-    if isinstance(program, Decode):
+    if program.pieces:
         found["filters"] = program.filters
     return found
 

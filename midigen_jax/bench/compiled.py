@@ -1,6 +1,6 @@
 """Compiles training and decoding for devices that are not there.
 
-In: a config, the rules of a vocabulary, a target. Out: programs as XLA has compiled them for it, which cannot
+In: a config, a vocabulary, a target. Out: programs as XLA has compiled them for it, which cannot
 run here: their text, and the memory that they take. libtpu has to be loaded for TPUs, once in a process, with
 the environment that `environment` gives it: see `bench.worker`.
 """
@@ -19,16 +19,15 @@ from jax.stages import Lowered
 
 from midigen_jax.bench.targets import Target
 from midigen_jax.config import Config
-from midigen_jax.data.batches import Cut, Read, crops_of
+from midigen_jax.data.batches import CropSpan, RawRow, crops_of
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.model.network import Network, init_params
-from midigen_jax.music.tokens import START
-from midigen_jax.sample.constraints import NEVER, Constraints
-from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
-from midigen_jax.sample.filters import Controls
-from midigen_jax.train.devices import DATA, REPLICA, everywhere
-from midigen_jax.train.replicas import by_replica
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.sample.constraints import constraints
+from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode, resume
+from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.train.distributed import DATA, REPLICA, replicated
+from midigen_jax.train.replicas import by_replica, make_train_steps, start_alone
+from midigen_jax.vocab import Vocabulary, by_stream, start_event
 
 _PIECES, _EVENTS = 64, 4096  # of the corpus that lies on each device
 _STEPS = 1000  # that the schedule of the learning rate is made for
@@ -98,11 +97,15 @@ def lower_train(network: Network, config: Config, own: Sequence[jax.Device]) -> 
         )
     mesh = data_mesh(own)
     alone = Mesh(np.array(jax.devices("cpu")[:1]).reshape(1, 1), (REPLICA, DATA))
-    crops = crops_of([np.zeros((_EVENTS, 2), np.int32)] * _PIECES, config.batch)
+    crops = crops_of(
+        [np.zeros((_EVENTS, len(network.vocabulary.streams)), np.int32)] * _PIECES,
+        config.batch,
+        network.vocabulary,
+    )
     state, hyper, held = jax.eval_shape(lambda: start_alone(network, config, crops, alone))
-    music = _shapes(held, everywhere(mesh))
+    music = _shapes(held, replicated(mesh))
     if config.batch.stream:
-        music = _shapes(_read(config), NamedSharding(mesh, PartitionSpec(None, DATA)))
+        music = _shapes(_read(config, network.vocabulary), NamedSharding(mesh, PartitionSpec(None, DATA)))
     replica = by_replica(mesh)
     count = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=replica)
     steps: Any = make_train_steps(network, config, _STEPS, True, mesh)
@@ -114,32 +117,31 @@ def lower_decode(network: Network, device: jax.Device, pieces: int, filters: boo
     place = partial(_shapes, sharding=SingleDeviceSharding(device))
     params = place(jax.eval_shape(partial(init_params, network), jax.random.key(0)))
     settings = jax.eval_shape(lambda: _settings(network, pieces, filters))
-    start = jnp.full((1, 1), START), jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    how = How(filters=filters, tpu=device.platform == "tpu")
-    state, _ = jax.eval_shape(lambda: decode(network, params, Prompt(*start), settings, events=1, how=how))
-    return resume.lower(network, params, place(state), place(settings), events=DECODED, how=how)
+    vocabulary = network.vocabulary
+    start = Prompt(by_stream(vocabulary, start_event(vocabulary)[None]), jnp.ones((1, 1), bool))
+    flags = DecodeFlags(filters=filters, tpu=device.platform == "tpu")
+    state, _ = jax.eval_shape(lambda: decode(network, params, start, settings, events=1, flags=flags))
+    return resume.lower(network, params, place(state), place(settings), events=DECODED, flags=flags)
 
 
 def _settings(network: Network, pieces: int, filters: bool) -> Settings:
     numbers, counts = jnp.ones(pieces), jnp.zeros(pieces, jnp.int32)
-    controls = Controls(numbers, counts, numbers, numbers, numbers)
-    rules = None
-    if filters:
-        size = network.grammar.pitch_size
-        every = jnp.ones(size, bool)
-        durations = jnp.asarray(network.grammar.durations())
-        bounds = jnp.int32(NEVER), jnp.int32(2), jnp.int32(48)
-        rules = Constraints(every, jnp.arange(size), every, durations, *bounds)
+    params = SamplingParams(numbers, counts, numbers, numbers, numbers)
+    rules = constraints(network.vocabulary, repeats=2, bar=48) if filters else None
     keys = jax.random.split(jax.random.key(0), pieces)
-    return Settings(keys, controls, controls, counts, counts, rules)
+    by_name = {stream.name: params for stream in network.vocabulary.streams}
+    return Settings(keys, by_name, counts, counts, rules)
 
 
-def _read(config: Config) -> Read:
+def _read(config: Config, vocabulary: Vocabulary) -> RawRow:
     """What the steps of a call read where batches are streamed."""
     lead = config.train.steps_per_call, config.batch.rows
     number = jax.ShapeDtypeStruct(lead, jnp.int32)
-    events = (*lead, config.batch.before + config.batch.length + 1, 2)
-    return Read(Cut(*[number] * len(Cut._fields)), jax.ShapeDtypeStruct(events, jnp.int32), number)  # type: ignore[arg-type]
+    events = (*lead, config.batch.before + config.batch.length + 1)
+    ids = {stream.name: jax.ShapeDtypeStruct(events, jnp.int32) for stream in vocabulary.streams}
+    numbers: Any = [number] * len(CropSpan._fields)
+    raw: Any = CropSpan(*numbers), ids, number
+    return RawRow(*raw)
 
 
 def _shapes(tree: Any, sharding: Any) -> Any:

@@ -18,45 +18,31 @@ import jax
 
 from midigen_jax import config as configs
 from midigen_jax.bench import compiled
-from midigen_jax.bench.compile import Asked, Decode, Program, describe
+from midigen_jax.bench.compile import Asked, Program, describe
 from midigen_jax.bench.figures import Figures, Memory, measure
 from midigen_jax.bench.schedules import read_schedules
 from midigen_jax.bench.targets import Target, find_target
 from midigen_jax.config import AUTO_ROWS, Config
-from midigen_jax.errors import InputError
-from midigen_jax.model.cost import flops, matmuls
-from midigen_jax.model.grammar import ChordGrammar, Grammar, grammar
-from midigen_jax.model.layer import tpu_backend
+from midigen_jax.errors import InputError, is_out_of_memory
+from midigen_jax.model.cost import flops
 from midigen_jax.model.network import Network
-from midigen_jax.music.tokens import NoteTokenizer
-from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.recipes import NAMES, is_config, read_config
 from midigen_jax.train.batch_size import rows_that_fill
 from midigen_jax.train.pretrained import is_folder, load_model
-
-_CHORDS, _DURATIONS = 1000, 50  # a vocabulary where a recipe has chords and no corpus
+from midigen_jax.vocab import typical_vocabulary
 
 
 def subject(recipe: str, settings: Mapping[str, Any]) -> tuple[Network, Config]:
     """The network and the config of a recipe, a file, `pretrained:NAME` or a run, with other `settings`."""
     if is_config(recipe):
         config = configs.override(read_config(recipe), settings)
-        return Network(config.model, _rules(config)), config
+        return Network(config.model, typical_vocabulary(config.prepare)), config
     if is_folder(recipe) and not Path(recipe).is_dir():
         known = configs.nearest(recipe, NAMES)
         raise InputError(f"--recipe {recipe}: no recipe, no pretrained:NAME, no folder of a run; {known}")
-    experiment = load_model(recipe).experiment
+    experiment = load_model(recipe).metadata
     config = configs.override(experiment.config, settings)
-    return Network(config.model, grammar(experiment.tokenizer)), config
-
-
-def _rules(config: Config) -> Grammar:
-    prepare = config.prepare
-    if prepare.tokenizer == "chord":
-        return ChordGrammar(_DURATIONS, _CHORDS)
-    if prepare.voices:
-        return grammar(VoiceTokenizer(prepare.voices, prepare.max_duration))
-    return grammar(NoteTokenizer(prepare.max_duration))
+    return Network(config.model, experiment.vocabulary), config
 
 
 def compile_program(
@@ -64,14 +50,12 @@ def compile_program(
 ) -> tuple[Figures, str]:
     """One of the programs that were asked for, and its text."""
     network, config = subject(program.recipe, program.settings)
-    if target.chip.platform == "tpu":  # what `auto` would be there; here it is that of this machine
-        config = configs.override(config, {"model.backend": tpu_backend(config.model)})
-        network = network.clone(config=config.model)
+    network = network.clone(platform={"cuda": "gpu"}.get(target.chip.platform, target.chip.platform))
     if config.batch.rows == AUTO_ROWS:
         config = configs.override(config, {"batch.rows": rows_that_fill(own)})
-    if isinstance(program, Decode):
+    if program.pieces:
         lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
-        work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in matmuls(network, program.pieces, 1))
+        work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in network.matmuls(program.pieces, 1))
         name, events, own_sizes = "decode", program.pieces, {"batch": program.pieces}
     else:
         lowered = compiled.lower_train(network, config, own)
@@ -84,7 +68,7 @@ def compile_program(
         "dtype": model.compute_dtype,
         "width": model.width,
         "layers": model.layers,
-        "backend": model.backend,
+        "backend": network.runs_on,
     }
     began = time.perf_counter()
     done = lowered.compile()
@@ -132,7 +116,7 @@ def _if_it_fits(
     try:
         found = compile_program(asked, program, target, own)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         return None
     return found if found[0].memory.all <= target.chip.memory else None
@@ -140,26 +124,20 @@ def _if_it_fits(
 
 def _too_large(asked: Asked, program: Program, target: Target, own: list[jax.Device]) -> str:
     """What to tell of a program that does not fit: how many rows do, found by halving them."""
-    rows = _rows(program) or rows_that_fill(own)
-    of_each = 1 if isinstance(program, Decode) else target.devices
+    rows = program.pieces or subject(program.recipe, program.settings)[1].batch.rows or rows_that_fill(own)
+    of_each = 1 if program.pieces else target.devices
     wrong = f"{describe(program)} does not fit into the {target.chip.memory / 1e9:.0f} GB of {target.name}"
     fewer = rows
     while fewer > of_each:
         fewer = max(of_each, fewer // 2 // of_each * of_each)
         if _if_it_fits(asked, _with_rows(program, fewer), target, own) is not None:
-            flag = "--pieces" if isinstance(program, Decode) else "--batch.rows"
+            flag = "--pieces" if program.pieces else "--batch.rows"
             return f"{wrong}; {fewer} of {rows} rows do: {flag} {fewer}"
     return f"{wrong}, whatever its rows; give more chips, or a smaller --model.width"
 
 
-def _rows(program: Program) -> int:
-    if isinstance(program, Decode):
-        return program.pieces
-    return subject(program.recipe, program.settings)[1].batch.rows
-
-
 def _with_rows(program: Program, rows: int) -> Program:
-    if isinstance(program, Decode):
+    if program.pieces:
         return replace(program, pieces=rows)
     return replace(program, settings={**program.settings, "batch.rows": rows})
 

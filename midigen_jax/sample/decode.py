@@ -18,19 +18,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from midigen_jax.model.network import IMPOSSIBLE, Carry, Network, Tables, Trunk
-from midigen_jax.music.tokens import END
+from midigen_jax.model.network import Carry, EmbeddingProjections, Network, Trunk
 from midigen_jax.sample import constraints
 from midigen_jax.sample.constraints import Constraints
-from midigen_jax.sample.filters import Controls, draw, penalized
-from midigen_jax.train.devices import DATA, data_mesh, everywhere
+from midigen_jax.sample.filters import SamplingParams, draw, penalized
+from midigen_jax.train.distributed import DATA, data_mesh, replicated
+from midigen_jax.vocab import END
+from midigen_jax.vocab.rules import Events
+from midigen_jax.vocab.traced import ticks_of
 
 
 class Prompt(NamedTuple):
     """Events that are given, at least one a row, padded at the end under the mask."""
 
-    pitch_BT: Array
-    duration_BT: Array
+    events: dict[str, Array]  # ids (B, T) by stream
     mask_BT: Array
 
 
@@ -38,14 +39,13 @@ class Settings(NamedTuple):
     """How rows are written. All are traced; what is None costs nothing."""
 
     key_B: Array  # typed keys
-    pitch: Controls
-    duration: Controls
+    params: dict[str, SamplingParams]  # by stream
     begin_B: Array  # int32: how many ticks after a bar line the prompt begins
     ticks_B: Array  # int32: a row that has written so many is done
     constraints: Constraints | None = None
 
 
-class How(NamedTuple):
+class DecodeFlags(NamedTuple):
     """What the program can do beside drawing at a temperature; anything else is compiled for itself."""
 
     filters: bool = False  # look at top-k, top-p and min-p
@@ -55,7 +55,7 @@ class How(NamedTuple):
 
 T = TypeVar("T")
 
-_PLAIN = How()
+_PLAIN = DecodeFlags()
 _CHUNK = 1024  # events of a prompt that are read at once
 _SHARE = 128  # rows a device, at the least
 _TILE = 8  # rows of a TPU's vector
@@ -64,8 +64,7 @@ _TILE = 8  # rows of a TPU's vector
 class Decoded(NamedTuple):
     """Events that a call wrote; those beyond `length_B` (which counts `<end>`) mean nothing."""
 
-    pitch_BN: Array
-    duration_BN: Array
+    events: dict[str, Array]  # ids (B, N) by stream
     length_B: Array
 
 
@@ -78,11 +77,11 @@ class State(NamedTuple):
     done_B: Array
     ticks_B: Array  # int32: written so far
     constraints: Any  # ConstraintCarry, or None without constraints
-    seen: Any  # bool (B, P) and (B, R): ids that were there; None without a repetition penalty
-    tables: Tables
+    seen: Any  # bool (B, V) by stream: ids that were there; None without a repetition penalty
+    projections: EmbeddingProjections | None
 
 
-@partial(jax.jit, static_argnames=("network", "events", "how", "mesh"))
+@partial(jax.jit, static_argnames=("network", "events", "flags", "mesh"))
 def decode(
     network: Network,
     params: dict,
@@ -90,23 +89,23 @@ def decode(
     settings: Settings,
     *,
     events: int,
-    how: How = _PLAIN,
+    flags: DecodeFlags = _PLAIN,
     mesh: Mesh | None = None,
 ) -> tuple[State, Decoded]:
     """Read the prompts and write up to `events` events a row; a prompt of one row serves all rows.
 
     The devices of `mesh` share the rows, whose number they must divide; each writes its own to their end.
-    Compiled once for a network, a shape of the prompt, a budget, `how` and the presence of constraints.
+    Compiled once for a network, a shape of the prompt, a budget, `flags` and the presence of constraints.
     """
 
     def work(params: dict, prompt: Prompt, settings: Settings) -> tuple[State, Decoded]:
         model = network.bind({"params": params})
-        return _write(model, _prefill(model, prompt, settings, how), settings, events, how)
+        return _write(model, _prefill(model, prompt, settings, flags), settings, events, flags)
 
     return _shared(work, mesh, params, prompt, settings)
 
 
-@partial(jax.jit, static_argnames=("network", "events", "how", "mesh"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("network", "events", "flags", "mesh"), donate_argnames="state")
 def resume(
     network: Network,
     params: dict,
@@ -114,13 +113,13 @@ def resume(
     settings: Settings,
     *,
     events: int,
-    how: How = _PLAIN,
+    flags: DecodeFlags = _PLAIN,
     mesh: Mesh | None = None,
 ) -> tuple[State, Decoded]:
     """Go on from a state, whose memory is used again; together the same events as one call would write."""
 
     def work(params: dict, state: State, settings: Settings) -> tuple[State, Decoded]:
-        return _write(network.bind({"params": params}), state, settings, events, how)
+        return _write(network.bind({"params": params}), state, settings, events, flags)
 
     return _shared(work, mesh, params, state, settings)
 
@@ -138,7 +137,7 @@ def rows_mesh(rows: int) -> Mesh | None:
 
 def placed(arrays: T, mesh: Mesh | None) -> T:
     """What `decode` is given, on every device of the mesh; without one, as it is."""
-    return arrays if mesh is None else jax.device_put(arrays, everywhere(mesh))
+    return arrays if mesh is None else jax.device_put(arrays, replicated(mesh))
 
 
 def _shared(
@@ -155,38 +154,38 @@ def _shared(
     whole: Any = PartitionSpec()
     rows: Any = PartitionSpec(DATA)
     state = State(whole, rows, rows, rows, rows, rows, rows, whole)
-    specs = Settings(rows, rows, rows, rows, rows, whole)
+    specs = Settings(rows, rows, rows, rows, whole)
     given = state
     if isinstance(begin, Prompt):
         given = whole if len(begin.mask_BT) == 1 else rows
-    spread = jax.shard_map(
+    shared = jax.shard_map(
         work, mesh=mesh, in_specs=(whole, given, specs), out_specs=(state, rows), check_vma=False
     )
-    return spread(params, begin, settings)
+    return shared(params, begin, settings)
 
 
-def _prefill(model: Network, prompt: Prompt, settings: Settings, how: How) -> State:
+def _prefill(model: Network, prompt: Prompt, settings: Settings, flags: DecodeFlags) -> State:
     given, rows = len(prompt.mask_BT), len(settings.key_B)
-    tables, rules = model.tables(), settings.constraints
-    carry, trunk = _read(model, prompt, tables)
+    projections, rules = model.projections(), settings.constraints
+    carry, trunk = _read(model, prompt, projections)
     memory, seen = None, None
     if rules is not None:
-        follow = partial(constraints.follow, rules)
+        follow = partial(constraints.follow, model.vocabulary, rules)
         start = constraints.constraint_carry(rules, settings.begin_B[:given])
         over_time = jax.tree.map(lambda part_BT: part_BT.T, tuple(prompt))
         memory, _ = lax.scan(lambda carry, now: (follow(carry, *now), None), start, over_time)
-    if how.repetition:
-        sizes = model.grammar.pitch_size, model.grammar.duration_size
-        seen = _mark(tuple(jnp.zeros((given, size), bool) for size in sizes), prompt)
+    if flags.repetition:
+        unseen = {name: jnp.zeros((given, size), bool) for name, size in model.vocabulary.streams}
+        seen = _mark(unseen, prompt)
     remembered = carry, trunk, memory, seen
     if given != rows:
         remembered = _repeated(remembered, rows)
     carry, trunk, memory, seen = remembered
     done_B, ticks_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
-    return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, tables)
+    return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, projections)
 
 
-def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]:
+def _read(model: Network, prompt: Prompt, projections: EmbeddingProjections | None) -> tuple[Carry, Trunk]:
     """The carry after the prompts, and the trunk (T = 1) after each row's last visible event.
 
     A long prompt is read in chunks, so that attention over it needs bounded memory.
@@ -201,7 +200,7 @@ def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]
     )
 
     def read(before: tuple[Carry, Trunk], chunk: Prompt) -> tuple[tuple[Carry, Trunk], None]:
-        carry, trunk = model(before[0], *chunk, tables=tables)
+        carry, trunk = model(before[0], *chunk, projections=projections)
         count_B = chunk.mask_BT.sum(axis=1)
 
         def last(part: Array, old: Array) -> Array:
@@ -216,15 +215,17 @@ def _read(model: Network, prompt: Prompt, tables: Tables) -> tuple[Carry, Trunk]
     return read_all
 
 
-def _write(model: Network, state: State, settings: Settings, events: int, how: How) -> tuple[State, Decoded]:
-    if len(state.done_B) > 1 or not how.tpu:
-        return _loop(model, state, settings, events, how)
+def _write(
+    model: Network, state: State, settings: Settings, events: int, flags: DecodeFlags
+) -> tuple[State, Decoded]:
+    if len(state.done_B) > 1 or not flags.tpu:
+        return _loop(model, state, settings, events, flags)
     # Eight cost a TPU no more than the one, which XLA would not give to the matrix unit.
     each = ("carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
     many = state._replace(**{name: _repeated(getattr(state, name), _TILE) for name in each})
     rules = settings.constraints
     all_alike = _repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
-    after, decoded = _loop(model, many, all_alike, events, how)
+    after, decoded = _loop(model, many, all_alike, events, flags)
     first = {name: _first_row(getattr(after, name)) for name in each}
     return after._replace(**first), _first_row(decoded)
 
@@ -238,28 +239,30 @@ def _repeated(tree: T, rows: int) -> T:
     return jax.tree.map(lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), tree)
 
 
-def _loop(model: Network, state: State, settings: Settings, events: int, how: How) -> tuple[State, Decoded]:
+def _loop(
+    model: Network, state: State, settings: Settings, events: int, flags: DecodeFlags
+) -> tuple[State, Decoded]:
     first = state.events
     # All random bits at once, outside of the loop: inside, drawing them costs more than using them.
-    number_N = first + jnp.arange(events)
-    bits_BN2 = jax.vmap(
-        lambda key: jax.vmap(lambda number: jax.random.bits(jax.random.fold_in(key, number), (2,)))(number_N)
+    number_N, streams = first + jnp.arange(events), len(model.vocabulary.streams)
+    bits_BN = jax.vmap(
+        lambda key: jax.vmap(lambda number: jax.random.bits(jax.random.fold_in(key, number), (streams,)))(
+            number_N
+        )
     )(settings.key_B)
 
     def step(loop: tuple[State, Decoded]) -> tuple[State, Decoded]:
         state, decoded = loop
         number = state.events - first
-        bits_B2 = lax.dynamic_index_in_dim(bits_BN2, number, axis=1, keepdims=False)
-        pitch_B, duration_B = _draw_event(model, state, settings, how, bits_B2)
-        return _read_event(model, state, settings, pitch_B, duration_B), Decoded(
-            decoded.pitch_BN.at[:, number].set(pitch_B),
-            decoded.duration_BN.at[:, number].set(duration_B),
-            decoded.length_B + ~state.done_B,
-        )
+        bits_B = lax.dynamic_index_in_dim(bits_BN, number, axis=1, keepdims=False)
+        event = _draw_event(model, state, settings, flags, bits_B)
+        written = {name: ids_BN.at[:, number].set(event[name]) for name, ids_BN in decoded.events.items()}
+        return _read_event(model, state, settings, event), Decoded(written, decoded.length_B + ~state.done_B)
 
     rows = len(state.done_B)
     nothing_BN = jnp.zeros((rows, events), jnp.int32)
-    start = state, Decoded(nothing_BN, nothing_BN, jnp.zeros(rows, jnp.int32))
+    nothing = {name: nothing_BN for name, _ in model.vocabulary.streams}
+    start = state, Decoded(nothing, jnp.zeros(rows, jnp.int32))
     end, decoded = lax.while_loop(
         lambda loop: (loop[0].events < first + events) & ~loop[0].done_B.all(), step, start
     )
@@ -268,48 +271,44 @@ def _loop(model: Network, state: State, settings: Settings, events: int, how: Ho
 
 
 def _draw_event(
-    model: Network, state: State, settings: Settings, how: How, bits_B2: Array
-) -> tuple[Array, Array]:
-    """The ids of the next event, pitch and duration."""
-    trunk, rules = state.trunk, settings.constraints
-    if rules is not None:
-        allowed_BP = constraints.allowed_pitches(rules, state.constraints, trunk.allowed_BTP[:, 0])
-        trunk = trunk._replace(allowed_BTP=allowed_BP[:, None])
-    logits_BP = model.pitch_logits(trunk)[:, 0]
-    if how.repetition:
-        logits_BP = penalized(logits_BP, state.seen[0], settings.pitch.repetition_B)
-    # The barriers keep XLA from computing an id again for each use.
-    pitch_B = lax.optimization_barrier(draw(logits_BP, settings.pitch, bits_B2[:, 0], how.filters, how.tpu))
-    table = None if rules is None else rules.duration_KPR
-    logits_BR = model.duration_logits(trunk, pitch_B[:, None], table)[:, 0]
-    if rules is not None:
-        allowed_BR = constraints.allowed_durations(rules, state.constraints, pitch_B)
-        logits_BR = jnp.where(allowed_BR, logits_BR, IMPOSSIBLE)
-    if how.repetition:
-        logits_BR = penalized(logits_BR, state.seen[1], settings.duration.repetition_B)
-    duration_B = draw(logits_BR, settings.duration, bits_B2[:, 1], how.filters, how.tpu)
-    return pitch_B, lax.optimization_barrier(duration_B)
+    model: Network, state: State, settings: Settings, flags: DecodeFlags, bits_B: Array
+) -> dict[str, Array]:
+    """The ids (B,) of the next event, stream after stream; `bits_B` are those of each stream, (B, S)."""
+    vocabulary, trunk, asked = model.vocabulary, state.trunk, settings.constraints
+    limits = model.limits() if asked is None else asked.limits
+    event: dict[str, Array] = {}
+    for place, (name, _) in enumerate(vocabulary.streams):
+        earlier = {before: ids_B[:, None] for before, ids_B in event.items()}
+        allowed_BV = vocabulary.rules.allowed(trunk.after, limits, name, earlier)[:, 0]
+        if asked is not None:
+            memory = state.constraints
+            allowed_BV = constraints.allowed(vocabulary, asked, memory, name, event, allowed_BV)
+        logits_BV = model.stream_logits(name, trunk, earlier, allowed_BV[:, None])[:, 0]
+        if flags.repetition:
+            logits_BV = penalized(logits_BV, state.seen[name], settings.params[name].repetition_B)
+        drawn_B = draw(logits_BV, settings.params[name], bits_B[:, place], flags.filters, flags.tpu)
+        # The barrier keeps XLA from computing an id again for each use.
+        event[name] = lax.optimization_barrier(drawn_B)
+    return event
 
 
-def _read_event(model: Network, state: State, settings: Settings, pitch_B: Array, duration_B: Array) -> State:
+def _read_event(model: Network, state: State, settings: Settings, event: Events) -> State:
     """The state after an event; rows that are done stay as they are."""
-    active_B = ~state.done_B
-    event = Prompt(pitch_B[:, None], duration_B[:, None], active_B[:, None])
-    carry, trunk = model(state.carry, *event, tables=state.tables)
-    ticks_B = state.ticks_B + jnp.where(active_B, duration_B, 0)
+    vocabulary, active_B = model.vocabulary, ~state.done_B
+    read = Prompt({name: ids_B[:, None] for name, ids_B in event.items()}, active_B[:, None])
+    carry, trunk = model(state.carry, *read, projections=state.projections)
+    ticks_B = state.ticks_B + jnp.where(active_B, ticks_of(vocabulary.tables, event), 0)
     memory, seen = state.constraints, state.seen
     if memory is not None and settings.constraints is not None:
-        memory = constraints.follow(settings.constraints, memory, pitch_B, duration_B, active_B)
+        memory = constraints.follow(vocabulary, settings.constraints, memory, event, active_B)
     if seen is not None:
-        seen = _mark(seen, event)
-    done_B = state.done_B | (pitch_B == END) | (ticks_B >= settings.ticks_B)
-    return State(state.events + 1, carry, trunk, done_B, ticks_B, memory, seen, state.tables)
+        seen = _mark(seen, read)
+    ended_B = event[vocabulary.streams[0].name] == END
+    done_B = state.done_B | ended_B | (ticks_B >= settings.ticks_B)
+    return State(state.events + 1, carry, trunk, done_B, ticks_B, memory, seen, state.projections)
 
 
-def _mark(seen: tuple[Array, ...], events: Prompt) -> tuple[Array, ...]:
+def _mark(seen: dict[str, Array], read: Prompt) -> dict[str, Array]:
     """Ids added to those that were there."""
-    rows_B1 = jnp.arange(len(events.mask_BT))[:, None]
-    return tuple(
-        seen_BV.at[rows_B1, ids_BT].max(events.mask_BT)
-        for seen_BV, ids_BT in zip(seen, (events.pitch_BT, events.duration_BT), strict=True)
-    )
+    rows_B1 = jnp.arange(len(read.mask_BT))[:, None]
+    return {name: seen_BV.at[rows_B1, read.events[name]].max(read.mask_BT) for name, seen_BV in seen.items()}

@@ -29,7 +29,7 @@ _TILE, _MOST_ROWS = 8, 128  # rows that a kernel draws for at once: a multiple o
 _COLD = 1e-30  # a temperature at which the likeliest id is all that is left in float32
 
 
-class Controls(NamedTuple):
+class SamplingParams(NamedTuple):
     """How the ids of one head are drawn, for each row; any of them may change without compiling again."""
 
     temperature_B: Array  # float32; 0 takes the likeliest id
@@ -51,7 +51,7 @@ def penalized(logits_BV: Array, seen_BV: Array, repetition_B: Array) -> Array:
 
 
 def draw(
-    logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool = True, kernel: bool = False
+    logits_BV: Array, controls: SamplingParams, bits_B: Array, filtered: bool = True, kernel: bool = False
 ) -> Array:
     """One int32 id a row, from the softmax of `logits / temperature` over the ids that all filters keep.
 
@@ -71,7 +71,7 @@ def draw(
     return lax.platform_dependent(logits_BV, controls, bits_B, cpu=by_gathers, default=by_products)
 
 
-def draw_by_gathers(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool) -> Array:
+def draw_by_gathers(logits_BV: Array, controls: SamplingParams, bits_B: Array, filtered: bool) -> Array:
     """`draw` for a CPU, which looks things up at little cost, and for many ids anywhere."""
     # Id i lies in lane i mod L: sums go over ids in steps of L first, so that lanes are summed side by side.
     logits_BKL = _in_lanes(logits_BV).reshape(len(logits_BV), -1, _LANES)
@@ -92,14 +92,14 @@ def draw_by_gathers(logits_BV: Array, controls: Controls, bits_B: Array, filtere
     return _until_kept(attempt, controls, bits_B)
 
 
-def draw_by_products(logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool) -> Array:
+def draw_by_products(logits_BV: Array, controls: SamplingParams, bits_B: Array, filtered: bool) -> Array:
     """`draw` for chips that multiply at less cost than they look up, and where each kernel has a price."""
-    columns = Controls(*(part_B[:, None] for part_B in controls))
+    columns = SamplingParams(*(part_B[:, None] for part_B in controls))
     return _draw_in_columns(_in_lanes(logits_BV), columns, bits_B[:, None], filtered)[:, 0]
 
 
 def draw_by_kernel(
-    logits_BV: Array, controls: Controls, bits_B: Array, filtered: bool, interpret: bool = False
+    logits_BV: Array, controls: SamplingParams, bits_B: Array, filtered: bool, interpret: bool = False
 ) -> Array:
     """`draw` as one kernel of a TPU, in which an id is drawn again as well.
 
@@ -119,7 +119,7 @@ def draw_by_kernel(
         # Beyond the last id is whatever lay there.
         logits_BV = logits_ref[...]
         logits_BV = jnp.where(_number(logits_BV.shape, 1) < size, logits_BV, -jnp.inf)
-        columns = Controls(*(numbers_ref[:, one : one + 1] for one in range(len(controls))))
+        columns = SamplingParams(*(numbers_ref[:, one : one + 1] for one in range(len(controls))))
         id_ref[...] = _draw_in_columns(logits_BV, columns, bits_ref[...], filtered)
 
     def rows_of(width: int) -> pl.BlockSpec:
@@ -142,7 +142,7 @@ def _in_lanes(logits_BV: Array) -> Array:
     return jnp.pad(logits_BV, ((0, 0), (0, -logits_BV.shape[1] % _LANES)), constant_values=-jnp.inf)
 
 
-def _draw_in_columns(logits_BV: Array, controls: Controls, bits_B1: Array, filtered: bool) -> Array:
+def _draw_in_columns(logits_BV: Array, controls: SamplingParams, bits_B1: Array, filtered: bool) -> Array:
     """(B, 1) ids; the arrays of `controls` are columns too.
 
     Every L ids are an array of their own, so that lanes stay where they are: a TPU copies any other layout.
@@ -181,13 +181,15 @@ class _Attempt(NamedTuple):
     total_B: Array  # that of all ids
 
 
-def _heat(controls: Controls, bits_B: Array) -> tuple[Array, Array]:
+def _heat(controls: SamplingParams, bits_B: Array) -> tuple[Array, Array]:
     """What logits are divided by, and the bits: of several likeliest ids a cold row always takes the same."""
     hot_B = controls.temperature_B > 0
     return jnp.where(hot_B, controls.temperature_B, _COLD), jnp.where(hot_B, bits_B, jnp.uint32(0))
 
 
-def _until_kept(attempt: Callable[[Array, Array], _Attempt], controls: Controls, bits_B: Array) -> Array:
+def _until_kept(
+    attempt: Callable[[Array, Array], _Attempt], controls: SamplingParams, bits_B: Array
+) -> Array:
     """The first ids that all filters keep, each drawn by `attempt` from those above a floor of mass."""
 
     def again(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:

@@ -19,16 +19,33 @@ from midigen_jax.config import SampleConfig, parse_meter
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, ticks_per_bar
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, pitch_name, ticks_per_bar
 from midigen_jax.music.piece import Piece
-from midigen_jax.music.slices import slice_notes
-from midigen_jax.music.tokens import END, START, ChordTokenizer, Tokens, pitch_name
-from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
-from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, decode, placed, resume, rows_mesh
-from midigen_jax.sample.filters import Controls
-from midigen_jax.train.experiment import Restored
+from midigen_jax.sample.decode import (
+    Decoded,
+    DecodeFlags,
+    Prompt,
+    Settings,
+    decode,
+    placed,
+    resume,
+    rows_mesh,
+)
+from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.train.checkpoint import LoadedModel
+from midigen_jax.vocab import (
+    END,
+    Tokens,
+    Vocabulary,
+    by_stream,
+    closes_of,
+    start_event,
+    ticks_of,
+    to_tokens,
+    unknown_of,
+)
 
 PADDED = 256  # a prompt is filled up to a multiple: fewer lengths are compiled
 STREAMED = 16  # events a call while streaming: a few slices
@@ -72,7 +89,7 @@ class _Task(NamedTuple):
     shift: int  # semitones from what is heard to what the model reads
     onset: int  # ticks before the first note of the prompt
     given: Notes | None  # the prompt as it was read
-    how: How
+    flags: DecodeFlags
     constraints: Constraints | None
     ticks: int  # how long a piece may go on
     tempo: float
@@ -81,13 +98,13 @@ class _Task(NamedTuple):
 
 
 def generate(
-    restored: Restored, config: SampleConfig, prompt: Piece | None = None, only: int | None = None
+    restored: LoadedModel, config: SampleConfig, prompt: Piece | None = None, only: int | None = None
 ) -> Generated:
     """Write `config.count` pieces, or that one of them whose number (from 0) is `only`.
 
     With a prompt, each goes on from its end. Piece i depends on `config` and i alone. Raises InputError for
-    a key that is none, for constraints that leave no pitch, for a prompt without a note, and for one with a
-    chord that the `chord` vocabulary lacks.
+    a key that is none, for constraints that leave no pitch, for a prompt without a note, and for one that the
+    vocabulary cannot say.
     """
     task = _plan(restored, config, prompt)
     rows = min(config.count, _rows_at_once(task.network))
@@ -105,8 +122,8 @@ def generate(
             parts: list[list[Tokens]] = [[] for _ in range(rows)]
             for decoded, spent, compiled in calls:
                 seconds, compile_seconds = seconds + spent, compile_seconds + compiled
-                for tokens, pitch, duration, length in zip(parts, *decoded, strict=True):
-                    tokens.append(_events(pitch, duration, length))
+                for row, tokens in enumerate(parts):
+                    tokens.append(_written(task.network.vocabulary, decoded, row))
                 progress.advance()
             written += [np.concatenate(tokens) for tokens in parts][: config.count - first]
     if only is not None:
@@ -117,7 +134,7 @@ def generate(
     return Generated(pieces, events, ended, seconds, compile_seconds, task.tempo, task.meter, task.program)
 
 
-def stream(restored: Restored, config: SampleConfig, prompt: Piece | None = None) -> Iterator[Sounding]:
+def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = None) -> Iterator[Sounding]:
     """The slices of one piece as they are written, after the prompt: the music of piece 0 of `generate`.
 
     Raises InputError as `generate` does, at once and not at the first slice.
@@ -126,20 +143,31 @@ def stream(restored: Restored, config: SampleConfig, prompt: Piece | None = None
     return _stream(restored, task, config)
 
 
-def _stream(restored: Restored, task: _Task, config: SampleConfig) -> Iterator[Sounding]:
-    tokenizer, pending = restored.experiment.tokenizer, np.zeros((0, 2), np.int32)
+def _stream(restored: LoadedModel, task: _Task, config: SampleConfig) -> Iterator[Sounding]:
+    vocabulary, pending = restored.metadata.vocabulary, None
     left = task.ticks
     for decoded, *_ in _calls(task, config, np.zeros(1, int), STREAMED, {}):
-        pending = np.concatenate(
-            [pending, _events(decoded.pitch_BN[0], decoded.duration_BN[0], decoded.length_B[0])]
-        )
-        # A duration closes its slice.
-        *whole, pending = np.split(pending, np.flatnonzero(pending[:, 1]) + 1)
-        for events in whole:
-            ticks = min(int(events[-1, 1]), left)
-            left -= ticks
-            pitches, attacked = tokenizer.sounding(events[:, 0])
-            yield Sounding(ticks, tuple(pitch - task.shift for pitch in pitches), attacked)
+        written = _written(vocabulary, decoded, 0)
+        pending = written if pending is None else np.concatenate([pending, written])
+        ticks = ticks_of(vocabulary.tables, pending)
+        closes = closes_of(vocabulary.tables, pending) & (ticks > 0)
+        ends = np.flatnonzero(closes) + 1
+        *whole, pending = np.split(pending, ends)
+        for events, lasts in zip(whole, ticks[ends - 1].tolist(), strict=True):
+            sounding = min(int(lasts), left)
+            left -= sounding
+            pitches, attacked = _pitches(vocabulary, events)
+            yield Sounding(sounding, tuple(pitch - task.shift for pitch in pitches), attacked)
+
+
+def _pitches(vocabulary: Vocabulary, events: Tokens) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """The pitches of one slice's events, ascending, and which of them begin there."""
+    begins: dict[int, bool] = {}
+    for place, table in enumerate(vocabulary.tables.values()):
+        for id in events[:, place].tolist() if table.says_pitches else ():
+            for pitch in np.flatnonzero(table.sounds[id]).tolist():
+                begins[pitch] = begins.get(pitch, False) or not table.held[id]
+    return tuple(sorted(begins)), tuple(begins[pitch] for pitch in sorted(begins))
 
 
 def _rows_at_once(network: Network) -> int:
@@ -155,9 +183,9 @@ def check_sample(config: SampleConfig) -> None:
         keys.parse_key(config.key)
 
 
-def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Task:
-    experiment = restored.experiment
-    tokens, shift, onset, given = np.array([[START, 0]], np.int32), 0, 0, None
+def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> _Task:
+    experiment = restored.metadata
+    tokens, shift, onset, given = start_event(experiment.vocabulary), 0, 0, None
     if prompt is not None:
         tokens, shift = _prompt_tokens(restored, prompt)
         given, onset = prompt.notes, int(prompt.notes[:, 0].min())
@@ -174,13 +202,13 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
     ticks = NEVER
     if config.bars is not None:
         # A bar that the prompt has begun is ended besides.
-        ticks = config.bars * bar + -(onset + _ticks(tokens)) % bar
+        ticks = config.bars * bar + -(onset + _ticks(experiment.vocabulary, tokens)) % bar
     elif config.seconds is not None:
         ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
     network = restored.network
     if config.dtype is not None:
-        network = Network(replace(network.config, compute_dtype=config.dtype), network.grammar)
-    how = How(
+        network = Network(replace(network.config, compute_dtype=config.dtype), network.vocabulary)
+    flags = DecodeFlags(
         filters=any(
             set(values or ()) - {neutral}
             for name, neutral in (("top_k", 0), ("top_p", 1.0), ("min_p", 0.0))
@@ -190,21 +218,20 @@ def _plan(restored: Restored, config: SampleConfig, prompt: Piece | None) -> _Ta
         tpu=jax.default_backend() == "tpu",
     )
     rules = _constraints(restored, config, shift, bar)
-    params = restored.weights
-    return _Task(network, params, tokens, shift, onset, given, how, rules, ticks, tempo, meter, program)
+    params = restored.params
+    return _Task(network, params, tokens, shift, onset, given, flags, rules, ticks, tempo, meter, program)
 
 
-def _constraints(restored: Restored, config: SampleConfig, shift: int, bar: int) -> Constraints | None:
-    tokenizer = restored.experiment.tokenizer
+def _constraints(restored: LoadedModel, config: SampleConfig, shift: int, bar: int) -> Constraints | None:
+    vocabulary = restored.metadata.vocabulary
     asked = (config.key, config.largest_chord, config.most_repeats, config.meter)
     # What is moved by a shift must stay a MIDI pitch.
     free = all(value is None for value in asked) and (config.lowest, config.highest, shift) == (0, 127, 0)
-    if free and not isinstance(tokenizer, ChordTokenizer):
+    if free and not any(table.unknown.any() for table in vocabulary.tables.values()):
         return None
     scale = range(12) if config.key is None else scale_of(keys.parse_key(config.key))
-    found = constraints(
-        tokenizer,
-        restored.network.grammar.durations(),
+    return constraints(
+        vocabulary,
         scale=[(pitch + shift) % 12 for pitch in scale],
         lowest=config.lowest + shift,
         highest=config.highest + shift,
@@ -212,12 +239,6 @@ def _constraints(restored: Restored, config: SampleConfig, shift: int, bar: int)
         repeats=NEVER if config.most_repeats is None else config.most_repeats,
         bar=NEVER if config.meter is None else bar,
     )
-    silent = 1 + max(START, END, tokenizer.REST)
-    if not np.asarray(found.pitch_P)[silent:].any():
-        raise InputError(
-            "sample.key, lowest, highest and largest_chord together leave nothing to write; widen one of them"
-        )
-    return found
 
 
 def scale_of(target: keys.Target) -> list[int]:
@@ -234,43 +255,44 @@ def _calls(
     key = jax.random.key(config.seed)
     settings = Settings(
         jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
-        _controls(config, number_B, ""),
-        _controls(config, number_B, "duration_"),
+        {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
         jnp.full(rows, task.onset, jnp.int32),
         jnp.full(rows, task.ticks, jnp.int32),
         task.constraints,
     )
-    padding = np.zeros((-length % PADDED if length > 1 else 0, 2), np.int32)
-    tokens_T2 = np.concatenate([task.prompt, padding])
-    pitch_1T, duration_1T = jnp.asarray(tokens_T2.T[:, None])
-    prompt = Prompt(pitch_1T, duration_1T, jnp.arange(len(tokens_T2))[None] < length)
+    padded = np.pad(task.prompt, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
+    events = jax.tree.map(jnp.asarray, by_stream(task.network.vocabulary, padded[None]))
+    prompt = Prompt(events, jnp.arange(len(padded))[None] < length)
     mesh, state = rows_mesh(rows), None
     params, settings, prompt = placed((task.params, settings, prompt), mesh)
     for first in range(0, config.events, most):
-        events = min(most, config.events - first)
+        count = min(most, config.events - first)
         begun = time.perf_counter()
         given = prompt if state is None else state
         write = decode if state is None else resume
-        if (write, events) not in programs:
-            how = {"events": events, "how": task.how, "mesh": mesh}
-            programs[write, events] = write.lower(task.network, params, given, settings, **how).compile()
+        if (write, count) not in programs:
+            static = {"events": count, "flags": task.flags, "mesh": mesh}
+            programs[write, count] = write.lower(task.network, params, given, settings, **static).compile()
         ready = time.perf_counter()
-        state, decoded = programs[write, events](params, given, settings)
+        state, decoded = programs[write, count](params, given, settings)
         decoded = jax.device_get(decoded)
         yield decoded, time.perf_counter() - ready, ready - begun
         if bool(np.all(jax.device_get(state.done_B))):
             return
 
 
-def _controls(config: SampleConfig, number_B: np.ndarray, prefix: str) -> Controls:
-    """The settings of one head, row by row; several values are taken in turn."""
+def _params(config: SampleConfig, number_B: np.ndarray, stream: str) -> SamplingParams:
+    """The settings of one stream, row by row; several values are taken in turn.
+
+    A setting such as `duration_temperature` is that of one stream; the others have that without its name.
+    """
 
     def of_rows(name: str, dtype: Any) -> Array:
-        values = getattr(config, prefix + name)
+        values = getattr(config, f"{stream}_{name}", None)
         values = getattr(config, name) if values is None else values
         return jnp.asarray(np.array(values, dtype)[number_B % len(values)])
 
-    return Controls(
+    return SamplingParams(
         of_rows("temperature", np.float32),
         of_rows("top_k", np.int32),
         of_rows("top_p", np.float32),
@@ -279,9 +301,9 @@ def _controls(config: SampleConfig, number_B: np.ndarray, prefix: str) -> Contro
     )
 
 
-def _prompt_tokens(restored: Restored, prompt: Piece) -> tuple[Tokens, int]:
+def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
     """The events to begin with, <start> among them, and how far they were transposed."""
-    settings, tokenizer, shift = restored.experiment.config.prepare, restored.experiment.tokenizer, 0
+    settings, vocabulary, shift = restored.metadata.config.prepare, restored.metadata.vocabulary, 0
     if len(prompt.notes) == 0:
         raise InputError("the prompt holds no notes; give another one, or none")
     if settings.transpose != "none":
@@ -292,47 +314,43 @@ def _prompt_tokens(restored: Restored, prompt: Piece) -> tuple[Tokens, int]:
     shift = int(moved[:, 2].min() - prompt.notes[:, 2].min())
     if not np.array_equal(moved[:, 2] - shift, prompt.notes[:, 2]):
         raise InputError("the prompt is too wide to be moved to the key of the corpus; give another one")
-    if isinstance(tokenizer, VoiceTokenizer):
-        try:
-            return tokenizer.encode(moved)[:-1], shift
-        except InputError as error:
-            raise InputError(
-                f"the prompt is not music of voices ({error}); give one with a track for each voice"
-            ) from None
-    slices = slice_notes(moved)
-    tokens = tokenizer.encode(slices)[:-1]
-    if isinstance(tokenizer, ChordTokenizer):
-        unknown = np.flatnonzero(tokens[:, 0] == ChordTokenizer.UNKNOWN)
-        if len(unknown):
-            ticks = int(tokens[: unknown[0], 1].sum())
-            place = int(np.searchsorted(np.cumsum(slices.duration), ticks, side="right"))
-            pitches = slices.pitch[slices.start[place] : slices.start[place + 1]] - shift
-            raise InputError(
-                f"the prompt's chord {'.'.join(map(pitch_name, pitches.tolist()))}, "
-                f"{ticks / TICKS_PER_QUARTER:g} quarters after its first note, is not in the model's "
-                "vocabulary; give another prompt, or train with --tokenizer note, which knows every chord"
-            )
+    try:
+        tokens = vocabulary.encode(replace(prompt, notes=moved, length=None))[:-1]
+    except InputError as error:
+        raise InputError(
+            f"the prompt cannot be said in {vocabulary.name} events ({error}); give another one"
+        ) from None
+    lacks = np.flatnonzero(unknown_of(vocabulary.tables, tokens))
+    if len(lacks):
+        ticks = _ticks(vocabulary, tokens[: lacks[0]])
+        onset, duration, pitch, _ = (prompt.notes - [prompt.notes[:, 0].min(), 0, 0, 0]).T
+        sounding = sorted({*pitch[(onset <= ticks) & (ticks < onset + duration)].tolist()})
+        raise InputError(
+            f"the prompt's chord {'.'.join(map(pitch_name, sounding))}, "
+            f"{ticks / TICKS_PER_QUARTER:g} quarters after its first note, is not in the model's "
+            "vocabulary; give another prompt, or train with --tokenizer note, which knows every chord"
+        )
     return tokens, shift
 
 
-def _music(restored: Restored, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
+def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
     """What is heard: the prompt and what follows, or that alone, from the tick at which the prompt stops."""
-    tokenizer = restored.experiment.tokenizer
+    vocabulary = restored.metadata.vocabulary
     if task.given is None:
         # A budget and bar lines count from the first tick, whatever is heard there.
         bound = config.meter is not None or task.ticks < NEVER
-        return _moved(_cut(tokenizer.notes(written, trim=not bound), task.ticks), -task.shift)
-    stop = _ticks(task.prompt)
-    if not config.keep_prompt or isinstance(tokenizer, ChordTokenizer):
-        rest = _moved(_cut(tokenizer.notes(written, trim=False), task.ticks), -task.shift)
+        return _moved(_cut(vocabulary.decode(written, trim=not bound), task.ticks), -task.shift)
+    stop = _ticks(vocabulary, task.prompt)
+    if not config.keep_prompt or "held" in vocabulary.drops:
+        rest = _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
             begun = (task.onset + stop) % ticks_per_bar(task.meter) if config.meter is not None else 0
             return _moved(rest, 0, begun)
-        # Chords know no held notes: the prompt is kept as it was, not as the model read it.
+        # Where no note is held on into what follows, the prompt is kept as it was, not as the model read it.
         joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])
         return make_notes(*joined.T)
-    whole = tokenizer.notes(np.concatenate([task.prompt, written]), trim=False)
+    whole = vocabulary.decode(np.concatenate([task.prompt, written]), trim=False)
     return _moved(_cut(whole, task.ticks + stop), -task.shift, task.onset)
 
 
@@ -347,9 +365,12 @@ def _cut(notes: Notes, ticks: int) -> Notes:
     return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
 
 
-def _events(pitch_N: Array, duration_N: Array, length: Array) -> Tokens:
-    return np.stack([pitch_N[: int(length)], duration_N[: int(length)]], axis=1)
+def _written(vocabulary: Vocabulary, decoded: Decoded, row: int) -> Tokens:
+    """(E, S) what a row of a call wrote."""
+    return to_tokens(vocabulary, {name: ids_BN[row] for name, ids_BN in decoded.events.items()})[
+        : int(decoded.length_B[row])
+    ]
 
 
-def _ticks(tokens: Tokens) -> int:
-    return int(tokens[:, 1].sum())
+def _ticks(vocabulary: Vocabulary, tokens: Tokens) -> int:
+    return int(ticks_of(vocabulary.tables, tokens).sum())

@@ -1,11 +1,12 @@
-"""A study from its first run to its rows: `run_study(study, out) -> rows`, which can be killed at any time.
+"""A study from its first run to its rows and its page, which can be killed at any time.
 
 In: a `Study`. Out: in the folder
 
     study.json      what is studied                  corpora/          one for each setting of `prepare`
     groups.json     which runs share a program       runs/ARM/seed-N/  as `midigen train` makes them, and
     results.jsonl   the rows                                           scores.json, failure.json
-    table.md .tex .csv                               samples/ARM.mid
+    table.md .tex .csv                               samples/ARM.mid .mp3 .png
+    study.html, plots as .svg
 
 Started again it goes on where it was: run by run, and within a run from its newest checkpoint. The split that
 is compared on is read when all runs have ended, and of each run the checkpoint that was best on validation.
@@ -15,68 +16,105 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from midigen_jax import config as configs
 from midigen_jax import rows
-from midigen_jax.config import Config, PrepareConfig
+from midigen_jax.config import Config, PrepareConfig, nearest
 from midigen_jax.data.batches import pieces_taken
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.data.reading import read_as
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.files import check_folder, locked, make_folder, read_json, write_json
+from midigen_jax.listen.page import STUDY, check_free
+from midigen_jax.listen.study import write_pictures, write_study
+from midigen_jax.listen.tables import many
 from midigen_jax.model.cost import flops
 from midigen_jax.music.piece import Piece
-from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Board
-from midigen_jax.sample.generate import Generated, generate
+from midigen_jax.sample.folder import find_prompt, write_beside
+from midigen_jax.sample.generate import generate
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.evaluate import pieces_of
-from midigen_jax.study.groups import FAILURES, Group, plan_groups, why, with_steps
-from midigen_jax.study.likelihood import PieceNats, tally
-from midigen_jax.study.plan import BASE, Run, Study, slug
+from midigen_jax.study.groups import (
+    FAILURES,
+    Group,
+    by_shape,
+    estimate,
+    plan_groups,
+    plan_in_words,
+    why,
+    with_steps,
+)
+from midigen_jax.study.metrics import PieceScores, event_scores, find_metric, measure
+from midigen_jax.study.plan import BASE, MOST_RUNS, Run, Study, read_study, slug
 from midigen_jax.study.subject import trained
 from midigen_jax.study.tables import write_tables
 from midigen_jax.study.turns import Loop
 from midigen_jax.study.verdict import Scores, rows_of
+from midigen_jax.train.callbacks import Callback, newest_losses
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.loop import Training, fit_all
 from midigen_jax.train.scoring import Scorer
+from midigen_jax.vocab import vocabulary_class
 
 _WRITTEN = 256  # events that a model writes while it is timed
 _TURNS = 5
 _LISTEN = 0  # the seed that samples are drawn with
-
-OnSample = Callable[[Path, Generated], None]  # is told of each file of music that is written
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C: the same study goes on where it was."""
 
 
-def run_study(
-    study: Study, out: Path, keep: bool = False, command: str = "", on_sample: OnSample | None = None
-) -> list[rows.Row]:
+def ablate(
+    file: Path, out: Path | None, config: str | None = None, many_runs: bool = False, keep: bool = False
+) -> Iterator[str]:
+    """The study in a file, in the folder `out`, with its page and plots; in words what is done and found.
+
+    `config` is what its base begins with, in place of the study's own. Without `out` nothing is done, and the
+    words are a plan. Raises InputError for more runs than `MOST_RUNS`, unless `many_runs` are meant, and as
+    `read_study` and `run_study` do.
+    """
+    study = read_study(file, sys.maxsize if many_runs else MOST_RUNS, config)
+    groups = by_shape(study, study.runs)
+    if out is None:
+        yield from plan_in_words(study, groups, estimate(study, groups))
+        return
+    page = out / "study.html"
+    check_free(STUDY, page)  # before the work, not after it
+    yield f"{many(len(study.runs), 'run')} in {many(len(groups), 'group')} of one program each"
+    found = run_study(study, out, keep)
+    write_study(out, page)
+    write_pictures(out)
+    yield from (out / "table.md").read_text(encoding="utf-8").splitlines()
+    for row in found:
+        if row["name"] == "ablate.failed":
+            yield f"Failed: {row['config']['arm']}, seed {row['seed']}: {row['reason']}"
+    yield f"In {out}: study.html (open it in a browser), table.md, .tex, .csv, plots as .svg, results.jsonl"
+
+
+def run_study(study: Study, out: Path, keep: bool = False) -> list[rows.Row]:
     """Train, score and compare the arms in the folder `out`; returns the rows.
 
     Checkpoints are removed at the end unless they are to be kept. Raises InputError for a folder of another
     study, and `Interrupted` after a Ctrl-C.
     """
-    facts = _facts(study, out, command)
+    facts = _facts(study, out)
     make_folder(out)
     with locked(out):
-        return _run(study, out, facts, keep, command, on_sample)
+        return _run(study, out, facts, keep)
 
 
-def _run(
-    study: Study, out: Path, facts: dict[str, Any], keep: bool, command: str, on_sample: OnSample | None
-) -> list[rows.Row]:
+def _run(study: Study, out: Path, facts: dict[str, Any], keep: bool) -> list[rows.Row]:
     """`run_study` in a folder that nobody else works in."""
     prompt = _prompt(study)
     corpora = {config: _corpus(study, out, config) for config in _prepared(study)}
@@ -103,23 +141,23 @@ def _run(
                 _train(study, out, group, left, corpora, lambda run, text: board.show(label(*run), text))
     for group in groups:
         _score(study, out, group, corpora)
-    found = rows_of(study, _scores(study, out), command=command)
+    found = rows_of(study, _scores(study, out), command=rows.command())
     rows.rewrite(out / "results.jsonl", found)
     write_tables(found, out)
     if "sample" in study.measure:
-        _try_arms(study, out, prompt, on_sample)
+        _try_arms(study, out, prompt)
     if not keep:
         for run in study.runs:
             shutil.rmtree(folder_of(out, run) / "checkpoints", ignore_errors=True)
     return found
 
 
-def _facts(study: Study, out: Path, command: str) -> dict[str, Any]:
+def _facts(study: Study, out: Path) -> dict[str, Any]:
     """What `study.json` is to say. Raises InputError for the folder of another study.
 
     Arms and seeds may have been added since; one that was there is what it was.
     """
-    facts = describe(study, command)
+    facts = describe(study)
     if not (out / "study.json").is_file():
         check_folder(out, ("corpora",))  # what a study that was refused may have left
         return facts
@@ -139,7 +177,7 @@ def _facts(study: Study, out: Path, command: str) -> dict[str, Any]:
     return facts | {"known": known | facts["known"]}
 
 
-def describe(study: Study, command: str) -> dict[str, Any]:
+def describe(study: Study) -> dict[str, Any]:
     """A study as JSON."""
     facts = {
         "name": study.name,
@@ -151,12 +189,13 @@ def describe(study: Study, command: str) -> dict[str, Any]:
         "folders": {arm: slug(arm) for arm in study.names},
         "seeds": list(study.seeds),
         "budget": list(study.budget),
-        "unit": study.unit,
+        "metric": study.metric,
+        "higher_is_better": find_metric(study.metric).higher_is_better,
         "measure": list(study.measure),
         "prompt": study.prompt,
         "split": study.split,
         "settings": configs.to_json(study.base),
-        "command": command,
+        "command": rows.command(),
     }
     return dict(json.loads(json.dumps(facts)))
 
@@ -173,17 +212,24 @@ def _prepared(study: Study) -> list[PrepareConfig]:
 
 def _corpus(study: Study, out: Path, config: PrepareConfig) -> Corpus:
     text = json.dumps(configs.to_json(config), sort_keys=True)
-    name = f"{config.tokenizer}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    name = f"{vocabulary_class(config).name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return prepare(list(study.corpus), out / "corpora" / name, config)
 
 
 def _check_pieces(study: Study, arm: str, corpora: dict[PrepareConfig, Corpus]) -> None:
     """Raises InputError where an arm is not scored on the pieces of the base, or not in the study's units."""
-    there = corpora[study.config(arm).prepare].split(study.split)
-    if "frame" in study.units and not all(piece.frame for piece in there):
+    corpus = corpora[study.config(arm).prepare]
+    there = corpus.split(study.split)
+    if "nats_per_frame" in study.metrics and not all(piece.frame for piece in there):
         raise InputError(
             f"{study.name}: measure nats_per_frame: the music has no frames; use nats_per_quarter"
         )
+    for piece in there[:1]:
+        nats = np.zeros((piece.stop - piece.start - 1, len(corpus.vocabulary.streams)))
+        known = measure(event_scores(corpus, piece, nats, nats > 0)).ratios
+        for metric in study.metrics:
+            if metric not in known:
+                raise InputError(f"{study.name}, arm {arm!r}: measure {metric!r}: {nearest(metric, known)}")
     base, own = (
         [piece.source for piece in corpora[study.config(name).prepare].split(study.split)]
         for name in (BASE, arm)
@@ -208,14 +254,15 @@ def _train(
     show: Callable[[Run, str], None],
 ) -> None:
     """Train what is left of a group. A run that fails is written down, and the others go on."""
-    trainings = [Training(with_steps(study.config(*run), group), folder_of(out, run)) for run in left]
-    by_folder = {training.run: run for run, training in zip(left, trainings, strict=True)}
 
-    def watch(training: Training, step: int, note: str) -> None:
-        show(by_folder[training.run], f"step {step}, {note}")
+    def told(run: Run) -> Callback:
+        return newest_losses(lambda step, losses: show(run, f"step {step}, {losses}"))
 
+    trainings = [
+        Training(with_steps(study.config(*run), group), folder_of(out, run), [told(run)]) for run in left
+    ]
     try:
-        done = fit_all(corpora[study.config(*left[0]).prepare], trainings, group.together, watch)
+        done = fit_all(corpora[study.config(*left[0]).prepare], trainings, group.together)
     except DiskError:
         raise  # no arm's fault
     except FAILURES as error:
@@ -249,14 +296,16 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
         corpus = corpora[study.config(*run).prepare]
         pieces = pieces_of(corpus, study.split)
         scorer = scorer or Scorer(restored.network, corpus, pieces)
-        nats = dict(scorer(restored.weights))
-        tallied = [tally(corpus, piece, nats[number]) for number, piece in enumerate(pieces)]
-        config, trained_rows = restored.experiment.config, rows.read(folder / "rows.jsonl")
+        said = dict(scorer(restored.params))
+        measured = [
+            measure(event_scores(corpus, piece, *said[number])) for number, piece in enumerate(pieces)
+        ]
+        config, trained_rows = restored.metadata.config, rows.read(folder / "rows.jsonl")
         taken = pieces_taken(corpus, "train", config.batch)
         each = flops(restored.network, config.batch.rows, config.batch.length)
         scores = {
             "step": restored.step,
-            "pieces": [piece._asdict() for piece in tallied],
+            "pieces": [piece._asdict() for piece in measured],
             "parameters": rows.last(trained_rows, "model.parameters"),
             "train_flops": each * max(row.get("step", 0) for row in trained_rows),
             "train_seconds": rows.last(trained_rows, "train.seconds"),
@@ -275,13 +324,10 @@ def _prompt(study: Study) -> Piece | None:
     """The music that samples go on from. Raises InputError for a file that has none, or several pieces."""
     if not study.prompt:
         return None
-    sources = find_sources([study.prompt])
-    if len(sources) != 1:
-        raise InputError(f"{study.name}: prompt {study.prompt}: {len(sources)} pieces; give a file with one")
-    return read_as(sources[0], study.base.prepare)
+    return read_as(find_prompt(study.prompt, f"{study.name}: prompt"), study.base.prepare)
 
 
-def _try_arms(study: Study, out: Path, prompt: Piece | None, on_sample: OnSample | None) -> None:
+def _try_arms(study: Study, out: Path, prompt: Piece | None) -> None:
     """A piece of each arm, with the same prompt and the same random key; of those that cannot, a line."""
     for arm in study.names:
         place = out / "samples" / f"{slug(arm)}.mid"
@@ -298,8 +344,7 @@ def _try_arms(study: Study, out: Path, prompt: Piece | None, on_sample: OnSample
             continue
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
-        if on_sample is not None:
-            on_sample(place, music)
+        write_beside(place, music, music.pieces[0])
         write_midi(music.pieces[0], place, music.tempo, music.program, meter=music.meter)
 
 
@@ -313,6 +358,11 @@ def _scores(study: Study, out: Path) -> dict[Run, Scores]:
             found[run] = Scores([], {}, failure["step"], failure["reason"])
         elif (folder / "scores.json").is_file():
             there = read_json(folder / "scores.json", "remove it, and the run is scored again")
-            pieces = [PieceNats(**piece) for piece in there.pop("pieces")]
+            try:
+                pieces = [PieceScores(**piece) for piece in there.pop("pieces")]
+            except TypeError:
+                raise InputError(
+                    f"{folder / 'scores.json'}: of another version; give another --out, and train again"
+                ) from None
             found[run] = Scores(pieces, there, there.pop("step"))
     return found

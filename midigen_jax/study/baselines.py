@@ -1,230 +1,267 @@
 """Models that need no network, scored on the same pieces: what any network must beat.
 
-    uniform   every pitch that the grammar allows is as likely as every other, and so is every duration
+    uniform   every id that the rules allow is as likely as every other; struck or held is one choice more
     unigram   as often as in training, whatever came before
     copy      the slice before comes again, with the share that it has in training; else the unigram
     ngram     slices after slices, interpolated down to notes after notes, and these down to the unigram
 
 All give the impossible probability 0, as networks do, and all are exact: the probabilities of everything that
 may come next sum to one. Whether a pitch that sounded is struck again or held is a coin of its own, which all
-but the first learn.
+but the first learn. They see events as the tables of a vocabulary tell them, and serve any.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
+import jax
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 
 from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.model.grammar import LAST, WITHIN, ChordGrammar, Grammar, VoiceGrammar, grammar
-from midigen_jax.music.tokens import END, START, NoteTokenizer, Tokens
 from midigen_jax.progress import Progress
 from midigen_jax.study.ngram import NGram
+from midigen_jax.vocab import Tokens, Vocabulary, by_stream, closes_of
+from midigen_jax.vocab.traced import pitch_stream
 
 _SLICES = 3  # whose durations the n-gram looks back on; of their pitches, those of the last one
-_PITCHES = 128
-_ALONE = {END, NoteTokenizer.REST, NoteTokenizer.ATTACKED + _PITCHES - 1}
+_PADDED = 256  # pieces are filled up to a multiple: fewer lengths are compiled
 
-Slice = tuple[tuple[int, int], ...]
-"""Pitch id and duration id of its events."""
+Slice = tuple[tuple[int, ...], ...]
+"""The ids of its events, every pitch as if it were struck."""
 
 Nats = NDArray[np.float64]
-"""(E, 2) of a piece's events but the first: of the pitch id, of the duration id."""
-
-
-class Baseline(NamedTuple):
-    """What was learned from the training split."""
-
-    name: str
-    score: Callable[[Tokens], Nats]
+"""(E, S) of a piece's events but the first; whether a pitch is held belongs to the stream of pitches."""
 
 
 class Event(NamedTuple):
     """An event as baselines see it: every pitch as if it were struck, and what is there already."""
 
-    pitch: int
-    duration: int
+    ids: tuple[int, ...]  # one of each stream
+    allowed: tuple[NDArray[np.bool_], ...]  # (V,) of each stream: the ids that it may have, likewise
     held: bool
     sounded: bool  # in the slice before, so that it may be held
-    above: int  # the least pitch id that may stand here; 0: any
-    kind: int  # as the grammar calls it
     written: Slice  # of its slice
     before: tuple[Slice, ...]  # the last slices, the newest last
 
-    @property
-    def again(self) -> tuple[int, int] | None:
-        """Pitch and duration at the same place in the slice before."""
+    def again(self, stream: int) -> int | None:
+        """What stands at the same place in the slice before, if it may come here."""
         place = len(self.written)
-        return self.before[-1][place] if self.before and place < len(self.before[-1]) else None
+        if not self.before or place >= len(self.before[-1]):
+            return None
+        id = self.before[-1][place][stream]
+        return id if self.allowed[stream][id] else None
 
 
-def baselines(corpus: Corpus) -> Iterator[Baseline]:
-    """Each of them, learned from the training split of `corpus`."""
-    rules = grammar(corpus.tokenizer)
-    training = [events_of(rules, corpus.tokens[p.start : p.stop]) for p in corpus.split("train")]
-    yield Baseline("uniform", _scored(rules, Unigram(rules).both))
-    unigram = Unigram(rules, training)
-    yield Baseline("unigram", _scored(rules, unigram.both))
-    yield Baseline("copy", _scored(rules, Copy(unigram, training).both))
-    yield Baseline("ngram", _scored(rules, SliceNGram(unigram, training).both))
+class Baseline(Protocol):
+    """Counts of training events in, probabilities of other events out."""
+
+    def learn(self, event: Event) -> None:
+        """Count an event of the training split."""
+
+    def probabilities(self, event: Event) -> list[float]:
+        """Of the event's id in each stream, given its earlier ids."""
 
 
-def score(baseline: Baseline, corpus: Corpus, pieces: Sequence[CorpusPiece]) -> list[Nats]:
+def baselines(corpus: Corpus) -> dict[str, Baseline]:
+    """Each of them by name, learned from the training split of `corpus`."""
+    unigram = Unigram(corpus.vocabulary)
+    learning: dict[str, Baseline] = {
+        "unigram": unigram,
+        "copy": Copy(unigram),
+        "ngram": SliceNGram(unigram),
+    }
+    for piece in corpus.split("train"):
+        for event in events_of(corpus.vocabulary, corpus.tokens[piece.start : piece.stop]):
+            for baseline in learning.values():
+                baseline.learn(event)
+    return {"uniform": Unigram(corpus.vocabulary)} | learning
+
+
+def score(name: str, baseline: Baseline, corpus: Corpus, pieces: Sequence[CorpusPiece]) -> list[Nats]:
     """The nats of each piece."""
     found = []
-    with Progress(baseline.name, len(pieces), "pieces") as progress:
+    with Progress(name, len(pieces), "pieces") as progress:
         for piece in pieces:
-            found.append(baseline.score(corpus.tokens[piece.start : piece.stop]))
+            tokens = corpus.tokens[piece.start : piece.stop]
+            shares = [baseline.probabilities(event) for event in events_of(corpus.vocabulary, tokens)]
+            found.append(-np.log(shares))
             progress.advance()
     return found
 
 
-def events_of(rules: Grammar, tokens: Tokens) -> list[Event]:
+def events_of(vocabulary: Vocabulary, tokens: Tokens) -> Iterator[Event]:
     """All events of a piece but `<start>`."""
-    found: list[Event] = []
+    names = [stream.name for stream in vocabulary.streams]
+    pitch = names.index(pitch_stream(vocabulary.tables))
+    table, closes = vocabulary.tables[names[pitch]], closes_of(vocabulary.tables, tokens)
+    allowed = list(_allowed(vocabulary, tokens))
+    # Ids that hold what others strike.
+    held_H = np.flatnonzero(table.struck_twin != np.arange(len(table.held)))
+    struck_H = table.struck_twin[held_H]
+    both_EH = allowed[pitch][:, held_H] & allowed[pitch][:, struck_H]
+    may_hold = np.zeros((len(tokens) - 1, len(table.held) if held_H.size else 0), bool)
+    may_hold[:, struck_H] = both_EH
+    if held_H.size:
+        allowed[pitch] = allowed[pitch].copy()
+        allowed[pitch][:, struck_H] |= allowed[pitch][:, held_H]
+        allowed[pitch][:, held_H] = False
     before: tuple[Slice, ...] = ()
     written: Slice = ()
-    pitched = not isinstance(rules, ChordGrammar)
-    for id, duration in tokens[1:].tolist():
-        held = pitched and id >= NoteTokenizer.HELD
-        pitch = id - _PITCHES if held else id
-        above, kind, holdable = _here(rules, written, before[-1] if before else ())
-        sounded = pitched and id >= NoteTokenizer.ATTACKED and pitch in holdable
-        found.append(Event(pitch, duration, held, sounded, above, kind, written, before))
-        written = (*written, (pitch, duration))
-        if duration:
+    for number, ids in enumerate(tokens[1:].tolist()):
+        held = bool(table.held[ids[pitch]])
+        ids[pitch] = int(table.struck_twin[ids[pitch]])
+        sounded = bool(held_H.size and may_hold[number, ids[pitch]])
+        rows = tuple(part[number] for part in allowed)
+        yield Event(tuple(ids), rows, held, sounded, written, before)
+        written = (*written, tuple(ids))
+        if closes[1 + number]:
             before, written = (*before, written)[-_SLICES:], ()
+
+
+def _allowed(vocabulary: Vocabulary, tokens: Tokens) -> Iterator[NDArray[np.bool_]]:
+    """For each stream (E, V): what the rules allow of each event but the first, given its earlier ids."""
+    events, room = len(tokens), -len(tokens) % _PADDED
+    padded = by_stream(vocabulary, np.pad(tokens, ((0, room), (0, 0)))[None])
+    mask_BT = (np.arange(events + room - 1) < events - 1)[None]
+    for found in _allowed_next(vocabulary, padded, mask_BT):
+        yield np.asarray(found)[0, : events - 1]
+
+
+@partial(jax.jit, static_argnames="vocabulary")
+def _allowed_next(vocabulary: Vocabulary, events: dict[str, Array], mask_BT: Array) -> list[Array]:
+    """For each stream (B, T, V): what is allowed of the last T of T + 1 events."""
+    rules, limits = vocabulary.rules, vocabulary.rules.limits()
+    read = {name: ids[:, :-1] for name, ids in events.items()}
+    _, after = rules.follow(rules.initial_carry(len(mask_BT)), read, mask_BT)
+    found: list[Array] = []
+    earlier: dict[str, Array] = {}
+    for name, _ in vocabulary.streams:
+        found.append(rules.allowed(after, limits, name, earlier))
+        earlier = earlier | {name: events[name][:, 1:]}
     return found
-
-
-def _here(rules: Grammar, written: Slice, before: Slice) -> tuple[int, int, list[int]]:
-    """The least pitch id that may come next in a slice, the kind of that event, and what it may hold."""
-    place, sounding = len(written), [pitch for pitch, _ in before]
-    if isinstance(rules, VoiceGrammar):
-        # <end>, whose id is below all others, stands between slices.
-        kind = LAST if place == rules.voices - 1 else WITHIN
-        return NoteTokenizer.REST if written else 0, kind, sounding[place : place + 1]
-    if isinstance(rules, ChordGrammar):
-        return 0, 0, []
-    return written[-1][0] + 1 if written else 0, 0, sounding
 
 
 class Unigram:
     """Probabilities in proportion to counts of what is allowed; without training, all counts are one."""
 
-    def __init__(self, rules: Grammar, training: Sequence[Sequence[Event]] = ()):
-        every = [event for events in training for event in events]
-        pitches = np.array([event.pitch for event in every], int)
-        durations = np.array([event.duration for event in every], int)
-        self._pitch_P = 1.0 + np.bincount(pitches, minlength=rules.pitch_size)
-        self._pitch_P[START] = 0
-        if not isinstance(rules, ChordGrammar):
-            self._pitch_P[NoteTokenizer.HELD :] = 0
-        self._from_P = np.cumsum(self._pitch_P[::-1])[::-1]
-        weight_KPR = rules.durations() * (1.0 + np.bincount(durations, minlength=rules.duration_size))
-        self._duration_KPR = weight_KPR / np.maximum(weight_KPR.sum(axis=2, keepdims=True), 1e-300)
-        sounded = [event.held for event in every if event.sounded]
-        self._held = (1 + sum(sounded)) / (2 + len(sounded))
+    def __init__(self, vocabulary: Vocabulary):
+        tables = vocabulary.tables
+        self.counts = [np.ones(size) for _, size in vocabulary.streams]
+        self.pitch = list(tables).index(pitch_stream(tables))
+        self.silent = [not sounds.any() for sounds in tables[pitch_stream(tables)].sounds]
+        self.timed = [bool(table.ticks.any()) for table in tables.values()]
+        self._held, self._sounded = 1, 2
 
-    def both(self, event: Event) -> tuple[float, float]:
-        """The probability of the pitch id, and of the duration id given it."""
-        return self.pitch(event) * self.hold(event), self.duration(event)
+    def learn(self, event: Event) -> None:
+        """As `Baseline`."""
+        for counts_V, id in zip(self.counts, event.ids, strict=True):
+            counts_V[id] += 1
+        self._held += event.sounded and event.held
+        self._sounded += event.sounded
 
-    def pitch(self, event: Event) -> float:
-        """Of the pitch, struck or held."""
-        return float(self._pitch_P[event.pitch] / self._from_P[event.above])
+    def probabilities(self, event: Event) -> list[float]:
+        """As `Baseline`."""
+        return self.with_hold(event, [self.share(event, stream) for stream in range(len(event.ids))])
 
-    def hold(self, event: Event) -> float:
-        """Of striking it or holding it, whichever it was."""
-        if not event.sounded:
-            return 1.0
-        return self._held if event.held else 1 - self._held
+    def share(self, event: Event, stream: int) -> float:
+        """Of an id; of a pitch, struck or held."""
+        counts_V, id = self.counts[stream], event.ids[stream]
+        return float(counts_V[id] / counts_V[event.allowed[stream]].sum())
 
-    def duration(self, event: Event) -> float:
-        """Of the duration, given the pitch."""
-        return self.lasting(event, event.duration)
-
-    def lasting(self, event: Event, duration: int) -> float:
-        """Of another duration; 0 where the event cannot have it."""
-        return float(self._duration_KPR[event.kind, event.pitch, duration])
+    def with_hold(self, event: Event, shares: list[float]) -> list[float]:
+        """Shares with that of striking the pitch or holding it, whichever it was."""
+        if event.sounded:
+            held = self._held / self._sounded
+            shares[self.pitch] *= held if event.held else 1 - held
+        return shares
 
 
 class Copy:
     """The event at the same place in the slice before comes again, with a probability; else the unigram."""
 
-    def __init__(self, unigram: Unigram, training: Sequence[Sequence[Event]]):
+    def __init__(self, unigram: Unigram):
         self._unigram = unigram
-        every = [event for events in training for event in events]
-        pitches = [self._again(event)[0] == event.pitch for event in every if self._again(event)[0]]
-        durations = [self._again(event)[1] == event.duration for event in every if self._again(event)[1] >= 0]
-        self._pitch = sum(pitches) / (1 + len(pitches))
-        self._duration = sum(durations) / (1 + len(durations))
+        self._again = [0] * len(unigram.counts)
+        self._seen = [1] * len(unigram.counts)
 
-    def both(self, event: Event) -> tuple[float, float]:
-        """As `Unigram.both`."""
-        pitch, duration = self._again(event)
-        of_pitch, of_duration = self._unigram.pitch(event), self._unigram.duration(event)
-        if pitch:
-            of_pitch = (1 - self._pitch) * of_pitch + self._pitch * (pitch == event.pitch)
-        if duration >= 0:
-            of_duration = (1 - self._duration) * of_duration + self._duration * (duration == event.duration)
-        return of_pitch * self._unigram.hold(event), of_duration
+    def learn(self, event: Event) -> None:
+        """As `Baseline`."""
+        for stream, id in enumerate(event.ids):
+            again = event.again(stream)
+            self._again[stream] += again == id
+            self._seen[stream] += again is not None
 
-    def _again(self, event: Event) -> tuple[int, int]:
-        """What a copy would be, where it may be; else pitch 0, or duration -1."""
-        pitch, duration = event.again or (0, -1)
-        pitch = pitch if pitch >= event.above else 0
-        may_last = duration >= 0 and self._unigram.lasting(event, duration) > 0
-        return pitch, duration if may_last else -1
+    def probabilities(self, event: Event) -> list[float]:
+        """As `Baseline`."""
+        shares = []
+        for stream, id in enumerate(event.ids):
+            share, again = self._unigram.share(event, stream), event.again(stream)
+            copied = self._again[stream] / self._seen[stream]
+            shares.append(share if again is None else (1 - copied) * share + copied * (again == id))
+        return self._unigram.with_hold(event, shares)
 
 
 class SliceNGram:
     """Slices after slices, note by note: the last notes and slices are the context, down to the unigram."""
 
-    def __init__(self, unigram: Unigram, training: Sequence[Sequence[Event]]):
+    def __init__(self, unigram: Unigram):
         self._unigram = unigram
-        self._pitches, self._durations = NGram(), NGram()
-        for event in (event for events in training for event in events):
-            self._pitches.learn(event.pitch, _pitch_contexts(event))
-            self._durations.learn(event.duration, _duration_contexts(event))
+        self._grams = [NGram() for _ in unigram.counts]
 
-    def both(self, event: Event) -> tuple[float, float]:
-        """As `Unigram.both`."""
-        base = self._unigram.pitch(event), self._unigram.duration(event)
-        of_pitch = self._pitches.probability(event.pitch, _pitch_contexts(event), base[0])
-        of_duration = self._durations.probability(event.duration, _duration_contexts(event), base[1])
-        return of_pitch * self._unigram.hold(event), of_duration
+    def learn(self, event: Event) -> None:
+        """As `Baseline`."""
+        for stream, gram in enumerate(self._grams):
+            gram.learn(event.ids[stream], self._contexts(event, stream))
+
+    def probabilities(self, event: Event) -> list[float]:
+        """As `Baseline`."""
+        shares = [
+            gram.probability(
+                event.ids[stream], self._contexts(event, stream), self._unigram.share(event, stream)
+            )
+            for stream, gram in enumerate(self._grams)
+        ]
+        return self._unigram.with_hold(event, shares)
+
+    def _contexts(self, event: Event, stream: int) -> list[Hashable]:
+        unigram = self._unigram
+        if stream == unigram.pitch:
+            return _pitch_contexts(event, stream)
+        pitch = event.ids[unigram.pitch] if unigram.pitch < stream else None
+        if unigram.timed[stream]:
+            alone = pitch if pitch is not None and unigram.silent[pitch] else None
+            return _time_contexts(event, stream, unigram.pitch, pitch, alone)
+        last = event.written[-1][stream] if event.written else None
+        return [(0, pitch), (1, pitch, last), (2, pitch, last, event.again(stream))]
 
 
-def _pitch_contexts(event: Event) -> list[Hashable]:
+def _pitch_contexts(event: Event, stream: int) -> list[Hashable]:
     """Each knows the last note of the slice: what was counted after it may come after it."""
-    last = event.written[-1][0] if event.written else None
-    before, written = (tuple(pitch for pitch, _ in part) for part in (_newest(event), event.written))
+    last = event.written[-1][stream] if event.written else None
+    before, written = (tuple(ids[stream] for ids in part) for part in (_newest(event), event.written))
     place = len(written)
     here, above = (before[k] if k < len(before) else None for k in (place, place + 1))
     return [(0, last), (1, last, here), (2, last, here, above, place), (3, written, before)]
 
 
-def _duration_contexts(event: Event) -> list[Hashable]:
-    """Each knows what kind of pitch it is: rests, `<end>` and the highest cannot stand below others."""
-    lasted = [part[-1][1] for part in event.before]
+def _time_contexts(
+    event: Event, stream: int, pitch_stream: int, pitch: int | None, alone: int | None
+) -> list[Hashable]:
+    """Each knows what the rules allow here, so that nothing is counted in it that cannot come again."""
+    lasted = [part[-1][stream] for part in event.before]
     place, rest = len(event.written), len(_newest(event)) - len(event.written)
-    kind = event.pitch if event.pitch in _ALONE else None
-    whole = tuple(pitch for pitch, _ in (*event.written, (event.pitch, 0)))
-    counts = (kind, place, rest)
+    written, newest = (tuple(ids[pitch_stream] for ids in part) for part in (event.written, _newest(event)))
+    counts = (alone, place, rest, event.allowed[stream].tobytes())
     return [
         (0, *counts),
         (1, *counts, *lasted[-1:]),
         (2, *counts, *lasted[-2:]),
         (3, *counts, *lasted),
-        (4, whole, tuple(pitch for pitch, _ in _newest(event)), *lasted),
+        (4, (*written, pitch), newest, *lasted),
     ]
 
 
 def _newest(event: Event) -> Slice:
     return event.before[-1] if event.before else ()
-
-
-def _scored(rules: Grammar, both: Callable[[Event], tuple[float, float]]) -> Callable[[Tokens], Nats]:
-    return lambda tokens: -np.log([both(event) for event in events_of(rules, tokens)])

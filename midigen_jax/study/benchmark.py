@@ -5,7 +5,7 @@ warm, blocked calls that take turns with the machine's own peak; compiling is a 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,15 @@ from jax.sharding import PartitionSpec
 from midigen_jax import rows
 from midigen_jax.config import Config, override
 from midigen_jax.data.batches import Crops, crops_of, make_crops
-from midigen_jax.data.corpus import Corpus
+from midigen_jax.data.corpus import Corpus, load_corpus
+from midigen_jax.files import check_folder
 from midigen_jax.model.cost import flops_per_event, tile_share
-from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network
-from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.progress import Progress
-from midigen_jax.train.devices import DATA, data_mesh, everywhere
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.train.batch_size import says_what_fits, with_rows
+from midigen_jax.train.distributed import DATA, data_mesh, replicated
+from midigen_jax.train.replicas import make_train_steps, start_alone
+from midigen_jax.vocab import typical_vocabulary
 
 _ROUNDS = 5
 _PEAK_SIZE = 2048  # of the square matrices whose product is the peak, one for each device
@@ -40,6 +41,26 @@ class Measured(NamedTuple):
     peak_flops_per_s: list[float]
     flops_per_event: float
     tile_share: float
+
+
+def measure_training(config: Config, corpus: str | None, profile: str | None) -> Iterator[rows.Finding]:
+    """The benchmark of a config, and where a trace of it lies if `profile` names a folder for one.
+
+    Raises InputError where there is no such corpus, where the folder has something in it, and for a batch
+    that the device has no room for.
+    """
+    trace = None if profile is None else Path(profile)
+    if trace is not None:
+        check_folder(trace)
+    music = None if corpus is None else load_corpus(Path(corpus))
+    config = with_rows(config)
+    with says_what_fits(config.batch.rows, data_mesh(config.batch.rows).size):
+        measured = bench_train(config, music, profile=trace)
+    found = rows_of(measured, config)
+    yield rows.Finding(rows.in_words(found), found)
+    if trace is not None:
+        place = next(trace.rglob("perfetto_trace.json.gz"))
+        yield rows.Finding([f"Trace in {place}: open it on ui.perfetto.dev."])
 
 
 def bench_train(
@@ -86,9 +107,7 @@ def rows_of(measured: Measured, config: Config, **fields: Any) -> list[rows.Row]
     """The rows of a benchmark; `fields`, such as the command, go into each of them."""
     model, batch = config.model, config.batch
     sizes = {"batch": batch.rows, "length": batch.length, "devices": data_mesh(batch.rows).size}
-    sizes |= {
-        name: getattr(model, name) for name in ("width", "layers", "attention", "heads", "compute_dtype")
-    }
+    sizes |= model.summary
     shares = [
         rate * measured.flops_per_event / peak
         for rate, peak in zip(measured.events_per_s, measured.peak_flops_per_s, strict=True)
@@ -104,16 +123,14 @@ def rows_of(measured: Measured, config: Config, **fields: Any) -> list[rows.Row]
 
 
 def subject_of(config: Config, corpus: Corpus | None = None) -> tuple[Network, Crops]:
-    """The network and the crops to train on; without a corpus, random `note` tokens."""
+    """The network and the crops to train on; without a corpus, random events."""
     if corpus is not None:
-        rules = grammar(corpus.tokenizer)
-        return Network(config.model, rules), make_crops(corpus, "train", config.batch)
-    notes = NoteTokenizer(config.prepare.max_duration)
-    shape = 4 * config.batch.rows, config.batch.length + 1, 2
-    rng = np.random.default_rng(0)
-    pieces = rng.integers((2, 0), (notes.pitch_size, notes.duration_size), shape)
-    crops = crops_of(list(pieces), config.batch)
-    return Network(config.model, grammar(notes)), crops
+        return Network(config.model, corpus.vocabulary), make_crops(corpus, "train", config.batch)
+    vocabulary = typical_vocabulary(config.prepare)
+    sizes = [size for _, size in vocabulary.streams]
+    shape = 4 * config.batch.rows, config.batch.length + 1, len(sizes)
+    pieces = np.random.default_rng(0).integers((2, *[0] * (len(sizes) - 1)), sizes, shape)
+    return Network(config.model, vocabulary), crops_of(list(pieces), config.batch, vocabulary)
 
 
 def peak_product(mesh: jax.sharding.Mesh) -> tuple[Callable[[], None], float]:
@@ -123,7 +140,7 @@ def peak_product(mesh: jax.sharding.Mesh) -> tuple[Callable[[], None], float]:
     dot = jax.jit(jax.shard_map(jnp.dot, mesh=mesh, in_specs=(by_rows, PartitionSpec()), out_specs=by_rows))
     right = jnp.ones((_PEAK_SIZE, _PEAK_SIZE), jnp.float32)
     left = jax.device_put(left, jax.sharding.NamedSharding(mesh, by_rows))
-    right = jax.device_put(right, everywhere(mesh))
+    right = jax.device_put(right, replicated(mesh))
     return lambda: jax.block_until_ready(dot(left, right)), 2.0 * mesh.size * _PEAK_SIZE**3
 
 

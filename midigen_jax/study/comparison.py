@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from midigen_jax.study.likelihood import INTERVAL, resamples
+from midigen_jax.study.metrics import INTERVAL, resamples
 
 Nats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Level(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """An arm's nats per unit less the base's: below 0 the arm is better."""
+    """An arm's figure less the base's: below 0 the arm is better, or above 0 where more is better."""
 
     value: float
     low: float
@@ -49,7 +49,7 @@ def level(nats_SP: Nats, divisor_P: Nats) -> Level:
     return Level(_ratio(nats_SP, divisor_P), float(low), float(high))
 
 
-def difference(arm_SP: Nats, base_SP: Nats, divisor_P: Nats) -> Difference:
+def difference(arm_SP: Nats, base_SP: Nats, divisor_P: Nats, higher_is_better: bool = False) -> Difference:
     """`level` of the differences of each seed and piece: what both find hard, or easy, falls out.
 
     S seeds of the arm stand beside the same seeds of the base.
@@ -58,7 +58,8 @@ def difference(arm_SP: Nats, base_SP: Nats, divisor_P: Nats) -> Difference:
     found_R = _resampled(apart_SP, divisor_P)
     low, high = np.quantile(found_R, INTERVAL)
     # Where an arm is the base, neither is better.
-    better = float((found_R < 0).mean() + (found_R == 0).mean() / 2)
+    wins_R = found_R > 0 if higher_is_better else found_R < 0
+    better = float(wins_R.mean() + (found_R == 0).mean() / 2)
     # One more, as if what was observed were a resample: no finite number of them proves a p of 0.
     fewer = min((found_R <= 0).sum(), (found_R >= 0).sum())
     p = min(1.0, 2 * (int(fewer) + 1) / (len(found_R) + 1))
@@ -87,8 +88,9 @@ def _resampled(nats_SP: Nats, divisor_P: Nats) -> Nats:
     drawn_RS = rng.integers(len(nats_SP), size=of_seed_RS.shape)
     mean_R = of_seed_RS.mean(axis=1)
     drawn_R = np.take_along_axis(of_seed_RS, drawn_RS, axis=1).mean(axis=1)
-    ratios: Nats = (mean_R + stretch(len(nats_SP)) * (drawn_R - mean_R)) / (count_RP @ divisor_P)
-    return ratios
+    stretched_R, divisor_R = mean_R + stretch(len(nats_SP)) * (drawn_R - mean_R), count_RP @ divisor_P
+    there_R = divisor_R > 0  # what few pieces have, a resample may lack
+    return stretched_R[there_R] / divisor_R[there_R]
 
 
 def stretch(seeds: int) -> float:

@@ -7,12 +7,14 @@ import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from midigen_jax import __version__, rows
+from midigen_jax.listen.tables import many
 from midigen_jax.sample.decode import rows_mesh
 from midigen_jax.sample.generate import STREAMED
 from midigen_jax.study.decoding import BARS, Measured
@@ -87,28 +89,21 @@ def rows_of(
         ratio["value"] = _six(float(np.median(rates) / np.median(theirs)))  # of the medians
         found.append(ratio)
         if rival is not None:
-            found += _state_rows(_saying(row, more), rival.state, f".{name}")
+            found += _state_rows(partial(row, **rival.settings), rival.state, f".{name}")
     return found
-
-
-def _saying(row: MakeRow, config: Mapping[str, Any]) -> MakeRow:
-    """A maker of rows whose config says more."""
-    return lambda *given, **more: row(*given, **(dict(config) | more))
 
 
 def _about(subject: Subject, measured: Measured) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config of our rows, and what else they say."""
-    model, rules = subject.network.config, subject.network.grammar
+    model, rules = subject.network.config, subject.network.vocabulary
     config = {"batch": measured.batch, "events": measured.events, "weights": subject.origin}
-    config |= {"vocabulary": {"pitch": rules.pitch_size, "duration": rules.duration_size}}
-    names = ("width", "layers", "attention", "attention_window", "heads")
-    config |= {name: getattr(model, name) for name in names} | {"dtype": model.compute_dtype}
+    config |= {"vocabulary": dict(rules.streams)}
+    config |= model.summary | {"dtype": model.compute_dtype}
     if model.context.used:  # rows of models without it need not say so
         config |= {"context": asdict(model.context)}
     mesh = rows_mesh(measured.batch)
     config |= {"devices": 1 if mesh is None else mesh.size, "cores": _cores()}
-    name = f"midigen-jax {__version__}, {subject.origin} LSTM {model.layers} x {model.width}"
-    name += "" if model.attention == "none" else f", {model.attention} attention"
+    name = f"midigen-jax {__version__}, {subject.origin}, {' '.join(model.stack)}, {model.width} units"
     parameters = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
     return config, {"model": name, "parameters": parameters} | _place()
 
@@ -197,13 +192,13 @@ def line_of(found: Sequence[rows.Row]) -> str:
     by_name = {row["name"].removeprefix("decode."): row for row in found}
     first = by_name["events_per_s"]
     config = first["config"]
-    threads = f", {_many(first['threads'], 'thread')}" if "threads" in first else ""
+    threads = f", {many(first['threads'], 'thread')}" if "threads" in first else ""
     cells = [
         first["model"],
         f"{first['parameters']:,} parameters" if "parameters" in first else "",
         config.get("dtype", ""),
         f"{first['backend']}{threads}, {first['device']}",
-        f"{_many(config['batch'], 'piece')}, {config.get('loop', 'jitted')} loop",
+        f"{many(config['batch'], 'piece')}, {config.get('loop', 'jitted')} loop",
     ]
     if "prefill_events_per_s" in by_name:
         prompt = by_name["prefill_events_per_s"]
@@ -237,10 +232,6 @@ def line_of(found: Sequence[rows.Row]) -> str:
         cells.append(f"state {size:,.0f} bytes a piece, + {growth:,.0f} a 1,000 events")
     cells.append(f"{first.get('runs', 1)} rounds, {first['commit']}")
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells if cell)} |"
-
-
-def _many(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
 
 def _mean(row: rows.Row) -> str:

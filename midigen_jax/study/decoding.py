@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from midigen_jax.model.network import Network
 from midigen_jax.music.notes import TICKS_PER_QUARTER, ticks_per_bar
 from midigen_jax.progress import Progress
 from midigen_jax.sample.decode import Decoded, Prompt
@@ -22,6 +23,7 @@ from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.step_model import StateSize, StepLoop, StepModel, make_loop, state_size
 from midigen_jax.study.subject import Subject, pitch_entropy, untold
 from midigen_jax.study.turns import PROMPT, Floor, Loop, Prefill, prompt_of, start_prompt
+from midigen_jax.vocab import Tokens, ticks_of, to_tokens
 
 BARS = 8  # of the prompt after which the first note is waited for
 
@@ -83,7 +85,7 @@ def bench_decode(
     if network.config.context.used:
         bare = untold(subject)
         programs["untold"] = Loop(bare.network, bare.params, batch, events)
-    ticks = float(np.mean(written.duration_BN))
+    ticks = float(np.mean(ticks_of(network.vocabulary.tables, _tokens(network, written))))
     prompt = min(_LONGEST, round(np.ceil(BARS * ticks_per_bar(subject.meter) / max(ticks, 1e-6))))
     timed = _waits(subject, batch, prefill, prompt_of(written, prompt, PADDED), seconds)
     title = f"batch {batch}"
@@ -120,7 +122,10 @@ def _waits(
         timed["step"] = _calls(Loop(*given, 1, 1), 0, (_STEPS, _STEPS))
         same = bars.mask_BT.shape == (1, PROMPT)  # as that of the prompts which are read for their own sake
         after = prefill.other(bars) if same else Prefill(*given, bars)
-        for name, first in (("warm", Prefill(*given, start_prompt(1))), ("prompt", after)):
+        for name, first in (
+            ("warm", Prefill(*given, start_prompt(subject.network.vocabulary, 1))),
+            ("prompt", after),
+        ):
             timed[name] = _calls(partial(_on_host, first), 0, (_FIRST, _FIRST))
     return timed
 
@@ -236,12 +241,21 @@ def _tiled(written_BNS: Any, events: int) -> np.ndarray:
 
 
 def _notes(subject: Subject, written: Decoded) -> float | None:
-    """Pitches that are attacked in an event, on average; None without a vocabulary."""
-    if subject.tokenizer is None:
+    """Pitches that are attacked in an event, on average; None where ids mean nothing."""
+    if subject.origin == "fresh":
         return None
-    ids = np.arange(subject.tokenizer.pitch_size, dtype=np.int32)[:, None]
-    attacked_P = np.array([sum(subject.tokenizer.sounding(id_)[1]) for id_ in ids])
-    return float(attacked_P[np.asarray(written.pitch_BN)].mean())
+    tokens = _tokens(subject.network, written)
+    attacks = 0.0
+    for place, table in enumerate(subject.network.vocabulary.tables.values()):
+        begins = (table.sounds & ~table.held[:, None]).sum(axis=1)
+        attacks += float(begins[tokens[:, place]].mean())
+    return attacks
+
+
+def _tokens(network: Network, written: Decoded) -> Tokens:
+    """(E, S) of all rows."""
+    tokens = to_tokens(network.vocabulary, written.events)
+    return tokens.reshape(-1, tokens.shape[-1])
 
 
 def _warm_seconds(call: Callable[[], Any]) -> float:

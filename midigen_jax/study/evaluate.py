@@ -13,18 +13,17 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
 from midigen_jax.progress import Progress
 from midigen_jax.study import baselines
-from midigen_jax.study.likelihood import (
+from midigen_jax.study.metrics import (
+    METRICS,
     Figure,
-    Head,
-    PieceNats,
-    Unit,
+    PieceScores,
+    event_scores,
     figures,
+    measure,
     parts_of,
     pick,
-    tally,
-    units_of,
 )
-from midigen_jax.train.experiment import Restored
+from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.scoring import Scorer
 
 
@@ -32,26 +31,26 @@ class Evaluated(NamedTuple):
     """One model on the pieces of a split, in corpus order, and its figures for each part of them."""
 
     model: str
-    pieces: list[PieceNats]
+    pieces: list[PieceScores]
     parts: dict[str, list[Figure]]
 
 
-def evaluate(restored: Restored, corpus: Corpus, split: Split, name: str) -> Evaluated:
+def evaluate(restored: LoadedModel, corpus: Corpus, split: Split, name: str) -> Evaluated:
     """What a checkpoint gives to each piece, the state carried from its first event to its last.
 
     Raises InputError for a corpus whose ids mean something else than the run's, and for an empty split.
     """
-    if corpus.tokenizer != restored.experiment.tokenizer:
+    if corpus.vocabulary != restored.metadata.vocabulary:
         raise InputError(
             f"{corpus.path}: its ids are not those of the run; give the run's own corpus, or, with note "
             "tokens, prepare this one with the run's --max-duration"
         )
     pieces = pieces_of(corpus, split)
     scorer = Scorer(restored.network, corpus, pieces)
-    found: dict[int, PieceNats] = {}
+    found: dict[int, PieceScores] = {}
     with Progress(name, len(pieces), "pieces") as progress:
-        for number, nats_E2 in scorer(restored.weights):
-            found[number] = tally(corpus, pieces[number], nats_E2)
+        for number, said in scorer(restored.params):
+            found[number] = measure(event_scores(corpus, pieces[number], *said))
             progress.advance()
     return _evaluated(name, [found[number] for number in range(len(pieces))])
 
@@ -59,13 +58,12 @@ def evaluate(restored: Restored, corpus: Corpus, split: Split, name: str) -> Eva
 def evaluate_baselines(corpus: Corpus, split: Split) -> Iterator[Evaluated]:
     """The same of each model that needs no network."""
     pieces = pieces_of(corpus, split)
-    for baseline in baselines.baselines(corpus):
-        scores = baselines.score(baseline, corpus, pieces)
-        tallied = [tally(corpus, piece, nats_E2) for piece, nats_E2 in zip(pieces, scores, strict=True)]
-        yield _evaluated(baseline.name, tallied)
+    for name, baseline in baselines.baselines(corpus).items():
+        pairs = zip(pieces, baselines.score(name, baseline, corpus, pieces), strict=True)
+        yield _evaluated(name, [measure(event_scores(corpus, piece, nats)) for piece, nats in pairs])
 
 
-def _evaluated(model: str, pieces: list[PieceNats]) -> Evaluated:
+def _evaluated(model: str, pieces: list[PieceScores]) -> Evaluated:
     return Evaluated(model, pieces, {part: figures(there) for part, there in parts_of(pieces).items()})
 
 
@@ -82,43 +80,69 @@ def rows_of(evaluated: Evaluated, settings: dict[str, Any], **fields: Any) -> li
     found = []
     for part, of_part in evaluated.parts.items():
         for figure in of_part:
-            about = {"weight": figure.weight, "head": figure.head, "end": figure.end, "part": part}
+            end = figure.part == "end"
+            head = "both" if end or not figure.part else figure.part
+            about = {"weight": figure.weight, "head": head, "end": end, "part": part}
             config = settings | {"model": evaluated.model} | about
-            name = f"evaluate.nats_per_{figure.unit}"
+            unit = METRICS[figure.metric].unit.partition("/")[0]
             interval = {"low": figure.low, "high": figure.high, "pieces": figure.pieces}
-            found.append(rows.make(name, figure.value, "nats", config=config, **interval, **fields))
+            name = f"evaluate.{figure.metric}"
+            found.append(rows.make(name, figure.value, unit, config=config, **interval, **fields))
     return found
 
 
 def sizes(evaluated: Evaluated) -> str:
     """How much was read, in words."""
-    pieces = evaluated.pieces
-    totals = [(unit, sum(getattr(piece, unit) for piece in pieces)) for unit in units_of(pieces)]
-    return ", ".join([f"{len(pieces):,} pieces", *(f"{total:,.0f} {unit}s" for unit, total in totals)])
+    totals = [
+        (name.removeprefix("nats_per_"), sum(piece.ratios[name][1] for piece in evaluated.pieces))
+        for name in _units(evaluated.parts["all"])
+    ]
+    words = (f"{total:,.0f} {unit}s" for unit, total in totals)
+    return ", ".join([f"{len(evaluated.pieces):,} pieces", *words])
 
 
 def table(models: Sequence[Evaluated]) -> list[str]:
-    """Lines of text: a model a line, in nats per each unit; then its parts. The first model comes first."""
-    units = units_of(models[0].pieces)
-    main: Unit = units[-1] if units[-1] == "frame" else "quarter"
+    """Lines of text: a model a line, in nats per each unit; then its parts, and its other metrics.
+
+    The first model comes first.
+    """
+    units = _units(models[0].parts["all"])
+    main = units[-1] if units[-1] == "nats_per_frame" else "nats_per_quarter"
     order = (main, *(unit for unit in units if unit != main))
-    lines = [("nats per", *order, f"{main}, <end> too", f"{main}, mean of pieces")]
+    words = [unit.removeprefix("nats_per_") for unit in order]
+    lines: list[tuple[str, ...]] = [
+        ("nats per", *words, f"{words[0]}, <end> too", f"{words[0]}, mean of pieces")
+    ]
     for evaluated in models:
         for part, of_part in evaluated.parts.items():
             label = evaluated.model if part == "all" else f"  {part} ({of_part[0].pieces} pieces)"
             lines.append((label, *_cells(of_part, order)))
-        heads: tuple[Head, ...] = "pitch", "duration"
-        lines += [(f"  {head}", _cell(pick(evaluated.parts["all"], main, head=head))) for head in heads]
+        for figure in evaluated.parts["all"]:
+            if figure.weight == "pieces" or figure.part == "end":
+                continue
+            if figure.metric == main and figure.part:
+                lines.append((f"  {figure.part}", _cell(figure)))
+            elif figure.metric not in units:
+                label = f"  {figure.metric} {figure.part}".replace("_", " ").rstrip()
+                lines.append((label, _cell(figure)))
     widths = [max(len(line[place]) for line in lines if place < len(line)) for place in range(len(lines[0]))]
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=False)] for line in lines)
     return ["  ".join(cells).rstrip() for cells in padded]
 
 
-def _cells(found: Sequence[Figure], order: Sequence[Unit]) -> Iterator[str]:
+def _units(found: Sequence[Figure]) -> list[str]:
+    """The metrics that are nats per something which all pieces have."""
+    return list(dict.fromkeys(f.metric for f in found if f.metric.startswith("nats_per_")))
+
+
+def _cells(found: Sequence[Figure], order: Sequence[str]) -> Iterator[str]:
     main = order[0]
     yield _cell(pick(found, main))
-    others = (*(pick(found, unit) for unit in order[1:]), pick(found, main, end=True))
-    for figure in (*others, pick(found, main, "pieces")):
+    for figure in (
+        *(pick(found, unit) for unit in order[1:]),
+        pick(found, main, "end"),
+        pick(found, main, weight="pieces"),
+    ):
         yield f"{figure.value:.4f}"
 
 

@@ -56,7 +56,7 @@ def _process(start: Start, cache: Path | None) -> float:
     env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     folders = [str(Path(midigen_jax.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH")]
     env["PYTHONPATH"] = os.pathsep.join(folder for folder in folders if folder)
-    if cache is not None:  # as `train.devices.keep_compiled` has it
+    if cache is not None:  # as `train.distributed.keep_compiled` has it
         env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     command = [sys.executable, "-m", "midigen_jax.study.first_note", json.dumps(asdict(start))]
     began = time.perf_counter()
@@ -86,7 +86,7 @@ def main() -> None:
 
 def _first_event(start: Start) -> list[int]:
     """The ids of it, on the host."""
-    from midigen_jax.train.devices import split_cpu
+    from midigen_jax.train.distributed import split_cpu
 
     split_cpu()  # as `midigen generate` has it
     if start.model is not None:
@@ -101,6 +101,7 @@ def _first_event(start: Start) -> list[int]:
     from midigen_jax.study.subject import unscaled
     from midigen_jax.study.turns import Prefill, start_prompt
     from midigen_jax.train.pretrained import load_model
+    from midigen_jax.vocab import to_tokens
 
     if start.run is None:
         subject = unscaled(override(Config(model=pooling_article()), start.settings).model)
@@ -108,9 +109,9 @@ def _first_event(start: Start) -> list[int]:
     else:
         restored = load_model(start.run)
         model = override(Config(model=restored.network.config), start.settings).model
-        network, params = Network(model, restored.network.grammar), restored.weights
-    written = Prefill(network, params, start_prompt(1))()
-    return [int(written.pitch_BN[0, 0]), int(written.duration_BN[0, 0])]
+        network, params = Network(model, restored.network.vocabulary), restored.params
+    written = Prefill(network, params, start_prompt(network.vocabulary, 1))()
+    return [int(id) for id in to_tokens(network.vocabulary, written.events)[0, 0]]
 
 
 if __name__ == "__main__":

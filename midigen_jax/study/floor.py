@@ -5,7 +5,6 @@ through the core once a step; at many rows it multiplies as many numbers as a st
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,14 @@ from midigen_jax.model.precision import product
 
 
 def step_weights(network: Network, params: dict) -> list[Array]:
-    """(D, K) the matrices that a step multiplies a state by; the first layer's input is looked up."""
+    """(D, K) the matrices that a step multiplies a state by; the first block's input is looked up."""
     found = []
-    for place in range(network.config.layers):
-        layer = params[f"layers_{place}"]
-        found += [layer["input"]] * (place > 0) + [layer["recurrent"]]
-    others = {name: part for name, part in params.items() if not name.startswith(("layers_", "embed_"))}
-    return found + [kernel for kernel in _kernels(others) if kernel.shape[0] == network.config.width]
+    for path, leaf in jax.tree.leaves_with_path(params):
+        names = [part.key for part in path]
+        multiplied = names[-1] in ("input", "recurrent", "kernel") and names != ["blocks_0", "input"]
+        if multiplied and leaf.shape[0] == network.config.width:
+            found.append(leaf)
+    return found
 
 
 @partial(jax.jit, static_argnames=("dtype", "steps"))
@@ -47,11 +47,3 @@ def _fold(product_BK: Array, state_BD: Array) -> Array:
         largest_BD = jnp.maximum(product_BK.max(axis=1, keepdims=True), state_BD)
     # Within bounds, so that nothing fades into numbers that are slow to multiply.
     return jnp.clip(largest_BD, 0.5, 1)
-
-
-def _kernels(params: Any) -> list[Array]:
-    """Every dense layer's matrix."""
-    if not isinstance(params, dict):
-        return []
-    own = [params["kernel"]] if "kernel" in params else []
-    return own + [kernel for part in params.values() for kernel in _kernels(part)]

@@ -13,27 +13,24 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from midigen_jax.config import Config, ModelConfig, PrepareConfig, override, spell
+from midigen_jax.config import Config, PrepareConfig, override, spell
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import Corpus
-from midigen_jax.errors import InputError
+from midigen_jax.errors import InputError, is_out_of_memory
 from midigen_jax.files import read_json, write_json
 from midigen_jax.model.cost import flops
-from midigen_jax.model.grammar import ChordGrammar, Grammar, NoteGrammar, VoiceGrammar
-from midigen_jax.model.layer import backend_of
 from midigen_jax.model.network import Network
 from midigen_jax.study.benchmark import elapsed, peak_product
 from midigen_jax.study.plan import Run, Study
 from midigen_jax.train.batch_size import says_what_fits
-from midigen_jax.train.devices import REPLICA, data_mesh
-from midigen_jax.train.experiment import make_network
-from midigen_jax.train.replicas import shape_of
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.train.distributed import REPLICA, data_mesh
+from midigen_jax.train.replicas import Shape, make_train_steps, shape_key, start_alone
+from midigen_jax.train.step import make_network
+from midigen_jax.vocab import typical_vocabulary
 
 _TRIAL_STEPS = 3  # that are timed where a budget is in seconds
 _MEMORY_SHARE = 0.8  # of what is free, that replicas may fill
 _USUAL_SHARE = 0.5  # of the peak, at which models train: what an estimate counts with
-_USUAL_CHORDS = 1000  # of a vocabulary that is not learned yet
 
 
 FAILURES = (InputError, jax.errors.JaxRuntimeError)  # what an arm may fail of, without the others
@@ -76,7 +73,7 @@ def plan_groups(
     """
     groups = read_groups(folder)
     steps_of = {
-        shape_of(study.config(*group.runs[0])): group.steps
+        shape_key(study.config(*group.runs[0])): group.steps
         for group in groups
         if group.runs[0].arm in study.names
     }
@@ -89,10 +86,10 @@ def plan_groups(
             fail(runs, why(error))
             continue
         # Seeds that are added train for as long as those that are there.
-        steps = steps_of.get(shape_of(config), 0)
+        steps = steps_of.get(shape_key(config), 0)
         if study.budget[0] == "seconds" and trial is not None and not steps:
             steps = max(1, int(study.budget[1] / trial.seconds))
-        groups.append(Group(tuple(runs), steps, *choose_together(len(runs), trial, config.model)))
+        groups.append(Group(tuple(runs), steps, *choose_together(len(runs), trial, _takes_turns(config))))
     plain = [{**group._asdict(), "runs": [list(run) for run in group.runs]} for group in groups]
     write_json(folder / "groups.json", {"groups": plain})
     return groups
@@ -100,19 +97,19 @@ def plan_groups(
 
 def by_shape(study: Study, runs: Iterable[Run]) -> list[list[Run]]:
     """Runs whose programs and corpora are the same, in the order of the study."""
-    groups: dict[Config, list[Run]] = {}
+    groups: dict[Shape, list[Run]] = {}
     for run in runs:
-        groups.setdefault(shape_of(study.config(*run)), []).append(run)
+        groups.setdefault(shape_key(study.config(*run)), []).append(run)
     return list(groups.values())
 
 
-def choose_together(runs: int, trial: Trial | None, model: ModelConfig) -> tuple[int, str]:
+def choose_together(runs: int, trial: Trial | None, takes_turns: bool) -> tuple[int, str]:
     """How many of so many replicas of a model a device computes as one, and why."""
     devices = data_mesh(1, runs).shape[REPLICA]
     most = -(-runs // devices)
     if jax.default_backend() == "cpu" or trial is None:
         return 1, f"one after another on each of {devices} devices: one replica keeps a core busy"
-    if backend_of(model) == "cudnn":
+    if takes_turns:
         turns = f"one after another on each of {devices} devices"
         return 1, f"{turns}: cuDNN takes one (model.backend = scan, more)"
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
@@ -126,9 +123,13 @@ def why(error: Exception) -> str:
     """The reason of a failure in one line. Raises the error again if it is one of ours."""
     if isinstance(error, InputError):
         return str(error)
-    if "RESOURCE_EXHAUSTED" in str(error):
+    if is_out_of_memory(error):
         return "out of memory: lower batch.rows, batch.length or model.width"
     raise error
+
+
+def _takes_turns(config: Config) -> bool:
+    return Network(config.model, typical_vocabulary(config.prepare)).takes_turns
 
 
 def _needs_trial(study: Study) -> bool:
@@ -143,7 +144,7 @@ def _trial(config: Config, corpus: Corpus) -> Trial:
 
 
 def _timed(config: Config, corpus: Corpus, mesh: Mesh) -> Trial:
-    network = make_network(config, corpus.tokenizer)
+    network = make_network(config, corpus.vocabulary)
     steps = make_train_steps(network, config, _TRIAL_STEPS, False, mesh)
     state_N, hyper_N, crops = start_alone(network, config, make_crops(corpus, "train", config.batch), mesh)
     program = steps.lower(state_N, hyper_N, crops, np.ones(1, np.int32)).compile()  # type: ignore[attr-defined]
@@ -171,7 +172,7 @@ def estimate(study: Study, groups: Sequence[Sequence[Run]]) -> list[float | None
         elif config.train.epochs:
             found.append(None)
         else:
-            network = Network(config.model, _rules(config.prepare))
+            network = Network(config.model, typical_vocabulary(config.prepare))
             each = flops(network, config.batch.rows, config.batch.length)
             found.append(len(runs) * config.train.steps * each / (_USUAL_SHARE * peak))
     return found
@@ -196,14 +197,6 @@ def plan_in_words(
         total = f"{sum(known) / 60:.0f} min of training, about"
         lines.append(total + ("" if len(known) == len(seconds) else ", apart from what is not known yet"))
     return lines
-
-
-def _rules(config: PrepareConfig) -> Grammar:
-    """Of a vocabulary that is as large as that of such a corpus, or as is usual."""
-    durations = config.max_duration + 1
-    if config.tokenizer == "chord":
-        return ChordGrammar(durations, _USUAL_CHORDS)
-    return VoiceGrammar(config.voices, durations) if config.voices else NoteGrammar(durations)
 
 
 def with_steps(config: Config, group: Group) -> Config:

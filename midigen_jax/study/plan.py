@@ -24,24 +24,23 @@ In: a TOML file. Out: `Study`, validated with the classes that hold any experime
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from midigen_jax import config as configs
 from midigen_jax.config import Config, flatten, nearest, override
 from midigen_jax.errors import InputError
+from midigen_jax.files import read_toml
 from midigen_jax.music.piece import Split
 from midigen_jax.recipes import read_config
-from midigen_jax.study.likelihood import Unit
+from midigen_jax.study.metrics import METRICS, find_metric
 
 BASE = "base"
 MOST_RUNS = 1000  # that are done without being asked twice
-_UNITS = {f"nats_per_{unit}": unit for unit in get_args(Unit)}
-_MEASURES = (*_UNITS, "decode", "sample")
+_COSTS = ("decode", "sample")  # that are measured beside metrics
 _KEYS = ("name", "question", "corpus", "config", "seeds", "measure", "split", "prompt")
 _TABLES = ("budget", "base", "arms", "grid")
 # What decides which pieces are in which split: arms on other pieces cannot be compared.
@@ -90,10 +89,11 @@ class Study:
         if len(set(self.measure)) < len(self.measure):
             raise InputError(f"{self.name}: measure = {list(self.measure)}: name nothing twice")
         for measure in self.measure:
-            if measure not in _MEASURES:
-                raise InputError(f"{self.name}: measure {measure!r}: {nearest(measure, _MEASURES)}")
-        if not any(measure in _UNITS for measure in self.measure):
-            raise InputError(f"{self.name}: measure nothing to compare; give one of {', '.join(_UNITS)}")
+            if measure not in _COSTS and measure.partition(".")[0] not in METRICS:
+                known = nearest(measure, (*METRICS, *_COSTS))
+                raise InputError(f"{self.name}: measure {measure!r}: {known}")
+        if not self.metrics:
+            raise InputError(f"{self.name}: measure nothing to compare; give one of {', '.join(METRICS)}")
         if self.split not in ("valid", "test"):
             raise InputError(f"{self.name}: split = {self.split!r}: give valid or test")
         if not (self.budget[1] > 0 and math.isfinite(self.budget[1])):
@@ -104,9 +104,9 @@ class Study:
                 raise InputError(f"{self.name}: two arms are called {arm.name!r}; give each its own name")
             folders.add(slug(arm.name))
             config = self.config(arm.name)
-            if self.unit in ("event", "slice") and config.prepare != self.base.prepare:
+            if not self.is_of_music and config.prepare != self.base.prepare:
                 raise InputError(
-                    f"{self.name}, arm {arm.name!r}: cuts music in {self.unit}s of its own; compare by "
+                    f"{self.name}, arm {arm.name!r}: cuts music in events of its own; compare by "
                     "nats_per_quarter or nats_per_frame, which comes first in measure"
                 )
             same = seen.setdefault(config, arm.name)
@@ -114,14 +114,24 @@ class Study:
                 raise InputError(f"{self.name}: arm {arm.name!r} is {same!r} again; change a setting in it")
 
     @property
-    def unit(self) -> Unit:
-        """What nats are divided by in the comparison: the first unit that is measured."""
-        return self.units[0]
+    def metric(self) -> str:
+        """What the arms are compared by: the first metric that is measured."""
+        return self.metrics[0]
 
     @property
-    def units(self) -> list[Unit]:
-        """All units that are measured."""
-        return [_UNITS[measure] for measure in self.measure if measure in _UNITS]
+    def metrics(self) -> list[str]:
+        """All metrics that are measured, by `NAME` or `NAME.PART`."""
+        return [measure for measure in self.measure if measure not in _COSTS]
+
+    @property
+    def unit(self) -> str:
+        """Of the metric."""
+        return find_metric(self.metric).unit
+
+    @property
+    def is_of_music(self) -> bool:
+        """Whether the metric means the same in any vocabulary: nats of all streams per time that goes by."""
+        return self.metric in ("nats_per_quarter", "nats_per_frame")
 
     @property
     def names(self) -> list[str]:
@@ -191,12 +201,7 @@ def read_study(path: Path, most: int = MOST_RUNS, config: str | None = None) -> 
     Raises InputError for a file that is none, for a setting that is none, with the nearest one, and for more
     than `most` runs.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there; give a .toml file, such as one of scripts/studies/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: no TOML ({error})") from None
+    data = read_toml(path, "give a .toml file, such as one of scripts/studies/")
     return make_study(data if config is None else data | {"config": config}, path.stem, most)
 
 

@@ -20,7 +20,7 @@ from midigen_jax.music.slices import slice_notes
 from midigen_jax.progress import Progress
 from midigen_jax.study.copying import Run, Training
 from midigen_jax.study.evaluate import pieces_of
-from midigen_jax.study.likelihood import ratio
+from midigen_jax.study.metrics import ratio
 from midigen_jax.study.statistics import (
     HISTOGRAMS,
     Statistics,
@@ -136,7 +136,7 @@ def _measure(
 
 
 def _notes(corpus: Corpus, piece: CorpusPiece) -> Notes:
-    return corpus.tokenizer.notes(corpus.tokens[piece.start : piece.stop], trim=False)
+    return corpus.vocabulary.decode(corpus.tokens[piece.start : piece.stop], trim=False)
 
 
 def _mean(measured: Measured, statistic: str) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
-from midigen_jax.study.likelihood import INTERVAL
+from midigen_jax.study.metrics import INTERVAL
 
 _FEWEST = 3  # sizes, and amounts of data: a law of fewer is no law
 _LOWEST, _HIGHEST = 0.02, 4.0  # exponents; beyond them a term is as good as constant, or gone at once

@@ -13,16 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from midigen_jax.config import Config, ContextConfig, ModelConfig, override
-from midigen_jax.model.grammar import ChordGrammar
+from midigen_jax.config import Config, ContextConfig, ModelConfig, PrepareConfig, override
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
-from midigen_jax.music.tokenizers import Tokenizer
-from midigen_jax.music.tokens import END
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.study.turns import Loop
-from midigen_jax.train.experiment import Restored
+from midigen_jax.train.checkpoint import LoadedModel
+from midigen_jax.vocab import END, typical_vocabulary
 
 PITCHES, DURATIONS = 1000, 50  # vocabulary of fresh weights
+CHORDS = typical_vocabulary(PrepareConfig(tokenizer="chord", max_duration=DURATIONS - 1), PITCHES)
 
 _NATS = 2.0  # what a trained model's next pitch is worth, about
 _ROWS, _EVENTS = 16, 64  # that are written to see it
@@ -34,7 +33,6 @@ class Subject(NamedTuple):
     network: Network
     params: dict
     flat: dict | None = None  # weights whose distributions are nearly flat, as fresh ones have them
-    tokenizer: Tokenizer | None = None  # of a model with a vocabulary
     origin: str = "fresh"
     tempo: float = 120.0  # quarters a minute: of a run, that of its training pieces
     meter: tuple[int, int] = (4, 4)  # likewise
@@ -43,8 +41,8 @@ class Subject(NamedTuple):
 def fresh(model: ModelConfig) -> Subject:
     """Random weights for a `chord` vocabulary; those of the heads are scaled until they are as a trained
     model's, with two nats a pitch."""
-    network = Network(model, ChordGrammar(DURATIONS, PITCHES))
-    flat = without_end(jax.jit(partial(init_params, network))(jax.random.key(0)))
+    network = Network(model, CHORDS)
+    flat = without_end(network, jax.jit(partial(init_params, network))(jax.random.key(0)))
     loop = Loop(network, flat, _ROWS, _EVENTS)
     low, high = 0.0, 20.0  # binary logarithms of the scale: entropy falls as it grows
     for _ in range(12):
@@ -57,7 +55,7 @@ def fresh(model: ModelConfig) -> Subject:
 
 def unscaled(model: ModelConfig) -> Subject:
     """As `fresh`, of numbers that NumPy draws: nothing is compiled to make them."""
-    network = Network(model, ChordGrammar(DURATIONS, PITCHES))
+    network = Network(model, CHORDS)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(partial(init_params, network), jax.random.key(0))
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32), shapes)
@@ -67,45 +65,45 @@ def unscaled(model: ModelConfig) -> Subject:
 def untold(subject: Subject) -> Subject:
     """The same network without context, with fresh weights: what it would cost to be told nothing."""
     bare = replace(subject.network.config, context=ContextConfig())
-    network = Network(bare, subject.network.grammar)
-    return Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
+    network = Network(bare, subject.network.vocabulary)
+    return Subject(network, without_end(network, jax.jit(partial(init_params, network))(jax.random.key(0))))
 
 
-def trained(restored: Restored, name: str, settings: Mapping[str, object]) -> Subject:
+def trained(restored: LoadedModel, name: str, settings: Mapping[str, object]) -> Subject:
     """The network and the weights of a checkpoint, under other `settings`; `name` is the run's."""
     config = override(Config(model=restored.network.config), settings).model
-    params = without_end(restored.weights)
-    network, experiment = Network(config, restored.network.grammar), restored.experiment
+    network, experiment = Network(config, restored.network.vocabulary), restored.metadata
+    params = without_end(network, restored.params)
     return Subject(
         network,
         params,
-        tokenizer=experiment.tokenizer,
         origin=name,
         tempo=experiment.tempo,
         meter=experiment.meter,
     )
 
 
-def without_end(params: dict) -> dict:
+def without_end(network: Network, params: dict) -> dict:
     """A copy of the parameters that never draws `<end>`."""
-    head = params["pitch_head"]
-    return params | {"pitch_head": head | {"bias": head["bias"].at[END].set(IMPOSSIBLE)}}
+    name = f"head_{network.vocabulary.streams[0].name}"
+    return params | {name: params[name] | {"bias": params[name]["bias"].at[END].set(IMPOSSIBLE)}}
 
 
 def _scaled(params: dict, scale: float) -> dict:
-    heads = {name: params[name] for name in ("pitch_head", "duration_head")}
+    heads = {name: params[name] for name in params if name.startswith("head_")}
     return params | {name: head | {"kernel": head["kernel"] * scale} for name, head in heads.items()}
 
 
 def pitch_entropy(network: Network, params: dict, written: Decoded) -> float:
     """Nats of the next pitch at temperature 1, the mean over events that were written; some of them do."""
-    return float(_entropy(network, params, written.pitch_BN[:64, :256], written.duration_BN[:64, :256]))
+    return float(_entropy(network, params, {name: ids[:64, :256] for name, ids in written.events.items()}))
 
 
 @partial(jax.jit, static_argnames="network")
-def _entropy(network: Network, params: dict, pitch_BT: Array, duration_BT: Array) -> Array:
+def _entropy(network: Network, params: dict, events: dict[str, Array]) -> Array:
     model = network.bind({"params": params})
-    mask_BT = jnp.ones(pitch_BT.shape, bool)
-    _, trunk = model(network.initial_carry(len(pitch_BT)), pitch_BT, duration_BT, mask_BT)
-    share_BTP = jax.nn.softmax(model.pitch_logits(trunk))
+    first = network.vocabulary.streams[0].name
+    mask_BT = jnp.ones(events[first].shape, bool)
+    _, trunk = model(network.initial_carry(len(mask_BT)), events, mask_BT)
+    share_BTP = jax.nn.softmax(model.stream_logits(first, trunk, {}))
     return -jax.scipy.special.xlogy(share_BTP, share_BTP).sum(axis=-1).mean()

@@ -13,7 +13,7 @@ from midigen_jax.rows import Row
 _HEAD = (
     "arm",
     "seeds",
-    "nats per {unit}",
+    "{metric}",
     "difference from base",
     "P(better)",
     "p (Holm)",
@@ -55,9 +55,9 @@ def table(found: Sequence[Row]) -> list[tuple[str, ...]]:
     found = [row for row in found if "arm" in row["config"]]
     arms = list(dict.fromkeys(row["config"]["arm"] for row in found))
     by_name = {(row["config"]["arm"], row["name"].removeprefix("ablate.")): row for row in found}
-    units = [name for _, name in by_name if name.startswith("nats_per_") and not name.endswith(".seed")]
-    main = units[0] if units else "nats_per_unit"
-    lines = [tuple(cell.format(unit=main.removeprefix("nats_per_")) for cell in _HEAD)]
+    levels = [name for (_, name), row in by_name.items() if "seeds" in row]
+    main = levels[0] if levels else "nats_per_unit"
+    lines = [tuple(cell.format(metric=main.replace("_", " ")) for cell in _HEAD)]
     for arm in arms:
         level, apart = by_name.get((arm, main)), by_name.get((arm, "difference"))
         costs = [

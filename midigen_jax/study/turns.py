@@ -8,14 +8,25 @@ from copy import copy
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from midigen_jax.model.network import Network
-from midigen_jax.music.tokens import START
-from midigen_jax.sample.constraints import NEVER, Constraints
-from midigen_jax.sample.decode import Decoded, How, Prompt, Settings, State, decode, placed, resume, rows_mesh
-from midigen_jax.sample.filters import Controls
+from midigen_jax.sample.constraints import NEVER, constraints
+from midigen_jax.sample.decode import (
+    Decoded,
+    DecodeFlags,
+    Prompt,
+    Settings,
+    State,
+    decode,
+    placed,
+    resume,
+    rows_mesh,
+)
+from midigen_jax.sample.filters import SamplingParams
 from midigen_jax.study.floor import floor, step_weights
+from midigen_jax.vocab import Vocabulary, by_stream, start_event
 
 PROMPT = 256  # events of a prompt
 FILTERS = {"top_k": 50, "top_p": 0.95, "min_p": 0.02}
@@ -30,12 +41,12 @@ class Loop:
 
     def __init__(self, network: Network, params: dict, batch: int, events: int, filtered: bool = False):
         self._network, self._mesh = network, rows_mesh(batch)
-        self._how = How(filters=filtered, tpu=jax.default_backend() == "tpu")
+        self._flags = DecodeFlags(filters=filtered, tpu=jax.default_backend() == "tpu")
         self._settings = placed(_settings(network, batch, filtered), self._mesh)
         self._begin(params)
         began = time.perf_counter()
         given = (network, self._params, self._state, self._settings)
-        self._program = resume.lower(*given, events=events, how=self._how, mesh=self._mesh).compile()
+        self._program = resume.lower(*given, events=events, flags=self._flags, mesh=self._mesh).compile()
         self.compile_seconds = time.perf_counter() - began
 
     def other(self, params: dict) -> "Loop":
@@ -46,14 +57,14 @@ class Loop:
 
     def _begin(self, params: dict) -> None:
         batch = len(self._settings.key_B)
-        self._params, beginning = placed((params, start_prompt(batch)), self._mesh)
+        self._params, beginning = placed((params, start_prompt(self._network.vocabulary, batch)), self._mesh)
         given = self._network, self._params, beginning, self._settings
-        self._state: State = decode(*given, events=1, how=self._how, mesh=self._mesh)[0]
+        self._state: State = decode(*given, events=1, flags=self._flags, mesh=self._mesh)[0]
 
     def state_bytes(self) -> float:
         """Of one piece: all that a state has for each row."""
         state = self._state._asdict()
-        of_rows = [part for name, part in state.items() if name not in ("events", "tables")]
+        of_rows = [part for name, part in state.items() if name not in ("events", "projections")]
         return sum(leaf.nbytes for leaf in jax.tree.leaves(of_rows)) / len(self._settings.key_B)
 
     def __call__(self) -> Decoded:
@@ -82,18 +93,21 @@ class Prefill:
         return jax.block_until_ready(self._program(*self._given)[1])
 
 
-def start_prompt(rows_: int) -> Prompt:
+def start_prompt(vocabulary: Vocabulary, rows_: int) -> Prompt:
     """What a piece begins with that begins with nothing."""
-    pitch_B1, duration_B1 = jnp.full((rows_, 1), START), jnp.zeros((rows_, 1), jnp.int32)
-    return Prompt(pitch_B1, duration_B1, jnp.ones((rows_, 1), bool))
+    events = by_stream(vocabulary, np.tile(start_event(vocabulary), (rows_, 1, 1)))
+    return Prompt(jax.tree.map(jnp.asarray, events), jnp.ones((rows_, 1), bool))
 
 
 def prompt_of(written: Decoded, events: int, padded: int = 1) -> Prompt:
     """So many events that the model wrote, over and over if they are fewer, up to a multiple of `padded`."""
-    rows_, there = written.pitch_BN.shape
     length = events + -events % padded
-    pitch_BT, duration_BT = (jnp.tile(part, (1, -(-length // there)))[:, :length] for part in written[:2])
-    return Prompt(pitch_BT, duration_BT, jnp.tile(jnp.arange(length) < events, (rows_, 1)))
+
+    def repeated(ids_BN: Array) -> Array:
+        return jnp.tile(ids_BN, (1, -(-length // ids_BN.shape[1])))[:, :length]
+
+    mask_BT = jnp.tile(jnp.arange(length) < events, (len(written.length_B), 1))
+    return Prompt(jax.tree.map(repeated, written.events), mask_BT)
 
 
 class Floor:
@@ -111,25 +125,16 @@ class Floor:
 def _settings(network: Network, batch: int, filtered: bool) -> Settings:
     """Temperature 1; with all filters and constraints, or without any."""
     chosen = FILTERS if filtered else {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    controls = Controls(
+    params = SamplingParams(
         jnp.ones(batch),
         jnp.full(batch, chosen["top_k"], jnp.int32),
         jnp.full(batch, chosen["top_p"], jnp.float32),
         jnp.full(batch, chosen["min_p"], jnp.float32),
         jnp.ones(batch),
     )
-    rules = None
-    if filtered:
-        every = jnp.ones(network.grammar.pitch_size, bool)
-        rules = Constraints(
-            every,
-            jnp.arange(network.grammar.pitch_size),
-            every,
-            jnp.asarray(network.grammar.durations()),
-            jnp.int32(NEVER),
-            jnp.int32(RULES["repeats"]),
-            jnp.int32(RULES["bar"]),
-        )
+    vocabulary = network.vocabulary
+    rules = constraints(vocabulary, repeats=RULES["repeats"], bar=RULES["bar"]) if filtered else None
     keys = jax.random.split(jax.random.key(0), batch)
+    by_name = {stream.name: params for stream in vocabulary.streams}
     begin_B = jnp.zeros(batch, jnp.int32)
-    return Settings(keys, controls, controls, begin_B, jnp.full(batch, NEVER, jnp.int32), rules)
+    return Settings(keys, by_name, begin_B, jnp.full(batch, NEVER, jnp.int32), rules)

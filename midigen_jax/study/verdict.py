@@ -12,7 +12,7 @@ import numpy as np
 
 from midigen_jax import rows
 from midigen_jax.study.comparison import Nats, difference, holm, level
-from midigen_jax.study.likelihood import PieceNats, Unit
+from midigen_jax.study.metrics import PieceScores, columns, find_metric
 from midigen_jax.study.plan import BASE, Run, Study
 from midigen_jax.study.scaling import Fitted, Runs, fit_law
 
@@ -28,7 +28,7 @@ _COSTS = {
 class Scores(NamedTuple):
     """How one run ended."""
 
-    pieces: list[PieceNats]
+    pieces: list[PieceScores]
     costs: dict[str, float]
     step: int  # of the checkpoint that was scored, or of the failure
     failure: str | None = None
@@ -44,10 +44,11 @@ def rows_of(study: Study, scores: Mapping[Run, Scores], **fields: Any) -> list[r
     found = []
     for arm in study.names:
         whole = {run.seed: scores[run] for run in scores if run.arm == arm and scores[run].failure is None}
-        for unit in study.units if whole else ():
-            found += [row(f"nats_per_{unit}", arm, **cells) for cells in _levels(whole, unit)]
+        for metric in study.metrics if whole else ():
+            unit = find_metric(metric).unit
+            found += [row(metric, arm, unit=unit, **cells) for cells in _levels(whole, metric)]
             found += [
-                row(f"nats_per_{unit}.seed", arm, float(_total(one, unit)), f"nats/{unit}", seed=seed)
+                row(f"{metric}.seed", arm, float(_total(one, metric)), unit, seed=seed)
                 for seed, one in whole.items()
             ]
         for cost, of in _COSTS.items():
@@ -71,18 +72,22 @@ def rows_of(study: Study, scores: Mapping[Run, Scores], **fields: Any) -> list[r
 def _law(study: Study, scores: Mapping[Run, Scores]) -> Fitted | None:
     """How nats fall with size and data, where arms differ in both."""
     whole = [one for one in scores.values() if one.failure is None]
+    if find_metric(study.metric).higher_is_better:
+        return None  # the law is one of what falls
     if any({"parameters", "train_events"} - one.costs.keys() for one in whole):
         return None  # of an older version
-    columns = [(one.costs["parameters"], one.costs["train_events"], _total(one, study.unit)) for one in whole]
+    columns = [
+        (one.costs["parameters"], one.costs["train_events"], _total(one, study.metric)) for one in whole
+    ]
     return fit_law(Runs(*np.array(columns, np.float64).reshape(-1, 3).T))
 
 
-def _levels(whole: Mapping[int, Scores], unit: Unit) -> Iterator[dict[str, Any]]:
-    nats_SP, divisor_P = _arrays(list(whole.values()), unit)
-    if (divisor_P > 0).all():
-        found = level(nats_SP, divisor_P)
-        facts = {"pieces": len(divisor_P), "seeds": list(whole)}
-        yield {"value": found.value, "unit": f"nats/{unit}", "low": found.low, "high": found.high, **facts}
+def _levels(whole: Mapping[int, Scores], metric: str) -> Iterator[dict[str, Any]]:
+    numerator_SP, denominator_P = _arrays(list(whole.values()), metric)
+    if denominator_P.sum() > 0:
+        found = level(numerator_SP, denominator_P)
+        facts = {"pieces": len(denominator_P), "seeds": list(whole)}
+        yield {"value": found.value, "low": found.low, "high": found.high, **facts}
 
 
 def _differences(study: Study, scores: Mapping[Run, Scores]) -> list[tuple[str, dict[str, Any]]]:
@@ -96,22 +101,22 @@ def _differences(study: Study, scores: Mapping[Run, Scores]) -> list[tuple[str, 
         ]
         if seeds:
             ours, theirs = ([scores[Run(name, seed)] for seed in seeds] for name in (arm, BASE))
-            (arm_SP, divisor_P), (base_SP, _) = _arrays(ours, study.unit), _arrays(theirs, study.unit)
-            compared[arm] = difference(arm_SP, base_SP, divisor_P), len(seeds)
+            (arm_SP, divisor_P), (base_SP, _) = _arrays(ours, study.metric), _arrays(theirs, study.metric)
+            higher = find_metric(study.metric).higher_is_better
+            compared[arm] = difference(arm_SP, base_SP, divisor_P, higher), len(seeds)
     corrected = holm([found.p for found, _ in compared.values()])
     cells = []
     for (arm, (found, count)), p in zip(compared.items(), corrected, strict=True):
-        facts = {"unit": f"nats/{study.unit}", "p_corrected": p, "runs": count}
+        facts = {"unit": study.unit, "p_corrected": p, "runs": count}
         cells.append((arm, found._asdict() | facts))
     return cells
 
 
-def _arrays(seeds: Sequence[Scores], unit: Unit) -> tuple[Nats, Nats]:
-    """(S, P) nats without those of `<end>`, and (P,) units of the pieces."""
-    nats_SP = np.array([[piece.pitch + piece.duration for piece in one.pieces] for one in seeds])
-    return nats_SP, np.array([getattr(piece, unit) for piece in seeds[0].pieces], np.float64)
+def _arrays(seeds: Sequence[Scores], metric: str) -> tuple[Nats, Nats]:
+    """(S, P) numerators of the metric, and (P,) denominators, which are of the pieces."""
+    return np.stack([columns(one.pieces, metric)[0] for one in seeds]), columns(seeds[0].pieces, metric)[1]
 
 
-def _total(one: Scores, unit: Unit) -> float:
-    nats_SP, divisor_P = _arrays([one], unit)
-    return float(nats_SP.sum() / divisor_P.sum()) if divisor_P.sum() else float("nan")
+def _total(one: Scores, metric: str) -> float:
+    numerator_SP, denominator_P = _arrays([one], metric)
+    return float(numerator_SP.sum() / denominator_P.sum()) if denominator_P.sum() else float("nan")

@@ -1,0 +1,175 @@
+"""Music as a folder of files, and what it was made with, so that it can be made again.
+
+In: a model, settings of sampling, a prompt or none; or a MIDI file whose piece is made again. Out: in the
+folder `1.mid`, `1.mp3`, `1.png`, `2.mid` …, `settings.json` and `rows.jsonl`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from midigen_jax import rows
+from midigen_jax.config import Config, SampleConfig, override, to_json
+from midigen_jax.data.reading import digest_or_nothing, read_as
+from midigen_jax.errors import InputError
+from midigen_jax.files import check_folder, make_folder, read_json, write_json
+from midigen_jax.listen import missing, what_is_missing
+from midigen_jax.listen.audio import synthesize, write_audio
+from midigen_jax.listen.pianoroll import draw
+from midigen_jax.listen.tables import many
+from midigen_jax.music.notes import Notes
+from midigen_jax.music.sources import Source, find_sources
+from midigen_jax.music.write import write_midi
+from midigen_jax.progress import Progress
+from midigen_jax.sample.generate import Generated, check_sample, generate
+from midigen_jax.sample.recipe import Recipe, read_recipe, relative
+from midigen_jax.train.pretrained import is_folder, load_model, name_of
+
+_CLAIM = "settings.json"  # what the music in a folder was made with
+
+
+def write_music(
+    run: str | None,
+    folder: Path,
+    changes: Mapping[str, Any],
+    prompt: str | None = None,
+    checkpoint: str | None = None,
+    like: str | None = None,
+) -> list[str]:
+    """Write music with a model into `folder`; returns in words what was written.
+
+    `changes` are dotted names of `Config`, of the defaults or of what made the MIDI file `like`; that file
+    also says the run, the checkpoint and the prompt, where they are not given. A folder of the same settings
+    is filled where files are missing. Raises InputError for a folder of anything else, for a model or a
+    prompt that is not what made `like`, and as `load_model` and `generate` do.
+    """
+    asked = _Asked(run, prompt, checkpoint or "best", SampleConfig())
+    if like is not None:
+        asked = _like(Path(like), run, prompt, checkpoint)
+    config = override(Config(sample=asked.config), changes).sample
+    if asked.run is None:
+        raise InputError(
+            "generate: RUN is missing; give a run's folder or address, pretrained:NAME, or --like FILE.mid"
+        )
+    check_sample(config)
+    loaded, name = load_model(asked.run, asked.checkpoint), name_of(asked.run)
+    source = None if asked.prompt is None else find_prompt(asked.prompt)
+    digest = None if source is None else digest_or_nothing(source)
+    settings = {
+        "run": name,
+        "step": loaded.step,
+        "checkpoint": loaded.digest,
+        "prompt": source and [source.name, digest],
+        "sample": to_json(config),
+    }
+    only = None
+    if asked.recipe is not None:
+        only = _piece(asked.recipe, str(like), loaded.digest, digest, config)
+        settings["piece"] = only + 1
+    _check_claim(folder, settings)
+    piece = None if source is None else read_as(source, loaded.metadata.config.prepare)
+    make_folder(folder)
+    music = generate(loaded, config, piece, only)
+    write_json(folder / _CLAIM, settings)
+    origin = relative(Path(asked.run), folder) if is_folder(asked.run) else asked.run
+    place = None if asked.prompt is None else relative(Path(asked.prompt), folder)
+    write_pieces(
+        folder, music, Recipe(origin, loaded.step, loaded.digest, only or 0, config, place, digest), name
+    )
+    rows.rewrite(folder / "rows.jsonl", rows_of(music, settings))
+    lines = [
+        f"{many(len(music.pieces), 'piece')} in {folder} (step {loaded.step}, {music.events:,} events at "
+        f"{music.events / music.seconds:,.0f} a second; {music.ended} came to an end of their own)."
+    ]
+    if silent := sum(len(notes) == 0 for notes in music.pieces):
+        lines.append(f"{many(silent, 'piece')} without a note: allow more events, or other pitches.")
+    return lines + what_is_missing()
+
+
+class _Asked(NamedTuple):
+    run: str | None
+    prompt: str | None
+    checkpoint: str
+    config: SampleConfig
+    recipe: Recipe | None = None
+
+
+def _like(like: Path, run: str | None, prompt: str | None, checkpoint: str | None) -> _Asked:
+    """What made a MIDI file, but for what is given."""
+    recipe = read_recipe(like)
+    known = str(like.parent / recipe.run) if is_folder(recipe.run) else recipe.run
+    if run is None and is_folder(known) and not Path(known).is_dir():
+        raise InputError(f"{like}: the run that made it is not at {known}; give RUN besides")
+    if prompt is None and recipe.prompt is not None:
+        prompt = str(like.parent / recipe.prompt)
+    return _Asked(run or known, prompt, checkpoint or str(recipe.step), recipe.sample, recipe)
+
+
+def _piece(recipe: Recipe, like: str, checkpoint: str, prompt: str | None, config: SampleConfig) -> int:
+    """The piece that is to be made again. Raises InputError where another model or prompt made it."""
+    if checkpoint != recipe.checkpoint:
+        raise InputError(f"{like}: made with another checkpoint of step {recipe.step}; give its own RUN")
+    if recipe.prompt_digest not in (None, prompt):
+        raise InputError(f"{like}: made with another prompt; give the same one as --prompt")
+    if recipe.piece >= config.count:
+        raise InputError(
+            f"sample.count = {config.count}: {like} is piece {recipe.piece + 1}; leave --count out"
+        )
+    return recipe.piece
+
+
+def find_prompt(prompt: str, said: str = "--prompt") -> Source:
+    """The file to go on from; `said` is what names it. Raises InputError where that is not one piece."""
+    if not prompt:
+        raise InputError(f"{said}: is empty; give a file")
+    sources = find_sources([prompt])
+    if len(sources) != 1:
+        raise InputError(f"{said} {prompt}: {len(sources)} pieces; give a file with one")
+    return sources[0]
+
+
+def write_pieces(folder: Path, music: Generated, recipe: Recipe, run: str) -> None:
+    """`1.mid`, `1.mp3`, `1.png`, `2.mid` …, from the recipe's number on, as far as they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = not missing()
+    with Progress("writing", len(music.pieces), "pieces") as progress:
+        for number, notes in enumerate(music.pieces, start=recipe.piece):
+            place = folder / f"{number + 1}.mid"
+            origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {number + 1}"
+            text = (origin, replace(recipe, piece=number).text())
+            # One that is there is whole: a cut command writes the others.
+            if not place.is_file():
+                write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
+            if beside:
+                write_beside(place, music, notes)
+            progress.advance()
+
+
+def write_beside(place: Path, music: Generated, notes: Notes) -> None:
+    """Picture and sound of a piece beside its file, where they are missing; one without notes is silent."""
+    picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
+    if not picture.is_file():
+        draw(notes, picture, tempo=music.tempo, meter=music.meter)
+    if len(notes) and not audio.is_file():
+        write_audio(audio, synthesize(notes, music.tempo, music.program))
+
+
+def rows_of(music: Generated, settings: dict[str, Any]) -> list[rows.Row]:
+    """What writing the music took."""
+    values = [
+        ("sample.events", music.events, "events"),
+        ("sample.ended", music.ended, "pieces"),
+        ("sample.events_per_s", round(music.events / music.seconds, 1), "events/s"),
+        ("sample.compile_seconds", round(music.compile_seconds, 3), "s"),
+    ]
+    return [rows.make(name, value, unit, config=settings) for name, value, unit in values]
+
+
+def _check_claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises InputError if `folder` holds anything but music of these settings."""
+    if not (folder / _CLAIM).is_file():
+        check_folder(folder)
+    elif read_json(folder / _CLAIM, "give another --out") != json.loads(json.dumps(settings)):
+        raise InputError(f"{folder}: holds music made with other settings; give another --out")
