@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -15,13 +16,21 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from midigen_jax import __version__
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
 
 Row = dict[str, Any]
+
+
+class Finding(NamedTuple):
+    """Something that was measured: in lines of text, and in rows."""
+
+    lines: Sequence[str]
+    rows: Sequence[Row] = ()
+
 
 _PACKAGES = (
     *("jax", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy", "music21", "symusic"),
@@ -72,6 +81,36 @@ def append(path: Path, rows: Iterable[Row]) -> None:
             if file.read(1) != b"\n":
                 _end_last_line(file)
         file.write(lines.encode())
+
+
+def show(findings: Iterable[Finding], out: str | None) -> None:
+    """Print what is measured as it comes, and add its rows, with this process's command, to the file `out`.
+
+    Raises InputError, before anything is measured, where `out` is a folder.
+    """
+    if out is not None and Path(out).is_dir():
+        raise InputError(f"--out {out}: is a folder; give a .jsonl file")
+    for lines, found in findings:
+        print(*lines, sep="\n", flush=True)
+        if out is not None:
+            append(Path(out), [row | {"command": command()} for row in found])
+    if out is not None:
+        print(f"Rows added to {out}.", flush=True)
+
+
+def command() -> str:
+    """The command line of this process, as one types it."""
+    return shlex.join(["midigen", *sys.argv[1:]])
+
+
+def in_words(rows: Sequence[Row]) -> list[str]:
+    """A line for each row of several runs: its median, least and greatest."""
+    width = max(len(row["name"]) for row in rows)
+    return [
+        f"{row['name']:{width}} {row['value']:>12,.6g} {row['unit']}  "
+        f"({row['min']:,.6g} to {row['max']:,.6g})"
+        for row in rows
+    ]
 
 
 def _end_last_line(file: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""Notes to sound, with numpy alone: no SoundFont, no system library, so that it works wherever pip does.
+"""Notes to sound: no SoundFont, no system library, so that it works wherever pip does.
 
 In: Notes and a tempo. Out: mono samples, and MP3, WAV or OGG files. A voice is a sum of partials, and each
 partial of a struck string dies faster the higher it is; that, more than the spectrum, is what an ear takes
@@ -8,11 +8,11 @@ for a piano (Fletcher & Rossing, The Physics of Musical Instruments, chapter 12)
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
+from midigen_jax.listen import check_installed
 from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
 
 SAMPLE_RATE = 22_050  # Hz; what the partials reach fits below 11 kHz, and files stay small
@@ -58,6 +58,9 @@ def write_audio(path: Path, samples: NDArray[np.float32]) -> None:
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: no audio format of that name; end it in {', '.join(_FORMATS)}")
+    check_installed()
+    import soundfile
+
     loud = _normalise(samples)
     with (
         replacing(path) as partial,
@@ -97,17 +100,13 @@ def _voice(pitch: int, length: int, sustained: bool) -> NDArray[np.float32]:
 
 def _room(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """`samples` with a soft echo, the same always: noise that is 60 dB down after 0.7 s."""
+    from scipy.signal import oaconvolve
+
     seconds = np.arange(round(0.7 * SAMPLE_RATE)) / SAMPLE_RATE
     echo = np.random.default_rng(0).standard_normal(len(seconds)) * 10 ** (-3 * seconds / 0.7)
     echo *= np.minimum(seconds / 0.02, 1)
     echo *= 0.35 / np.sqrt(np.square(echo).sum())
-    size = 2 * _BLOCK  # room for a block and its echo
-    spectrum = np.fft.rfft(echo, size)
-    wet = np.zeros(len(samples) + size, np.float32)
-    for first in range(0, len(samples), _BLOCK):
-        block = np.fft.rfft(samples[first : first + _BLOCK], size)
-        wet[first : first + size] += np.fft.irfft(block * spectrum, size)
-    return samples + wet[: len(samples)]
+    return samples + oaconvolve(samples, echo)[: len(samples)].astype(np.float32)
 
 
 def _normalise(samples: NDArray[np.float32]) -> NDArray[np.float32]:

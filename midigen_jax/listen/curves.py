@@ -6,14 +6,13 @@ averaged over all events.
 
 import math
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from midigen_jax.listen.svg import BLUE, INK, ORANGE, dress, legend, new_figure
+from midigen_jax.listen.figures import BLUE, INK, ORANGE, dress, legend, new_figure
 from midigen_jax.rows import Row
 
-HEADS = ("pitch", "duration")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
@@ -33,13 +32,12 @@ def best_step(rows: Sequence[Row]) -> int | None:
     return min(zip(values, steps, strict=True))[1] if steps else None
 
 
-def draw_curves(rows: Sequence[Row], head: str, kept: Collection[int] = ()) -> Figure:
+def draw_curves(rows: Sequence[Row], head: str, kept: Collection[int] = ()) -> "Figure":
     """Training and validation nats per event of one head ("pitch" or "duration") over steps.
 
     A ring marks the step that was best on both heads together; triangles mark the steps in `kept`.
     """
-    figure = new_figure()
-    axes = figure.subplots()
+    figure, axes = new_figure()
     steps, values = series(rows, f"train.nats_per_event.{head}")
     axes.plot(steps, values, color=ORANGE, linewidth=1.3, label="training")
     steps, values = series(rows, f"valid.nats_per_event.{head}")
@@ -47,31 +45,13 @@ def draw_curves(rows: Sequence[Row], head: str, kept: Collection[int] = ()) -> F
     axes.plot(steps, values, color=BLUE, linewidth=2, marker=few, markersize=3.5, label="validation")
     best = best_step(rows)
     if best in steps:
-        height = values[steps.index(best)]
-        axes.plot(
-            [best],
-            [height],
-            color=BLUE,
-            marker="o",
-            markersize=10,
-            markerfacecolor="none",
-            markeredgewidth=1.6,
-            linestyle="none",
-            label="best validation",
-        )
+        ring = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.6}
+        axes.plot([best], [values[steps.index(best)]], "o", color=BLUE, label="best validation", **ring)
     if kept:
-        axes.plot(
-            sorted(kept),
-            [0.035] * len(kept),
-            transform=axes.get_xaxis_transform(),
-            marker="^",
-            markersize=7,
-            linestyle="none",
-            color=INK,
-            zorder=3,
-            label="checkpoint kept",
-        )
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        at_the_foot = {"transform": axes.get_xaxis_transform(), "markersize": 7, "zorder": 3}
+        heights = [0.035] * len(kept)
+        axes.plot(sorted(kept), heights, "^", color=INK, label="checkpoint kept", **at_the_foot)
+    axes.locator_params(axis="x", nbins=6, integer=True)
     dress(axes, f"{head} head", "step", "nats per event")
     legend(axes)
     return figure

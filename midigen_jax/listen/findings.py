@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from midigen_jax.errors import kind_of
-from midigen_jax.listen.tables import many
+from midigen_jax.listen.tables import aligned, many
 from midigen_jax.music.census import Inspection, ranked
+from midigen_jax.music.notes import pitch_name
 from midigen_jax.music.piece import SPLITS
-from midigen_jax.music.tokens import pitch_name
 
 _NAMED = 200  # refused files of one kind that are listed by name
 _COMMON = 8  # chords that a table names
@@ -40,9 +40,7 @@ def describe(found: Inspection) -> Iterator[str]:
             (name, " · ".join(f"{value} {head}" for value, head in zip(values, heads, strict=True)))
             for name, *values in splits[1:]
         ]
-    width = max(len(label) for label, _ in table)
-    for label, text in table:
-        yield f"  {label:<{width}}  {text}"
+    yield from aligned(table)
     yield from notices(found)
 
 
@@ -122,11 +120,15 @@ def notices(found: Inspection) -> list[str]:
             f"The corpus was transposed to {config['transpose']}: keys are those of the sources, pitches and "
             "chords those of the corpus."
         )
-    if _tokenizer(found) == "chord":
-        unknown = found.census.whole.unknown
+    summary = found.manifest.get("summary", {})
+    if "held" in summary.get("drops", ()):
         said.append(
-            "A corpus of chords strikes every pitch again in every slice, and so its notes are counted here; "
-            f"{unknown:,} of its chords are not in its vocabulary: they are silence here."
+            f"A corpus of {_tokenizer(found)} events strikes every pitch again in every slice, and so its "
+            "notes are counted here."
+        )
+    if "unknown_share" in summary:
+        said.append(
+            f"{found.census.whole.unknown:,} of its events are not in its vocabulary: they are silence here."
         )
     return said
 

@@ -9,18 +9,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
-from midigen_jax.listen import findings
-from midigen_jax.listen.bars import Chart
-from midigen_jax.listen.chord_charts import draw_vocabulary
-from midigen_jax.listen.page import INSPECTION, check_free, data_uri, write_page
+from midigen_jax.listen import charts, findings
+from midigen_jax.listen.figures import svg
+from midigen_jax.listen.page import INSPECTION, data_uri, write_page
 from midigen_jax.listen.pianoroll import draw
-from midigen_jax.listen.pitch_charts import draw_keys, draw_pitches, draw_polyphony
-from midigen_jax.listen.svg import svg
 from midigen_jax.listen.tables import corpus_table, settings_table
-from midigen_jax.listen.time_charts import draw_durations, draw_meters, draw_tempos
 from midigen_jax.music.census import Inspection, Opening
+
+_CHARTS = {
+    "pitch": (charts.draw_pitches, charts.draw_keys),
+    "time": (charts.draw_durations, charts.draw_polyphony, charts.draw_tempos, charts.draw_meters),
+    "vocabulary": (charts.draw_vocabulary,),
+}
 
 
 def write_inspection(found: Inspection, out: Path) -> None:
@@ -28,7 +28,6 @@ def write_inspection(found: Inspection, out: Path) -> None:
 
     Raises InputError when `out` is a folder or a file that is not an earlier inspection.
     """
-    check_free(INSPECTION, out)
     census = found.census
     is_corpus = bool(found.manifest)
     write_page(
@@ -44,12 +43,7 @@ def write_inspection(found: Inspection, out: Path) -> None:
         },
         splits=findings.by_split(found),
         rolls=list(_draw_rolls(found.openings)),
-        pitch_charts=[_embed(draw_pitches(census)), _embed(draw_keys(census))],
-        time_charts=[
-            _embed(draw_chart(census))
-            for draw_chart in (draw_durations, draw_polyphony, draw_tempos, draw_meters)
-        ],
-        vocabulary=[_embed(draw_vocabulary(census))],
+        charts={part: [_embed(draw_of(census)) for draw_of in draws] for part, draws in _CHARTS.items()},
         commonest=findings.commonest(found),
         refusals=findings.refusals(found),
         commands=_commands(found, out),
@@ -57,9 +51,9 @@ def write_inspection(found: Inspection, out: Path) -> None:
     )
 
 
-def _embed(chart: Chart) -> tuple[Markup, str]:
+def _embed(chart: charts.Chart) -> tuple[str, str]:
     """The picture, and its sentence, in which no line begins with a %."""
-    return Markup(svg(chart.figure)), chart.sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+    return svg(chart.figure), chart.sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _draw_rolls(openings: Sequence[Opening]) -> Iterator[tuple[str, str, str]]:

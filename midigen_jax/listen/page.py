@@ -7,14 +7,12 @@ network.
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from typing import Any, NamedTuple
 
 from midigen_jax import __version__
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
+from midigen_jax.listen import audio, check_installed, pianoroll
 
 _MEDIA = {
     ".mp3": "audio/mpeg",
@@ -45,8 +43,25 @@ INSPECTION = Kind("page of `midigen inspect`", "inspect.html.jinja", "midigen-ja
 STUDY = Kind("page of a study", "study.html.jinja", "midigen-jax ablate")
 
 
+class Sample(NamedTuple):
+    """One piece that a model wrote; each file as a data URI, or "" where there is none."""
+
+    name: str
+    audio: str
+    picture: str
+    midi: str
+
+
+def read_sample(folder: Path, name: str) -> Sample:
+    """The piece of that name in `folder`; of its sounds the first format that there is."""
+    sounds = (data_uri(folder / f"{name}{suffix}") for suffix in SOUNDS)
+    picture, midi = (data_uri(folder / f"{name}{suffix}") for suffix in (".png", ".mid"))
+    return Sample(name, next(filter(None, sounds), ""), picture, midi)
+
+
 def check_free(kind: Kind, out: Path) -> None:
-    """Raises InputError where nothing can be written, or anything but an earlier page of this kind is."""
+    """Raises InputError where no page can be written, or anything but an earlier one of this kind is."""
+    check_installed()
     folder = next(parent for parent in out.parents if parent.exists())
     if not folder.is_dir():
         raise InputError(f"{out.parent}: cannot be made ({folder} is a file); give another --out")
@@ -62,7 +77,10 @@ def check_free(kind: Kind, out: Path) -> None:
 
 
 def write_page(kind: Kind, out: Path, **values: Any) -> None:
-    """Fill the template of `kind` and write it to `out`."""
+    """Fill the template of `kind` and write it to `out`. Raises InputError as `check_free`."""
+    check_free(kind, out)
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("midigen_jax.listen", "."),
         autoescape=True,
@@ -70,8 +88,9 @@ def write_page(kind: Kind, out: Path, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    roll = {"left": pianoroll.LEFT, "right": pianoroll.RIGHT, "tail": audio.TAIL_SECONDS}
     page = environment.get_template(kind.template).render(
-        mark=Markup(kind.mark), version=__version__, **values
+        mark=kind.mark, version=__version__, roll=roll, **values
     )
     with replacing(out) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -82,9 +101,3 @@ def data_uri(path: Path) -> str:
     if not path.is_file():
         return ""
     return f"data:{_MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
-
-
-def sound_uri(folder: Path, stem: str) -> str:
-    """The sound of that name in `folder`, likewise, in the first format that there is."""
-    found = (data_uri(folder / f"{stem}{suffix}") for suffix in SOUNDS)
-    return next(filter(None, found), "")

@@ -4,19 +4,18 @@ In: Notes. Out: a PNG of 900 x 260 pixels, or an SVG. The plot fills the same pl
 so that a page can move a line over it while the music plays.
 """
 
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from midigen_jax.files import replacing
+from midigen_jax.listen import check_installed
+from midigen_jax.listen.figures import save
 from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, ticks_per_bar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEFT, RIGHT = 0.045, 0.99  # where the plot begins and ends, as shares of the picture's width
 
@@ -37,6 +36,9 @@ def draw(
     With `tempo` (quarters a minute) the length in minutes and seconds stands below; `meter` decides where
     the bar lines are.
     """
+    check_installed()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=_SIZE, dpi=100, facecolor=_PAPER)
     axes = figure.add_axes((LEFT, 0.15, RIGHT - LEFT, 0.74 if title else 0.81))
     bar = ticks_per_bar(meter)
@@ -49,18 +51,10 @@ def draw(
         seconds = round(end / TICKS_PER_QUARTER * 60 / tempo)
         clock = f"{seconds // 60}:{seconds % 60:02d} at {tempo:g} quarters a minute"
         figure.text(RIGHT, 0.02, clock, ha="right", va="bottom", fontsize=9.5, color=_INK)
-    vector = path.suffix == ".svg"
-    # The same notes give the same bytes: an SVG gets no date, and ids that do not depend on chance.
-    repeatable = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "midigen-jax"})
-    with replacing(path) as partial, repeatable, warnings.catch_warnings():
-        # A title may hold letters that the font lacks: they become boxes, which is no reason to fail.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure.savefig(
-            partial, format="svg" if vector else "png", metadata={"Date": None} if vector else None
-        )
+    save(figure, path)
 
 
-def _draw_paper(axes: Axes, pitches: NDArray[np.int32], end: int, bar: int) -> None:
+def _draw_paper(axes: "Axes", pitches: NDArray[np.int32], end: int, bar: int) -> None:
     """Axes, bar lines, and the black keys as darker rows."""
     low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (60, 60)
     spare = max(24 - (high - low), 4)  # two octaves at least, so that a few notes are no huge blocks
@@ -92,11 +86,13 @@ def _draw_paper(axes: Axes, pitches: NDArray[np.int32], end: int, bar: int) -> N
         spine.set_visible(False)
 
 
-def _draw_notes(axes: Axes, notes: Notes, end: int) -> None:
+def _draw_notes(axes: "Axes", notes: Notes, end: int) -> None:
     """A bar a note, with its first pixels darker: a repeated note is not a long one."""
     if not len(notes):
         axes.text(0.5, 0.5, "no notes", transform=axes.transAxes, ha="center", va="center", color=_INK)
         return
+    from matplotlib.collections import PolyCollection
+
     onset, duration, pitch, track = notes.T
     colours = [_TRACKS[number % len(_TRACKS)] for number in track]
     pixel = end / (_SIZE[0] * 100 * (RIGHT - LEFT))

@@ -6,12 +6,7 @@ In: the rows that `midigen bench decode` wrote. Out: a PNG or an SVG.
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-
-from midigen_jax.files import replacing
-from midigen_jax.listen.svg import ORANGE, dress, legend
+from midigen_jax.listen.figures import ORANGE, dress, legend, new_figure, save
 from midigen_jax.rows import Row
 
 _NAME = "decode.events_per_s"
@@ -29,34 +24,24 @@ _OTHERS = {
 
 def draw_rates(rows: Sequence[Row], path: Path) -> None:
     """Draw the file at `path`: a line for each side, both axes logarithmic."""
-    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(6.4, 4.2, dpi=150)
     batches, rates = _series(rows, _NAME)
     axes.plot(batches, rates, color=ORANGE, linewidth=2.4, marker="o", label="midigen-jax", zorder=3)
-    ticks = set(batches)
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(batches)
     for name, (label, colour, marker) in _OTHERS.items():
         batches, rates = _series(rows, f"{_NAME}.{name}")
         if batches:
             axes.plot(batches, rates, color=colour, linewidth=1.4, marker=marker, markersize=5, label=label)
-    _scale(axes, sorted(ticks))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_minor_formatter("")
     dress(axes, "Decoding", "pieces written at once", "events a second")
     legend(axes)
-    with replacing(path) as partial:
-        figure.savefig(partial)
+    save(figure, path)
 
 
 def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
     """Sizes of batches and what was reached, ascending; of a size measured twice the later one."""
     found = {row["config"]["batch"]: row["value"] for row in rows if row["name"] == name}
     return sorted(found), [found[batch] for batch in sorted(found)]
-
-
-def _scale(axes: Axes, batches: list[int]) -> None:
-    """Logarithmic, with whole numbers at the ticks."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(batches)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,52 +1,39 @@
 """A run's folder to one HTML file that a browser opens from disk: listen, compare, go on from there.
 
-In: `config.json`, `corpus.json`, `rows.jsonl` and `samples/step-…/` of a run, each as far as it is there, so
-that an interrupted run has a report too. Out: HTML that carries its audio and pictures in itself and may ask
-nothing of any network. Models and music are not looked into: the report is made from files alone.
+In: `config.json`, `corpus.json`, `network.json`, `rows.jsonl` and `samples/step-…/` of a run, each as far as
+it is there, so that an interrupted run has a report too. Out: HTML that carries its audio and pictures in
+itself and may ask nothing of any network. Models and music are not looked into: it is made from files alone.
 """
 
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-from markupsafe import Markup
+from typing import Any, NamedTuple
 
 from midigen_jax import rows as row_files
 from midigen_jax.config import Config, flatten, from_json, spell, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
-from midigen_jax.listen import audio, curves, pianoroll
-from midigen_jax.listen.page import REPORT, SOUNDS, check_free, data_uri, sound_uri, write_page
-from midigen_jax.listen.svg import svg
+from midigen_jax.listen import curves
+from midigen_jax.listen.figures import svg
+from midigen_jax.listen.network import draw_network, network_table
+from midigen_jax.listen.page import REPORT, SOUNDS, Sample, read_sample, write_page
 from midigen_jax.listen.tables import corpus_table, settings_table
 from midigen_jax.rows import Row
 
 _REMEDY = "train again, or put back the file that was there"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One piece that the model wrote; each file as a data URI, or "" where there is none."""
-
-    name: str
-    audio: str
-    picture: str
-    midi: str
-
-
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """The samples of one checkpoint, and how good it was on validation (None: not measured)."""
 
     step: int
     epoch: float | None
     nats: float | None
     is_best: bool
-    samples: tuple[Sample, ...]
+    samples: list[Sample]
 
 
 def write_report(run: Path, out: Path) -> None:
@@ -58,10 +45,10 @@ def write_report(run: Path, out: Path) -> None:
     if not (run / "config.json").is_file():
         raise InputError(f"{run}: no run (no config.json); `midigen train CORPUS --out RUN` makes one")
     config = to_json(from_json(Config, read_json(run / "config.json", _REMEDY)))
-    check_free(REPORT, out)
     corpus = read_json(run / "corpus.json", _REMEDY) if (run / "corpus.json").is_file() else {}
     rows = row_files.read(run / "rows.jsonl") if (run / "rows.jsonl").is_file() else []
-    checkpoints = tuple(_read_checkpoints(run / "samples", rows))
+    checkpoints = list(_read_checkpoints(run / "samples", rows))
+    parts = read_json(run / "network.json", _REMEDY)["parts"] if (run / "network.json").is_file() else []
     kept = [checkpoint.step for checkpoint in checkpoints]
     write_page(
         REPORT,
@@ -69,11 +56,11 @@ def write_report(run: Path, out: Path) -> None:
         name=run.resolve().name,
         headline=_headline(rows),
         checkpoints=checkpoints,
-        curves=[Markup(svg(curves.draw_curves(rows, head, kept))) for head in _heads(rows)],
-        tables={"The run": _figures(rows), "The corpus": corpus_table(corpus)},
+        curves=[svg(curves.draw_curves(rows, head, kept)) for head in _heads(rows)],
+        network=svg(draw_network(parts)) if parts else "",
+        tables={"The run": _figures(rows), "The corpus": corpus_table(corpus)} | _network(parts),
         settings=settings_table(config),
         commands=_commands(run, out, corpus, config),
-        roll={"left": pianoroll.LEFT, "right": pianoroll.RIGHT, "tail": audio.TAIL_SECONDS},
     )
 
 
@@ -86,22 +73,19 @@ def _read_checkpoints(folder: Path, rows: Sequence[Row]) -> Iterator[Checkpoint]
     best = curves.best_step(rows)
     for step, path in sorted(steps.items()):
         stems = {file.stem for file in path.iterdir() if file.suffix in (*SOUNDS, ".mid")}
-        samples = tuple(
-            _read_sample(path, stem) for stem in sorted(stems, key=lambda stem: (len(stem), stem))
-        )
+        samples = [read_sample(path, stem) for stem in sorted(stems, key=lambda stem: (len(stem), stem))]
         yield Checkpoint(step, epochs.get(step), nats.get(step), step == best, samples)
 
 
-def _read_sample(folder: Path, stem: str) -> Sample:
-    picture, midi = data_uri(folder / f"{stem}.png"), data_uri(folder / f"{stem}.mid")
-    return Sample(stem, sound_uri(folder, stem), picture, midi)
-
-
 def _heads(rows: Sequence[Row]) -> list[str]:
-    """The heads that have anything to draw."""
-    names = {row.get("name") for row in rows}
-    splits = ("train", "valid")
-    return [head for head in curves.HEADS if names & {f"{split}.nats_per_event.{head}" for split in splits}]
+    """The heads that have anything to draw: a stream each. Validation names them in their order."""
+    named = [row["name"].split(".nats_per_event.") for row in rows if ".nats_per_event." in row["name"]]
+    named.sort(key=lambda words: words[0] != "valid")
+    return list(dict.fromkeys(words[1] for words in named))
+
+
+def _network(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    return {"The network": network_table(parts)} if parts else {}
 
 
 def _headline(rows: Sequence[Row]) -> dict[str, Any] | None:

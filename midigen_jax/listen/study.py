@@ -6,26 +6,23 @@ nothing of any network. The page is made from files alone.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-from markupsafe import Markup
-
 from midigen_jax import rows as row_files
 from midigen_jax.errors import InputError
-from midigen_jax.files import read_json, replacing
-from midigen_jax.listen import audio, pianoroll, scaling, study_charts
+from midigen_jax.files import read_json
+from midigen_jax.listen import study_charts
 from midigen_jax.listen.curves import series
-from midigen_jax.listen.page import STUDY, check_free, data_uri, sound_uri, write_page
+from midigen_jax.listen.figures import save, svg
+from midigen_jax.listen.page import STUDY, Sample, read_sample, write_page
 from midigen_jax.listen.study_charts import Band, Interval, short
-from midigen_jax.listen.svg import svg
 from midigen_jax.listen.tables import many, words
 from midigen_jax.rows import Row
 
 _REMEDY = "`midigen ablate STUDY.toml --out FOLDER` makes one"
-_KEYS = ("name", "question", "base", "arms", "folders", "seeds", "unit", "split", "command")
+_KEYS = ("name", "question", "base", "arms", "folders", "seeds", "metric", "split", "command")
 _LEVEL = 0.05  # a corrected p that is greater is called chance
 _NAMED = 4  # arms that a sentence lists
 _NOTHING = "–"
@@ -75,7 +72,18 @@ class Study(NamedTuple):
 
     @property
     def quality(self) -> str:
-        return f"nats_per_{self.facts['unit']}"
+        metric: str = self.facts["metric"]
+        return metric
+
+    @property
+    def measure(self) -> str:
+        """The metric in words: nats per quarter."""
+        return self.quality.replace("_", " ").replace(".", ", ")
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.facts.get("higher_is_better") else -1
 
     @property
     def waiting(self) -> list[Arm]:
@@ -86,7 +94,7 @@ class Study(NamedTuple):
     @property
     def best(self) -> Arm | None:
         found = [(value, arm) for arm in self.arms if (value := arm.number(self.quality)) is not None]
-        return min(found, key=lambda pair: pair[0])[1] if found else None
+        return max(found, key=lambda pair: self.sign * pair[0])[1] if found else None
 
 
 def write_study(folder: Path, out: Path) -> None:
@@ -98,7 +106,6 @@ def write_study(folder: Path, out: Path) -> None:
     if not (folder / "study.json").is_file():
         raise InputError(f"{folder}: no study (no study.json); {_REMEDY}")
     study = _read(folder)
-    check_free(STUDY, out)
     facts = study.facts
     write_page(
         STUDY,
@@ -106,7 +113,8 @@ def write_study(folder: Path, out: Path) -> None:
         name=facts["name"],
         question=facts["question"],
         lead=list(_lead(study)),
-        unit=facts["unit"],
+        measure=study.measure,
+        most=study.sign > 0,
         base=facts["base"],
         seeds=len(facts["seeds"]),
         table=[_line(study, arm) for arm in study.arms],
@@ -115,23 +123,19 @@ def write_study(folder: Path, out: Path) -> None:
             for arm in study.arms
             for row in arm.failed
         ],
-        pictures={name: Markup(svg(figure)) for name, figure in _draw(folder, study)},
+        pictures={name: svg(figure) for name, figure in _draw(folder, study)},
         samples=list(_read_samples(folder / "samples", study.arms)),
         commands=[("Go on with this study, or make it again", facts["command"])],
         settings={},
-        law=[] if study.law is None else scaling.constants(study.law, facts["unit"]),
+        law=[] if study.law is None else study_charts.constants(study.law, study.measure),
         law_error="" if study.law is None else words(study.law["value"], share=True),
-        roll={"left": pianoroll.LEFT, "right": pianoroll.RIGHT, "tail": audio.TAIL_SECONDS},
     )
 
 
 def write_pictures(folder: Path) -> None:
     """The plots of the page of the study in `folder`, as files beside its tables: `differences.svg` …"""
     for name, figure in _draw(folder, _read(folder)):
-        # The same figures give the same bytes.
-        same = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name})
-        with replacing(folder / f"{name}.svg") as partial, same:
-            figure.savefig(partial, facecolor="white", metadata={"Date": None})
+        save(figure, folder / f"{name}.svg", facecolor="white")
 
 
 def _read(folder: Path) -> Study:
@@ -153,7 +157,7 @@ def _read(folder: Path) -> Study:
 def _read_arm(facts: Mapping[str, Any], name: str, rows: Sequence[Row]) -> Arm:
     figures = {str(row.get("name")).removeprefix("ablate."): row for row in rows}
     failed = {row.get("seed"): row for row in rows if row.get("name") == "ablate.failed"}
-    quality = f"nats_per_{facts['unit']}"
+    quality = facts["metric"]
     seeds = {row["seed"] for row in rows if row.get("name") == f"ablate.{quality}.seed"}
     seeds |= set(figures.get(quality, {}).get("seeds", ()))
     failures = [row for seed, row in failed.items() if seed not in seeds]  # it may have been run again
@@ -174,7 +178,8 @@ def _lead(study: Study) -> Iterator[str]:
     if best is None:
         yield "Nothing has been measured yet." if study.waiting else "Nothing could be measured."
         return
-    level = f"“{best.name}” needs the fewest nats per {facts['unit']}, {best.number(study.quality):.4f}"
+    extreme = "has the most" if study.sign > 0 else "needs the fewest"
+    level = f"“{best.name}” {extreme} {study.measure}, {best.number(study.quality):.4f}"
     yield f"{level}: the base itself." if best.name == facts["base"] else f"{level}{_verdict(study, best)}"
     yield from _others(study, best)
 
@@ -194,7 +199,7 @@ def _others(study: Study, best: Arm) -> Iterator[str]:
     """The other arms that differ clearly; or that none does."""
     known = [(value, arm) for arm in study.arms if (value := arm.number("difference")) is not None]
     clear = [(value, arm) for value, arm in known if arm.is_clear]
-    for word, sign in (("better", -1), ("worse", 1)):
+    for word, sign in (("better", study.sign), ("worse", -study.sign)):
         if names := [f"“{arm.name}”" for value, arm in clear if value * sign > 0 and arm is not best]:
             more = f" and {many(len(names) - _NAMED, 'other')}" if len(names) > _NAMED else ""
             yield f"Clearly {word} than “{study.facts['base']}”: {', '.join(names[:_NAMED])}{more}."
@@ -214,24 +219,24 @@ class Line(NamedTuple):
 
 def _line(study: Study, arm: Arm) -> Line:
     level, difference = arm.interval(study.quality), arm.interval("difference")
-    better, p = (arm.number("difference", field) for field in ("better", "p_corrected"))
     measured = len(arm.seeds) if 0 < len(arm.seeds) < len(study.facts["seeds"]) else None
     few = f"{many(measured, 'seed')} only" if measured else ""
-    plain = (
-        arm.number(name) for name in ("parameters", "train_flops", "train_seconds", "decode_events_per_s")
-    )
-    parameters, flops, seconds, speed = plain
+
+    def cell(text: Callable[[float], str], name: str, field: str = "value") -> tuple[str, str]:
+        value = arm.number(name, field)
+        return (_NOTHING if value is None else text(value)), ""
+
     cells = [
         (f"{level.value:.4f}", f"{level.low:.4f} to {level.high:.4f} {few}") if level else (_NOTHING, few),
         (_signed(difference.value), f"{_signed(difference.low)} to {_signed(difference.high)}")
         if difference
         else (_NOTHING, ""),
-        (_NOTHING if better is None else words(better, share=True), ""),
-        (_NOTHING if p is None else _p(p).removeprefix("= "), ""),
-        (_NOTHING if parameters is None else f"{parameters:,.0f}", ""),
-        (_NOTHING if flops is None else short(flops), ""),
-        (_NOTHING if seconds is None else f"{seconds:,.{1 if seconds < 10 else 0}f}", ""),
-        (_NOTHING if speed is None else f"{speed:,.0f}", ""),
+        cell(lambda better: words(better, share=True), "difference", "better"),
+        cell(lambda p: _p(p).removeprefix("= "), "difference", "p_corrected"),
+        cell("{:,.0f}".format, "parameters"),
+        cell(short, "train_flops"),
+        cell(lambda seconds: f"{seconds:,.{1 if seconds < 10 else 0}f}", "train_seconds"),
+        cell("{:,.0f}".format, "decode_events_per_s"),
     ]
     changes = [(setting, words(value)) for setting, value in arm.changes.items()]
     return Line(arm.name, changes, cells, arm is study.best, arm.is_clear)
@@ -249,13 +254,13 @@ def _p(value: float | None) -> str:
 
 def _draw(folder: Path, study: Study) -> Iterator[tuple[str, Any]]:
     """(name in the template, figure) of every picture that there is something to draw in."""
-    base, unit = study.facts["base"], study.facts["unit"]
+    base, measure = study.facts["base"], study.measure
     look = study_charts.looks([arm.name for arm in study.arms], base)
     others = [arm for arm in study.arms if arm.name != base]
     differences = {arm.name: found for arm in others if (found := arm.interval("difference"))}
     if differences:
         clear = {arm.name for arm in others if arm.is_clear}
-        yield "differences", study_charts.draw_differences(differences, clear, base, unit)
+        yield "differences", study_charts.draw_differences(differences, clear, base, measure, study.sign)
     bands = {arm.name: band for arm in study.arms if (band := _band(folder, study, arm)).steps}
     if bands:
         yield "learning", study_charts.draw_learning(bands, look)
@@ -276,37 +281,23 @@ def _draw(folder: Path, study: Study) -> Iterator[tuple[str, Any]]:
             and (events := arm.number("train_events")) is not None
             and (level := arm.interval(study.quality))
         ]
-        yield "scaling", scaling.draw_law(study.law, points, unit)
+        yield "scaling", study_charts.draw_law(study.law, points, measure)
     if known[cost]:
-        yield "costs", study_charts.draw_costs(known[cost], _COSTS[cost], unit, look)
+        yield "costs", study_charts.draw_costs(known[cost], _COSTS[cost], measure, look)
 
 
 def _band(folder: Path, study: Study, arm: Arm) -> Band:
     """How the runs of an arm that did not fail learnt."""
     failed = {row.get("seed") for row in arm.failed}
-    places = [folder / "runs" / arm.folder / f"seed-{seed}" / "rows.jsonl" for seed in study.facts["seeds"]]
-    there = [
-        path
-        for seed, path in zip(study.facts["seeds"], places, strict=True)
-        if seed not in failed and path.is_file()
-    ]
-    runs = [series(row_files.read(path), "valid.nats_per_event") for path in there]
+    seeds = [seed for seed in study.facts["seeds"] if seed not in failed]
+    places = (folder / "runs" / arm.folder / f"seed-{seed}" / "rows.jsonl" for seed in seeds)
+    runs = [series(row_files.read(path), "valid.nats_per_event") for path in places if path.is_file()]
     return study_charts.band([run for run in runs if run[0]])
 
 
-class Sample(NamedTuple):
-    """A piece of one arm; each file as a data URI, or "" where there is none."""
-
-    arm: str
-    folder: str
-    audio: str
-    picture: str
-    midi: str
-
-
-def _read_samples(folder: Path, arms: Sequence[Arm]) -> Iterator[Sample]:
+def _read_samples(folder: Path, arms: Sequence[Arm]) -> Iterator[tuple[str, Sample]]:
+    """The arms that a piece was written with, each by name."""
     for arm in arms:
-        picture, midi = (data_uri(folder / f"{arm.folder}{suffix}") for suffix in (".png", ".mid"))
-        sample = Sample(arm.name, arm.folder, sound_uri(folder, arm.folder), picture, midi)
-        if any(sample[2:]):
-            yield sample
+        sample = read_sample(folder, arm.folder)
+        if any(sample[1:]):
+            yield arm.name, sample

@@ -5,20 +5,23 @@ arm looks the same in all pictures that show it as a line or a point.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+import numpy as np
 
-from midigen_jax.listen.svg import BLUE, INK, ORANGE, dress, new_figure
+from midigen_jax.listen.figures import BLUE, INK, ORANGE, dress, new_figure
+from midigen_jax.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 # The first two have a light and a dark side; the others can be told from either background, and apart.
 COLOURS = (BLUE, ORANGE, "#2f9668", "#c8506e", "#8563d6", "#1f8fa6", "#cc55c0", "#8a8334")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.2))  # lengths of ink and of gaps; none: solid
-WIDE = 10.0  # inches: the picture has the page's width to itself
+_WIDE = 10.0  # inches: the picture has the page's width to itself
 _LONGEST_NAME = 44
-TEXT = 8.5  # points
+_TEXT = 8.5  # points
 _LINE = 12.0  # points from one label to the next
 
 
@@ -66,32 +69,34 @@ def band(runs: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Band:
     return Band(steps, mean, [min(values) for values in at_step], [max(values) for values in at_step])
 
 
-def draw_differences(differences: Mapping[str, Interval], clear: set[str], base: str, unit: str) -> Figure:
-    """A point and its interval for each arm, the first on top: filled where it is clear of zero."""
-    figure = new_figure()
-    figure.set_size_inches(WIDE, 1.0 + 0.3 * len(differences))
-    axes = figure.subplots()
+def draw_differences(
+    differences: Mapping[str, Interval], clear: set[str], base: str, measure: str, sign: int = -1
+) -> "Figure":
+    """A point and its interval for each arm, the first on top: filled where it is clear of zero.
+
+    `sign` is 1 where more of the measure is better.
+    """
+    figure, axes = new_figure(_WIDE, 1.0 + 0.3 * len(differences))
     axes.axvline(0, color=INK, linewidth=1, dashes=(4, 3))
     for place, (arm, (value, low, high)) in enumerate(differences.items()):
-        colour = INK if arm not in clear else BLUE if value < 0 else ORANGE
+        colour = INK if arm not in clear else BLUE if value * sign > 0 else ORANGE
         fill = colour if arm in clear else "none"
         axes.plot([low, high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot([value], [place], "o", color=colour, markersize=7, markerfacecolor=fill, label=arm)
     axes.set_yticks(range(len(differences)), [_label(arm) for arm in differences])
     axes.set_ylim(len(differences) - 0.4, -0.6)
     axes.margins(x=0.08)
-    dress(axes, f"Difference from {_label(base)}", f"nats per {unit} (left of zero: better)", "", grid="x")
+    better = "right" if sign > 0 else "left"
+    dress(axes, f"Difference from {_label(base)}", f"{measure} ({better} of zero: better)", "", grid="x")
     return figure
 
 
-def draw_learning(bands: Mapping[str, Band], look: Mapping[str, Look]) -> Figure:
+def draw_learning(bands: Mapping[str, Band], look: Mapping[str, Look]) -> "Figure":
     """Validation over steps: the mean of each arm's seeds as a line, from the least to the greatest a band.
 
     What is higher than all arms are after a fifth of the steps is cut off.
     """
-    figure = new_figure()
-    figure.set_size_inches(WIDE, 4.2)
-    axes = figure.subplots()
+    figure, axes = new_figure(_WIDE, 4.2)
     for arm, (steps, mean, least, greatest) in bands.items():
         colour, dashes, width = look[arm]
         axes.fill_between(steps, least, greatest, color=colour, alpha=0.13, linewidth=0)
@@ -107,19 +112,17 @@ def draw_learning(bands: Mapping[str, Band], look: Mapping[str, Look]) -> Figure
     lowest = min(min(band.least) for band in bands.values())
     room = 0.05 * ((max(late) - lowest) or 1)
     axes.set_ylim(lowest - room, max(late) + room)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.locator_params(axis="x", nbins=8, integer=True)
     dress(axes, "Validation", "step", "nats per event")
     _legend(figure, list(bands), look)
     return figure
 
 
 def draw_costs(
-    points: Mapping[str, tuple[float, Interval]], cost: str, unit: str, look: Mapping[str, Look]
-) -> Figure:
-    """Nats per unit, with intervals, over the `cost` of a run; each point has its name beside it."""
-    figure = new_figure()
-    figure.set_size_inches(WIDE, 4.2)
-    axes = figure.subplots()
+    points: Mapping[str, tuple[float, Interval]], cost: str, measure: str, look: Mapping[str, Look]
+) -> "Figure":
+    """The measure, with intervals, over the `cost` of a run; each point has its name beside it."""
+    figure, axes = new_figure(_WIDE, 4.2)
     for arm, (spent, (value, low, high)) in points.items():
         colour = look[arm].colour
         axes.plot([spent, spent], [low, high], color=colour, linewidth=1.2, alpha=0.7)
@@ -127,12 +130,56 @@ def draw_costs(
     spent_by = [spent for spent, _ in points.values()]
     if min(spent_by) > 0 and max(spent_by) > 20 * min(spent_by):
         axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axes.xaxis.set_minor_formatter("")
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
     axes.margins(x=0.16, y=0.1)
-    dress(axes, f"Nats per {unit} over {cost}", f"{cost} of a run", f"nats per {unit}")
+    dress(axes, f"{measure.capitalize()} over {cost}", f"{cost} of a run", measure)
     _name_points(figure, points, look)
     return figure
+
+
+def draw_law(row: Row, points: Sequence[tuple[float, float, Interval]], measure: str) -> "Figure":
+    """A point (parameters, events, nats) for each arm, and the law as a curve for each amount of data."""
+    figure, axes = new_figure(_WIDE, 4.2)
+    sizes = sorted({parameters for parameters, _, _ in points})
+    curve = np.geomspace(sizes[0] / 1.2, sizes[-1] * 1.2, 60).tolist()
+    for number, amount in enumerate(sorted({events for _, events, _ in points})):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(curve, [expected(row, size, amount) for size in curve], color=colour, linewidth=1.6)
+        for size, (value, low, high) in ((size, nats) for size, events, nats in points if events == amount):
+            axes.plot([size, size], [low, high], color=colour, linewidth=1.2, alpha=0.5)
+            axes.plot([size], [value], "o", color=colour, markersize=7)
+        axes.plot([], [], "o-", color=colour, label=f"{amount:,.0f} training events")
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], rotation=20)
+    dress(axes, f"{measure.capitalize()} over size, and the law", "parameters", measure)
+    axes.legend(frameon=False, fontsize=_TEXT)
+    return figure
+
+
+def expected(row: Row, parameters: float, events: float) -> float:
+    """The nats of a network of so many parameters that is trained on so many events."""
+    law, largest = row["law"], row["config"]
+    of_size = law["size"] * (parameters / largest["parameters"]) ** -law["alpha"]
+    of_data = law["data"] * (events / largest["events"]) ** -law["beta"]
+    return float(law["floor"] + of_size + of_data)
+
+
+def constants(row: Row, measure: str) -> list[tuple[str, str]]:
+    """What each constant means, and its value with its interval."""
+    largest = row["config"]
+    meanings = {
+        "floor": f"{measure} that neither buys",
+        "size": f"{measure} to gain beyond {largest['parameters']:,.0f} parameters",
+        "alpha": "exponent of parameters, α",
+        "data": f"{measure} to gain beyond {largest['events']:,.0f} training events",
+        "beta": "exponent of training events, β",
+    }
+    return [
+        (meaning, f"{row['law'][name]:.3g} ({row['low'][name]:.3g} to {row['high'][name]:.3g})")
+        for name, meaning in meanings.items()
+    ]
 
 
 def short(value: float) -> str:
@@ -146,8 +193,10 @@ def _label(arm: str) -> str:
     return name.replace("$", r"\$")
 
 
-def _legend(figure: Figure, arms: Sequence[str], look: Mapping[str, Look]) -> None:
+def _legend(figure: "Figure", arms: Sequence[str], look: Mapping[str, Look]) -> None:
     """To the right of the picture: inside it would cover the curves."""
+    from matplotlib.lines import Line2D
+
     lines = [
         Line2D([], [], color=look[arm].colour, linestyle=(0, look[arm].dashes), linewidth=look[arm].width)
         for arm in arms
@@ -157,16 +206,18 @@ def _legend(figure: Figure, arms: Sequence[str], look: Mapping[str, Look]) -> No
         *(lines, names),
         loc="outside right upper",
         frameon=False,
-        fontsize=TEXT,
+        fontsize=_TEXT,
         labelcolor=INK,
         ncols=-(-len(arms) // 19),
     )
 
 
 def _name_points(
-    figure: Figure, points: Mapping[str, tuple[float, Interval]], look: Mapping[str, Look]
+    figure: "Figure", points: Mapping[str, tuple[float, Interval]], look: Mapping[str, Look]
 ) -> None:
     """Each name beside its point; higher or lower, with a line to it, where it would cover something."""
+    from matplotlib.transforms import Bbox
+
     axes = figure.axes[0]
     figure.draw_without_rendering()  # or it is not known yet where the points are
     scale = 72 / figure.dpi
@@ -175,10 +226,10 @@ def _name_points(
     for arm, (spent, interval) in points.items():
         (x, y), (_, low), (_, high) = (axes.transData.transform((spent, value)) * scale for value in interval)
         places[arm] = (x, y)
-        taken += [(x - 5, y - 5, x + 5, y + 5), (x - 2, low, x + 2, high)]
+        taken += [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5), Bbox.from_extents(x - 2, low, x + 2, high)]
     for arm, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
         name = _label(arm)
-        to_left, shift = _free_place(taken, x, y, 0.56 * TEXT * len(name), edge)
+        to_left, shift = _free_place(taken, x, y, 0.56 * _TEXT * len(name), edge)
         spent, interval = points[arm]
         line = {"arrowstyle": "-", "color": look[arm].colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
         line["relpos"] = (1 if to_left else 0, 0.5)  # from the side of the name that looks to the point
@@ -188,27 +239,21 @@ def _name_points(
             textcoords="offset points",
             ha="right" if to_left else "left",
             va="center",
-            fontsize=TEXT,
+            fontsize=_TEXT,
             color=INK,
             arrowprops=line if shift else None,
         ).set_in_layout(False)
 
 
-_Box = tuple[float, float, float, float]
-
-
-def _free_place(taken: list[_Box], x: float, y: float, width: float, edge: float) -> tuple[bool, float]:
+def _free_place(taken: list["Bbox"], x: float, y: float, width: float, edge: float) -> tuple[bool, float]:
     """Whether to the left of the point, and how much higher; the box of that place is added to `taken`."""
-    shifts = [sign * rows * _LINE / 2 for rows in range(60) for sign in (1, -1)]
-    for shift in shifts:
+    from matplotlib.transforms import Bbox
+
+    for shift in (sign * rows * _LINE / 2 for rows in range(60) for sign in (1, -1)):
         for to_left in (False, True):
             left = x - 9 - width if to_left else x + 9
-            box = (left, y + shift - _LINE / 2, left + width, y + shift + _LINE / 2)
-            if (to_left or box[2] <= edge) and not any(_overlap(box, other) for other in taken):
+            box = Bbox.from_extents(left, y + shift - _LINE / 2, left + width, y + shift + _LINE / 2)
+            if (to_left or box.x1 <= edge) and not box.count_overlaps(taken):
                 taken.append(box)
                 return to_left, shift
     return False, 0.0
-
-
-def _overlap(one: _Box, other: _Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -3,7 +3,8 @@
 In: values as JSON has them. Out: lists of (label, text).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from midigen_jax.config import Config, flatten, options
@@ -34,23 +35,45 @@ _CORPUS_LABELS = {
     "tokenizer": "tokenizer",
     "pieces": "pieces",
     "events": "events",
+    "notes": "notes",
+    "slices": "slices",
     "hours": "hours of music",
     "quarantined": "files left out",
+    "stuck": "notes without end",
     "other_keys": "in other keys",
     "share_a_family": "sharing music",
-    "pitch_size": "pitch ids",
-    "duration_size": "duration ids",
+    "duplicates": "of one file",
+    "leaked": "shared with train",
     "unknown_share": "unseen symbols",
 }
 
 
 def corpus_table(corpus: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of a corpus, its manifest's summary, as (label, value)."""
-    return [
+    known = [
         (label, words(corpus[key], share=key == "unknown_share"))
         for key, label in _CORPUS_LABELS.items()
         if corpus.get(key) is not None
     ]
+    streams = [key.removesuffix("_size") for key in corpus if key.endswith("_size")]
+    return known + [(f"{name} ids", words(corpus[f"{name}_size"])) for name in streams]
+
+
+def aligned(table: Sequence[tuple[str, str]]) -> list[str]:
+    """A table of (label, text) as lines of a terminal."""
+    width = max(len(label) for label, _ in table)
+    return [f"  {label:<{width}}  {text}" for label, text in table]
+
+
+def corpus_in_words(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """What the corpus in a folder holds, and what could not be read, with a name for each reason."""
+    lines, refused = aligned(corpus_table(manifest["summary"])), manifest["quarantine"]
+    if refused:
+        lines.append(f"{many(len(refused), 'file')} left out; {folder / 'manifest.json'} lists them:")
+    for reason, count in manifest["summary"]["reasons"].items():
+        example = next(name for name, text in refused.items() if text.startswith(reason))
+        lines.append(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
+    return lines
 
 
 def settings_table(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
