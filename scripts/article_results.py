@@ -21,11 +21,11 @@ from midigen_jax.listen.pianoroll import draw
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
-from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.rows import Row
-from midigen_jax.train.checkpoint import open_run
-from midigen_jax.train.experiment import Restored
+from midigen_jax.streams import silence_orbax
+from midigen_jax.train.checkpoint import LoadedModel, open_run
 from midigen_jax.train.scoring import Scorer
+from midigen_jax.vocab import unknown_of
 
 _EPOCHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _PICTURES, _BARS = 2, 8  # of each checkpoint: the first bars of so many samples
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="the corpus that it was trained on")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw samples into this folder")
     given = parser.parse_args()
+    silence_orbax()
     measured = rows.read(given.run / "rows.jsonl")
     print(_table(("epoch", *_both("train"), *_both("valid")), by_epoch(measured)), end="\n\n")
     kept = sorted(int(folder.name.split("-")[1]) for folder in (given.run / "samples").glob("step-*"))
@@ -88,19 +89,21 @@ def by_checkpoint(run: Path, corpus: Corpus, steps: Sequence[int]) -> Iterator[t
             restored = checkpoints.restore(str(step))
             cut = [_events(restored, corpus, name, _WINDOW) for name in _SPLITS]
             whole = [_events(restored, corpus, name, None) for name in _SPLITS]
-            unknown = whole[1][:, 0] == ChordTokenizer.UNKNOWN
+            unknown = whole[1][:, 0] > 0
             parts = (*cut, *whole, whole[1][~unknown], whole[1][unknown])
             yield (str(step), *(f"{part[:, 1].mean():.3f}" for part in parts))
 
 
-def _events(restored: Restored, corpus: Corpus, split: str, window: int | None) -> np.ndarray:
-    """(N, 2): the pitch id of each event that is predicted, and its nats; in windows, or in whole pieces."""
+def _events(restored: LoadedModel, corpus: Corpus, split: str, window: int | None) -> np.ndarray:
+    """(N, 2): is the chord unknown, and the nats, of each event that is predicted; in windows, or in whole
+    pieces."""
     pieces = [piece for piece in corpus.pieces if piece.split == split]
     scorer = Scorer(restored.network, corpus, pieces, window=window)
     found = []
-    for number, nats_E2 in scorer(restored.weights):
-        pitch_E = corpus.tokens[pieces[number].start + 1 : pieces[number].stop, 0]
-        found.append(np.stack([pitch_E, nats_E2.sum(axis=1)], axis=1))
+    for number, said in scorer(restored.params):
+        tokens = corpus.tokens[pieces[number].start + 1 : pieces[number].stop]
+        unknown_E = unknown_of(corpus.vocabulary.tables, tokens)
+        found.append(np.stack([unknown_E, said.nats.sum(axis=1)], axis=1))
     return np.concatenate(found)
 
 

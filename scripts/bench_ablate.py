@@ -20,10 +20,9 @@ import numpy as np
 from midigen_jax import rows
 from midigen_jax.config import Config, override
 from midigen_jax.study.benchmark import elapsed, subject_of
-from midigen_jax.train.devices import data_mesh, everywhere, split_cpu
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.replicas import by_replica, hyperparameters, shape_of, stack
-from midigen_jax.train.state import init_state, make_train_steps
+from midigen_jax.train.distributed import data_mesh, replicated, split_cpu
+from midigen_jax.train.replicas import by_replica, make_train_steps, stack
+from midigen_jax.train.step import hyperparameters, init_state
 
 SMALL: dict[str, object] = {"model.width": 128, "model.pitch_embedding": 96, "model.duration_embedding": 32}
 ARMS: tuple[dict[str, object], ...] = ({}, {"train.learning_rate": 2e-3})
@@ -88,13 +87,12 @@ def measure(changes: dict[str, object], seeds: int, together: int, rounds: int) 
 
 def _program(configs: list[Config], together: int) -> Callable[[], None]:
     """A compiled call of STEPS steps of each config, as replicas."""
-    config = shape_of(configs[0])
+    config = configs[0]
     network, crops = subject_of(config)
     mesh = data_mesh(config.batch.rows, len(configs))
-    optimizer = make_optimizer(config.train, TRAINING)
-    own = stack([(init_state(network, optimizer, one.train.seed), hyperparameters(one)) for one in configs])
+    own = stack([(init_state(network, one.train), hyperparameters(one)) for one in configs])
     state_N, hyper_N = jax.device_put(own, by_replica(mesh))
-    crops = jax.device_put(crops, everywhere(mesh))
+    crops = jax.device_put(crops, replicated(mesh))
     steps = make_train_steps(network, config, TRAINING, True, mesh, together=together)
     count_N = np.full(len(configs), STEPS, np.int32)
     compiled = steps.lower(state_N, hyper_N, crops, count_N).compile()  # type: ignore[attr-defined]

@@ -25,8 +25,8 @@ from midigen_jax.recipes import read_config
 from midigen_jax.study import decode_rows, decoding
 from midigen_jax.study.benchmark import bench_train, rows_of
 from midigen_jax.study.subject import Subject, without_end
-from midigen_jax.train.devices import split_cpu
-from midigen_jax.train.experiment import make_network
+from midigen_jax.train.distributed import split_cpu
+from midigen_jax.train.step import make_network
 
 
 def main() -> int:
@@ -44,9 +44,9 @@ def main() -> int:
         bench_prepare(home, runs=3 if quick else 9)
         corpus = load_corpus(home / "corpus-0")
         config = read_config("default")
-        network = make_network(config, corpus.tokenizer)
-        params = without_end(init_params(network, jax.random.key(0)))
-        subject = Subject(network, params, tokenizer=corpus.tokenizer)
+        network = make_network(config, corpus.vocabulary)
+        params = without_end(network, init_params(network, jax.random.key(0)))
+        subject = Subject(network, params)
         for batch in (1, 64):
             measured = decoding.bench_decode(subject, batch, events=256, rounds=runs)
             for row in decode_rows.rows_of(subject, measured, command=_command()):

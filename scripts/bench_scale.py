@@ -17,7 +17,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,11 @@ from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.study.benchmark import elapsed
-from midigen_jax.train.checkpoint import Checkpoints
-from midigen_jax.train.devices import data_mesh, split_cpu
-from midigen_jax.train.experiment import Experiment, make_network
-from midigen_jax.train.feed import make_feed
+from midigen_jax.train.checkpoint import Checkpoints, Metadata
+from midigen_jax.train.distributed import data_mesh, split_cpu
 from midigen_jax.train.loop import fit
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.replicas import by_replica, hyperparameters, stack, take
-from midigen_jax.train.state import init_state, make_train_steps
+from midigen_jax.train.replicas import DataSource, by_replica, make_train_steps, stack, take
+from midigen_jax.train.step import hyperparameters, init_state, make_network
 from rivals.side import SideProcess
 from train_sides.job import Job
 
@@ -53,12 +50,12 @@ class Trainer:
 
     def __init__(self, config: Config, corpus: Corpus, mesh: Mesh):
         self.config = override(config, {"train.steps_per_call": _STEPS})
-        network, steps = make_network(config, corpus.tokenizer), 1_000_000
+        network, steps = make_network(config, corpus.vocabulary), 1_000_000
         self._program = make_train_steps(network, self.config, steps, True, mesh)
-        state = init_state(network, make_optimizer(config.train, steps), 0)
-        self._state, self._hyper = jax.device_put(stack([(state, hyperparameters(config))]), by_replica(mesh))
-        self._feed = make_feed(corpus, self.config, transposable=True)
-        self._feed.begin(0, steps, mesh)
+        own = stack([(init_state(network, config.train), hyperparameters(config))])
+        self._state, self._hyper = jax.device_put(own, by_replica(mesh))
+        self._source = DataSource(corpus, self.config, transposable=True)
+        self._source.start(0, steps, mesh)
         self()
 
     @property
@@ -67,7 +64,7 @@ class Trainer:
         return take(self._state, 0)
 
     def __call__(self) -> None:
-        given = self._feed.take(_STEPS), np.full(1, _STEPS, np.int32)
+        given = self._source.next(_STEPS), np.full(1, _STEPS, np.int32)
         self._state, metrics = self._program(self._state, self._hyper, *given)
         jax.block_until_ready(metrics)
 
@@ -115,14 +112,14 @@ def measure(folder: Path, rounds: int) -> Iterator[rows.Row]:
     costs = [elapsed(streamed) / elapsed(held) - 1 for _ in range(rounds)]
     yield row("grain_cost", costs, "1", batch=64, length=64, width=base.model.width)
 
-    experiment = Experiment(held.config, corpus.tokenizer, 120.0, (4, 4))
+    metadata = Metadata(held.config, corpus.vocabulary, 120.0, (4, 4))
     stalls = []
     with Checkpoints(folder / "run" / "checkpoints") as checkpoints:
         for number in range(rounds):
             alone = elapsed(held) / _STEPS
             began = time.perf_counter()
             state = held.state
-            checkpoints.save(state._replace(step=state.step + number), experiment, {})
+            checkpoints.save(state._replace(step=state.step + number), metadata, {})
             held()
             stalls.append((time.perf_counter() - began) / alone - _STEPS)
     yield row("save_stall", stalls, "steps", batch=64, length=64, width=base.model.width)
@@ -149,12 +146,12 @@ def recompilations(config: Config, corpus: Corpus, run: Path) -> int:
         if event == _COMPILED:
             compiled.append(event)
 
-    def mark(written: Any) -> None:
+    def mark(step: int, written: Sequence[rows.Row]) -> None:
         if any(row["name"].startswith("valid") for row in written):
             marks.append(len(compiled))
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    fit(corpus, config, run, mirror=mark)
+    fit(corpus, config, run, [mark])
     return marks[-1] - marks[0]
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from midigen_jax.errors import InputError
+from midigen_jax.streams import silence_orbax
 from midigen_jax.train.pretrained import load_model, write_model
 
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("run", help="a folder that `midigen train` made, or one of a recipe's seeds")
     parser.add_argument("out", type=Path, help="the file, which ends in .npz")
     given = parser.parse_args()
+    silence_orbax()
     try:
         if given.out.suffix != ".npz":
             raise InputError(f"{given.out}: give a file that ends in .npz")

@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from midigen_jax import rows
 from midigen_jax.config import Config, nearest, one_length, override
@@ -27,10 +27,12 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
 from midigen_jax.recipes import Result, read_config, read_result
 from midigen_jax.study import evaluate as evaluation
-from midigen_jax.study.likelihood import Unit, pick
-from midigen_jax.train.devices import keep_compiled, split_cpu
+from midigen_jax.study.metrics import METRICS, pick
+from midigen_jax.train.distributed import keep_compiled, split_cpu
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import load_model
+
+_UNITS = [name.removeprefix("nats_per_") for name in METRICS if name.startswith("nats_per_")]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,8 +64,8 @@ def run(
 ) -> list[rows.Row]:
     """Train and score a recipe's models; returns the rows, which are also added to `out/results.jsonl`."""
     result = read_result(name)
-    if result.unit not in get_args(Unit):
-        raise InputError(f"{name}: unit = {result.unit!r}: {nearest(result.unit, get_args(Unit))}")
+    if result.unit not in _UNITS:
+        raise InputError(f"{name}: unit = {result.unit!r}: {nearest(result.unit, _UNITS)}")
     source = data or result.data
     if source is None:
         raise InputError(f"{name}: give --data, {result.source}")
@@ -88,7 +90,7 @@ def run(
 
 def _train(corpus: Corpus, config: Config, run: Path) -> None:
     done = fit(corpus, config, run)
-    if done.is_cut:
+    if done.interrupted:
         raise InputError(f"stopped at step {done.step} of {done.steps}; the same command goes on from there")
 
 
@@ -105,7 +107,7 @@ def _rows(result: Result, model: evaluation.Evaluated, split: Split, out: Path) 
         seconds = rows.last(rows.read(out / f"seed-{seed}" / "rows.jsonl"), "train.seconds")
         fields |= {"seed": seed, "tried": result.tried, "train_seconds": seconds}
     for part, found in model.parts.items():
-        figure = pick(found, cast(Unit, result.unit))
+        figure = pick(found, f"nats_per_{result.unit}")
         config = {"model": "ours" if trained else model.model, "split": split, "part": part}
         interval = {"low": figure.low, "high": figure.high, "pieces": figure.pieces}
         yield rows.make(

@@ -16,11 +16,12 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.errors import InputError
+from midigen_jax.listen.study import write_study
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.write import write_midi
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.evaluate import evaluate
-from midigen_jax.study.likelihood import pick
+from midigen_jax.study.metrics import pick
 from midigen_jax.study.plan import BASE, make_study
 from midigen_jax.train.loop import fit
 from midigen_jax.train.pretrained import load_model
@@ -37,6 +38,17 @@ FASTER = {"faster": {"train.learning_rate": 0.02}}
 @pytest.fixture(scope="module")
 def music(tmp_path_factory, write_melodies):
     return write_melodies(tmp_path_factory.mktemp("music"), count=20, notes=24)
+
+
+@pytest.fixture(scope="module")
+def thirds(tmp_path_factory):
+    """Melodies of two notes at once, of which no one symbol is a pitch."""
+    folder, rng = tmp_path_factory.mktemp("thirds"), np.random.default_rng(0)
+    for number in range(20):
+        pitch = 60 + np.cumsum(rng.integers(-3, 4, 24)) % 24
+        onset, ticks, track = np.tile(np.arange(24) * 6, 2), np.full(48, 6), np.zeros(48)
+        write_midi(make_notes(onset, ticks, np.append(pitch, pitch + 4), track), folder / f"{number}.mid")
+    return folder
 
 
 def describe(music, arms=FASTER, seeds=(0, 1), **changes):
@@ -65,7 +77,8 @@ def test_rows_say_what_lone_runs_and_their_evaluation_say(music, whole, tmp_path
     study = make_study(describe(music), "tiny")
     (corpus,) = (load_corpus(path) for path in (out / "corpora").iterdir())
     fit(corpus, study.config("faster", 1), tmp_path / "lone")
-    alone = pick(evaluate(load_model(str(tmp_path / "lone")), corpus, "test", "lone").parts["all"], "quarter")
+    evaluated = evaluate(load_model(str(tmp_path / "lone")), corpus, "test", "lone")
+    alone = pick(evaluated.parts["all"], "nats_per_quarter")
     of_seed = [row for row in found if row["name"] == "ablate.nats_per_quarter.seed"]
     (ours,) = (row["value"] for row in of_seed if row["config"]["arm"] == "faster" and row["seed"] == 1)
     assert ours == pytest.approx(alone.value, rel=1e-5)
@@ -93,6 +106,16 @@ def test_tables_have_a_line_for_each_arm(whole):
     latex = (out / "table.tex").read_text()
     assert latex.count(r"\\") == 3
     assert latex.startswith(r"\begin{tabular}{lrrrrrrrrr}")
+
+
+def test_the_page_of_a_study_that_ran_says_what_its_rows_say(whole, tmp_path, parse):
+    out, found = whole
+    write_study(out, tmp_path / "study.html")
+    levels = {row["config"]["arm"]: row["value"] for row in found if row["name"] == "ablate.nats_per_quarter"}
+    best = min(levels, key=lambda arm: levels[arm])
+    text = " ".join(parse((tmp_path / "study.html").read_text()).text.split())
+    assert f"“{best}” needs the fewest nats per quarter, {levels[best]:.4f}" in text
+    assert all(f"{level:.4f}" in text for level in levels.values())
 
 
 def test_what_is_finished_is_not_done_again_and_what_is_new_is_added(music, whole, tmp_path):
@@ -223,21 +246,21 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
-def test_an_arm_that_cannot_be_trained_is_written_down(music, tmp_path):
+def test_an_arm_that_cannot_be_trained_is_written_down(thirds, tmp_path):
     arms = {"told chords": {"prepare.tokenizer": "chord", "model.context.place": True}}
     found = run_study(
-        make_study(describe(music, arms, seeds=[0], budget={"steps": 2}), "tiny"), tmp_path / "out"
+        make_study(describe(thirds, arms, seeds=[0], budget={"steps": 2}), "tiny"), tmp_path / "out"
     )
     (failed,) = (row for row in found if row["name"] == "ablate.failed")
     assert failed["config"]["arm"] == "told chords"
-    assert "chords are symbols" in failed["reason"]
+    assert "made of pitches, and here an id may have several" in failed["reason"]
     assert any(row["name"] == "ablate.nats_per_quarter" for row in found)
 
 
-def test_an_arm_that_cannot_even_be_tried_is_written_down(music, tmp_path):
+def test_an_arm_that_cannot_even_be_tried_is_written_down(thirds, tmp_path):
     """A budget of seconds is measured with each program before anything is trained."""
     arms = {"told chords": {"prepare.tokenizer": "chord", "model.context.place": True}}
-    given = describe(music, arms, seeds=[0], budget={"seconds": 0.2})
+    given = describe(thirds, arms, seeds=[0], budget={"seconds": 0.2})
     found = run_study(make_study(given, "tiny"), tmp_path / "out")
     (failed,) = (row for row in found if row["name"] == "ablate.failed")
     assert failed["config"]["arm"] == "told chords"
@@ -249,6 +272,8 @@ def test_an_arm_that_cannot_even_be_tried_is_written_down(music, tmp_path):
     [
         ({"prompt": "nowhere.mid"}, "nowhere.mid"),
         ({"measure": ["nats_per_frame"]}, "the music has no frames; use nats_per_quarter"),
+        ({"measure": ["nats_by_position"]}, "'nats_by_position': did you mean nats_by_position.be"),
+        ({"measure": ["nats_per_quarter.pich"]}, "did you mean nats_per_quarter.pitch?"),
         ({"corpus": ["nowhere"]}, "nowhere"),
     ],
 )

@@ -10,22 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from midigen_jax import commands, rows
+from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.config import ContextConfig, ModelConfig
 from midigen_jax.errors import InputError
 from midigen_jax.listen.rates import draw_rates
-from midigen_jax.model.cost import matmuls
-from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
 from midigen_jax.model.network import Network, init_params
-from midigen_jax.music.tokens import ChordTokenizer
 from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.decode import Decoded
 from midigen_jax.sample.generate import STREAMED
-from midigen_jax.study import decode_rows, decoding, first_note
+from midigen_jax.study import contenders, decode_rows, decoding, first_note
 from midigen_jax.study.floor import floor, step_weights
 from midigen_jax.study.subject import Subject, fresh, pitch_entropy, untold, without_end
 from midigen_jax.study.turns import Loop
+from midigen_jax.vocab.chord import ChordVocabulary
+from midigen_jax.vocab.note import NoteVocabulary
 from rivals import decode as peers_of
 from rivals.decode import WINDOW, Peers, window_trunk
 from rivals.job import (
@@ -37,9 +36,10 @@ from rivals.job import (
     tables_of,
     with_rules,
 )
+from tests.tiny import chord_vocabulary
 
 TINY = dataclasses.replace(pooling_article(), pitch_embedding=6, duration_embedding=5, width=16)
-RULES = ChordGrammar(duration_size=7, pitch_size=23)
+RULES = chord_vocabulary(7, 23)
 CLOSE = {"atol": 1e-4}  # other libraries sum in other orders
 STEPS = 5
 
@@ -47,7 +47,7 @@ STEPS = 5
 @pytest.fixture(scope="module")
 def subject():
     network = Network(TINY, RULES)
-    return Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
+    return Subject(network, without_end(network, jax.jit(partial(init_params, network))(jax.random.key(0))))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,8 @@ def events():
     """The first event and those after it: ids (T, B)."""
     rng, first = np.random.default_rng(0), first_event(3)
     shape = (WINDOW - 1, 3)
-    others = rng.integers(2, RULES.pitch_size, shape), rng.integers(1, RULES.duration_size, shape)
+    size_of = dict(RULES.streams)
+    others = rng.integers(2, size_of["pitch"], shape), rng.integers(1, size_of["duration"], shape)
     return tuple(np.concatenate([one[None], more]) for one, more in zip(first, others, strict=True))
 
 
@@ -71,17 +72,21 @@ def events():
 def expected(subject, weights, events):
     """Our logits after each event, (T, B, V) of both heads, from one pass over all of them."""
     params = jax.tree.map(jnp.asarray, weights)
-    pitch_BT, duration_BT = (jnp.asarray(ids.T, jnp.int32) for ids in events)
+    read = by_name(*(ids.T for ids in events))
     model = subject.network.bind({"params": params})
-    _, trunk = model(model.initial_carry(3), pitch_BT, duration_BT, jnp.ones(pitch_BT.shape, bool))
+    _, trunk = model(model.initial_carry(3), read, jnp.ones(read["pitch"].shape, bool))
     # With the biases as rivals have them and no rules of ours: both ways of forbidding must agree.
     pitch_BTP, duration_BTR = (
         trunk.hidden_BTD @ params[head]["kernel"] + params[head]["bias"][None, None]
-        for head in ("pitch_head", "duration_head")
+        for head in ("head_pitch", "head_duration")
     )
-    allowed_BTP = np.asarray(jax.nn.softmax(model.pitch_logits(trunk)))
+    allowed_BTP = np.asarray(jax.nn.softmax(model.stream_logits("pitch", trunk, {})))
     np.testing.assert_allclose(jax.nn.softmax(pitch_BTP), allowed_BTP, **CLOSE)
     return tuple(np.swapaxes(np.asarray(logits), 0, 1) for logits in (pitch_BTP, duration_BTR))
+
+
+def by_name(pitch, duration):
+    return {"pitch": jnp.asarray(pitch, jnp.int32), "duration": jnp.asarray(duration, jnp.int32)}
 
 
 def softmax(logits):
@@ -89,7 +94,7 @@ def softmax(logits):
 
 
 def test_the_floor_multiplies_what_a_step_multiplies(subject):
-    products = matmuls(subject.network, rows=1, length=1)
+    products = subject.network.matmuls(rows=1, length=1)
     embedding = TINY.pitch_embedding + TINY.duration_embedding
     # The first layer's input is looked up.
     expected = sorted((inner, columns) for _, _, inner, columns in products if inner != embedding)
@@ -101,11 +106,12 @@ def test_the_floor_multiplies_what_a_step_multiplies(subject):
 @pytest.mark.parametrize("attention", ["none", "pooled", "multihead"])
 @pytest.mark.parametrize("heads", ["independent", "chained"])
 def test_the_floor_is_of_any_network(attention, heads):
-    model = ModelConfig(8, 8, 16, 3, attention=attention, attention_window=4, heads=heads)
+    sizes = {"pitch_embedding": 8, "duration_embedding": 8, "width": 16, "layers": 3}
+    model = ModelConfig(**sizes, attention=attention, attention_window=4, heads=heads)
     network = Network(model, RULES)
     params = jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
     weights = [weight.shape for weight in step_weights(network, params)]
-    products = matmuls(network, rows=1, length=1)
+    products = network.matmuls(rows=1, length=1)
     mixes = [(inner, columns) for times, _, inner, columns in products if inner == 16 or columns == 48]
     # The network's first input is as wide as a state here, and attention's own products have no weights.
     assert weights.count((16, 64)) == 5
@@ -135,14 +141,17 @@ def test_a_loop_goes_on_and_never_ends(subject):
     first, second = (jax.device_get(loop()) for _ in range(2))
     assert (first.length_B == 8).all()
     assert (second.length_B == 8).all()
-    assert (np.concatenate([first.pitch_BN, second.pitch_BN]) > 1).all()
-    assert (first.pitch_BN != second.pitch_BN).any()
+    pitches = [decoded.events["pitch"] for decoded in (first, second)]
+    assert (np.concatenate(pitches) > 1).all()
+    assert (pitches[0] != pitches[1]).any()
 
 
 def test_notes_are_pitches_that_are_attacked(subject):
-    tokenizer = ChordTokenizer(((60,), (60, 64, 67)), max_duration=6)
-    written = Decoded(jnp.array([[3, 4, 5, 5]]), jnp.ones((1, 4), jnp.int32), jnp.array([4]))
-    assert decoding._notes(subject._replace(tokenizer=tokenizer), written) == (0 + 1 + 3 + 3) / 4
+    network = Network(TINY, ChordVocabulary(((60,), (60, 64, 67)), max_duration=6))
+    written = Decoded(by_name([[3, 4, 5, 5]], [[1, 1, 1, 1]]), jnp.array([4]))
+    trained = subject._replace(network=network, origin="a run")
+    assert decoding._notes(trained, written) == (0 + 1 + 3 + 3) / 4
+    assert decoding._notes(subject, written) is None  # ids of fresh weights mean nothing
 
 
 OURS = {
@@ -216,7 +225,7 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
     assert values["decode.first_note_ms.cold"] == 5000
     # Byte by byte, of one layer of 8.
     floats = 8 * (2 + 1) + 1  # a layer's two states, both sums of the attention
-    trunk = 8 * 4 + 1000 + 4  # what the heads read
+    trunk = 8 * 4 + 1  # what the heads read; chords follow each other freely, so nothing is kept of that
     assert values["decode.state_bytes"] == 4 * floats + trunk + 1 + 4  # done, and ticks
     assert values["decode.state_growth"] == 0
     printed = capsys.readouterr().out
@@ -230,8 +239,10 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
 
 def test_a_network_that_is_told_of_the_past_is_measured_beside_one_that_is_not():
     told = dataclasses.replace(TINY, context=ContextConfig(place=True, intervals=True))
-    network = Network(told, NoteGrammar(duration_size=7))
-    subject = Subject(network, without_end(jax.jit(partial(init_params, network))(jax.random.key(0))))
+    network = Network(told, NoteVocabulary(6))
+    subject = Subject(
+        network, without_end(network, jax.jit(partial(init_params, network))(jax.random.key(0)))
+    )
     assert not untold(subject).network.config.context.used
     measured = decoding.bench_decode(subject, batch=2, events=8, seconds=0.01, rounds=2)
     (cost,) = (row for row in decode_rows.rows_of(subject, measured) if row["name"] == "decode.context_cost")
@@ -271,9 +282,8 @@ def test_rivals_take_turns_and_are_drawn(subject, tmp_path, capsys, monkeypatch)
 
 def test_a_window_is_read_as_the_whole_past(subject, weights, events, expected):
     params = jax.tree.map(jnp.asarray, weights)
-    pitch_BT, duration_BT = (jnp.asarray(ids.T, jnp.int32) for ids in events)
-    trunk = window_trunk(subject.network, params, pitch_BT, duration_BT)
-    found = subject.network.bind({"params": params}).pitch_logits(trunk)[:, 0]
+    trunk = window_trunk(subject.network, params, by_name(*(ids.T for ids in events)))
+    found = subject.network.bind({"params": params}).stream_logits("pitch", trunk, {})[:, 0]
     np.testing.assert_allclose(softmax(found), softmax(expected[0][-1]), **CLOSE)
     np.testing.assert_allclose(found[:, 2:], expected[0][-1][:, 2:], **CLOSE)
 
@@ -281,11 +291,11 @@ def test_a_window_is_read_as_the_whole_past(subject, weights, events, expected):
 def test_a_step_of_the_loop_in_python_is_ours(subject, weights, events, expected):
     params = jax.tree.map(jnp.asarray, weights)
     model = subject.network.bind({"params": params})
-    carry, tables = subject.network.initial_carry(3), model.tables()
+    carry, projections = subject.network.initial_carry(3), model.projections()
     for time in range(STEPS):
-        pitch_B, duration_B = (jnp.asarray(ids[time], jnp.int32) for ids in events)
-        carry, trunk = peers_of._read(subject.network, params, carry, pitch_B, duration_B, tables)
-        found = model.pitch_logits(trunk)[:, 0]
+        event = by_name(*(ids[time, :, None] for ids in events))
+        carry, trunk = peers_of._read(subject.network, params, carry, event, projections)
+        found = model.stream_logits("pitch", trunk, {})[:, 0]
         np.testing.assert_allclose(found[:, 2:], expected[0][time][:, 2:], **CLOSE)
 
 
@@ -326,23 +336,23 @@ def test_the_model_of_the_article_is_ours(weights, events, expected):
 
 
 def test_rivals_are_found_in_the_folder_that_is_named():
-    assert commands._peers(str(Path(peers_of.__file__).parent)) is Peers
+    assert contenders.rivals_in(str(Path(peers_of.__file__).parent)) is Peers
 
 
 def test_what_rivals_are_given_is_ours_with_its_rules(subject, weights):
     params = jax.device_get(subject.params)
-    for name in ("embed_pitch", "layers_1"):
+    for name in ("embed_pitch", "blocks_1"):
         jax.tree.map(np.testing.assert_array_equal, weights[name], params[name])
     assert len(layers_of(weights)) == 2
-    tables = subject.network.bind({"params": subject.params}).tables()
+    projections = subject.network.bind({"params": subject.params}).projections()
     pitch_PG, duration_RG = tables_of(weights)
-    bias_G = params["layers_0"]["bias"]
-    np.testing.assert_allclose(pitch_PG - bias_G, tables.pitch_PG, **CLOSE)
-    np.testing.assert_allclose(duration_RG, tables.duration_RG, **CLOSE)
+    bias_G = params["blocks_0"]["bias"]
+    np.testing.assert_allclose(pitch_PG - bias_G, projections.streams["pitch"], **CLOSE)
+    np.testing.assert_allclose(duration_RG, projections.streams["duration"], **CLOSE)
     ruled = with_rules(params)
-    assert ruled["pitch_head"]["bias"].argmin() in (0, 1)
-    assert ruled["duration_head"]["bias"][0] < -1e8
-    assert params["duration_head"]["bias"][0] == 0
+    assert ruled["head_pitch"]["bias"].argmin() in (0, 1)
+    assert ruled["head_duration"]["bias"][0] < -1e8
+    assert params["head_duration"]["bias"][0] == 0
 
 
 def test_an_id_is_drawn_as_often_as_its_share_says():

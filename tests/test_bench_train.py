@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import bench_train
-from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import IMPOSSIBLE, Network
-from midigen_jax.music.tokens import START
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import init_state
+from midigen_jax.train.step import init_state
+from midigen_jax.vocab import START
+from tests.tiny import chord_vocabulary
 from train_sides import flax_cell, ours
 from train_sides.job import Job, config_of, music_of
 
@@ -32,10 +31,10 @@ def our_losses():
 def weights():
     """Ours before the first step; what our rules forbid is impossible by a bias, for a side without rules."""
     config, music = config_of(JOB), music_of(JOB)
-    network = Network(config.model, ChordGrammar(music.duration_size, music.pitch_size))
-    state = init_state(network, make_optimizer(config.train, steps=1), config.train.seed)
+    network = Network(config.model, chord_vocabulary(music.duration_size, music.pitch_size))
+    state = init_state(network, config.train)
     params = jax.tree.map(np.array, state.params)
-    params["pitch_head"]["bias"][START] = params["duration_head"]["bias"][0] = IMPOSSIBLE
+    params["head_pitch"]["bias"][START] = params["head_duration"]["bias"][0] = IMPOSSIBLE
     return params
 
 
@@ -56,11 +55,11 @@ def test_flax_trains_our_model(our_losses, weights, settings):
     params = {
         "Embed_0": weights["embed_pitch"],
         "Embed_1": weights["embed_duration"],
-        "OptimizedLSTMCell_0": flax_cell_of(weights["layers_0"]),
-        "OptimizedLSTMCell_1": flax_cell_of(weights["layers_1"]),
-        "Dense_0": weights["attention"]["score"],
-        "Dense_1": weights["pitch_head"],
-        "Dense_2": weights["duration_head"],
+        "OptimizedLSTMCell_0": flax_cell_of(weights["blocks_0"]),
+        "OptimizedLSTMCell_1": flax_cell_of(weights["blocks_1"]),
+        "Dense_0": weights["blocks_2"]["score"],
+        "Dense_1": weights["head_pitch"],
+        "Dense_2": weights["head_duration"],
     }
     twin = flax_cell.Twin(config.model, music.pitch_size, music.duration_size, **settings)
     call = flax_cell.steps(twin, params, config, np.stack(music.pieces))
@@ -80,13 +79,13 @@ def test_torch_trains_our_model(our_losses, weights, batch_first, adamw):
         f"embed_{stream}.weight": weights[f"embed_{stream}"]["embedding"] for stream in ("pitch", "duration")
     }
     for number in range(config.model.layers):
-        layer = weights[f"layers_{number}"]
+        layer = weights[f"blocks_{number}"]
         state[f"lstm.weight_ih_l{number}"] = layer["input"].T
         state[f"lstm.weight_hh_l{number}"] = layer["recurrent"].T
         state[f"lstm.bias_ih_l{number}"] = layer["bias"]
         state[f"lstm.bias_hh_l{number}"] = np.zeros_like(layer["bias"])
-    state |= column(weights["attention"]["score"], "score")
-    state |= column(weights["pitch_head"], "pitch_head") | column(weights["duration_head"], "duration_head")
+    state |= column(weights[f"blocks_{config.model.layers}"]["score"], "score")
+    state |= column(weights["head_pitch"], "head_pitch") | column(weights["head_duration"], "head_duration")
     twin = torch_lstm.Twin(config.model, music.pitch_size, music.duration_size, batch_first)
     twin.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
     for name, weight in twin.lstm.named_parameters():

@@ -12,8 +12,8 @@ from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.config import ModelConfig
 from midigen_jax.model.cost import flops, tile_share
-from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network, init_params, score
+from tests.tiny import chord_vocabulary
 
 SMALL = ModelConfig(pitch_embedding=24, duration_embedding=8, width=32, layers=2, dropout=0.0)
 
@@ -38,24 +38,25 @@ def multiplied(jaxpr):
 @pytest.mark.parametrize("pitch_size", [40, 4000])
 def test_the_operations_are_those_of_the_products_in_the_program(attention, heads, pitch_size):
     model = dataclasses.replace(SMALL, attention=attention, attention_window=16, heads=heads)
-    network = Network(model, ChordGrammar(20, pitch_size))
+    network = Network(model, chord_vocabulary(20, pitch_size))
     params = jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
-    events = jax.ShapeDtypeStruct((16, 65), jnp.int32)
+    events = dict.fromkeys(("pitch", "duration"), jax.ShapeDtypeStruct((16, 65), jnp.int32))
     mask = jax.ShapeDtypeStruct((16, 64), jnp.bool_)
 
-    def loss(params, pitch, duration, mask):
-        _, nats = score(network, params, network.initial_carry(16), pitch, duration, mask)
-        return (nats.pitch_BT + nats.duration_BT).sum()
+    def loss(params, events, mask):
+        _, nats = score(network, params, network.initial_carry(16), events, mask)
+        return (nats["pitch"] + nats["duration"]).sum()
 
-    traced = jax.make_jaxpr(jax.grad(loss))(params, events, events, mask)
-    assert network.looks_up(16 * 64, drops=True) == (pitch_size == 40)
+    traced = jax.make_jaxpr(jax.grad(loss))(params, events, mask)
+    assert network.use_lookup(16 * 64, dropout=True) == (pitch_size == 40)
     # A column of ones for the bias of each layer goes on top.
     assert multiplied(traced.jaxpr) == pytest.approx(flops(network, 16, 64), rel=0.02)
 
 
 def test_a_tpu_pads_what_is_no_whole_tile():
-    rules = ChordGrammar(128, 256)
-    model = ModelConfig(64, 64, 128, 1, attention="none", heads="independent", dropout=0.5)
+    rules = chord_vocabulary(128, 256)
+    sizes = {"pitch_embedding": 64, "duration_embedding": 64, "width": 128, "layers": 1}
+    model = ModelConfig(**sizes, attention="none", heads="independent", dropout=0.5)
     assert tile_share(Network(model, rules), 8, 4) == 1
     # 12 rows are 16 in the recurrence; in all other products 48 rows are whole tiles.
     whole, recurrent = 48 * 128 * (512 + 256 + 128), 4 * 128 * 512

@@ -123,7 +123,7 @@ COMPILES = """
 import sys
 import jax
 import midigen_jax.train.checkpoint  # as every command has it
-from midigen_jax.train.devices import keep_compiled
+from midigen_jax.train.distributed import keep_compiled
 events = []
 jax.monitoring.register_event_listener(lambda event, **more: events.append(event.rpartition("/")[2]))
 keep_compiled()

@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from midigen_jax.listen.chord_charts import draw_vocabulary
-from midigen_jax.listen.pitch_charts import draw_keys, draw_pitches, draw_polyphony
-from midigen_jax.listen.svg import svg
-from midigen_jax.listen.time_charts import draw_durations, draw_meters, draw_tempos
+from midigen_jax.listen.charts import (
+    draw_durations,
+    draw_keys,
+    draw_meters,
+    draw_pitches,
+    draw_polyphony,
+    draw_tempos,
+    draw_vocabulary,
+)
+from midigen_jax.listen.figures import svg
 from midigen_jax.music.census import Census, Counted
 from midigen_jax.music.key import Key
 from midigen_jax.music.notes import make_notes

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from midigen_jax.model.attention import PooledCarry, _sums_at_once, _sums_in_turn
-from midigen_jax.model.grammar import NoteGrammar, VoiceGrammar
-from midigen_jax.model.lstm import lstm
+from midigen_jax.model.blocks.lstm_scan import lstm
+from midigen_jax.model.blocks.pooled import PooledCarry, _sums_at_once, _sums_in_turn
 from midigen_jax.model.network import score
-from midigen_jax.model.told import _looked_up, _moved_to_reference, placed, window
-from midigen_jax.music.tokens import END, START, NoteTokenizer
-from tests.test_laws import ROWS, TIMES, lstm_case, padded, plain_lstm, some_music, tiny
+from midigen_jax.model.past import _looked_up, _moved_to_anchor, placed, window
+from midigen_jax.vocab import END, START, note
+from midigen_jax.vocab.note import NoteVocabulary, pitch_table
+from midigen_jax.vocab.voice import VoiceVocabulary
+from tests.test_laws import ROWS, TIMES, follow, lstm_case, padded, plain_lstm, some_music, tiny
 
 
 def take(platform, *arguments, default, **others):
@@ -94,22 +95,21 @@ def test_in_bfloat16_the_state_is_carried_in_float32_and_the_gradient_is_near_th
 
 
 @pytest.mark.parametrize(
-    ("attention", "heads", "tokenizer"),
+    ("stack", "heads", "vocabulary"),
     [
         (("pooled", 0), "chained", "note"),
         (("multihead", 9), "chained", "told"),
         (("none", 0), "independent", "voice"),
     ],
 )
-def test_a_network_says_the_same_of_music_and_learns_the_same(monkeypatch, attention, heads, tokenizer):
-    network, params = tiny(attention, heads, tokenizer)
-    pitch, duration = some_music(network)
-    mask = padded([TIMES, 4, 1])
+def test_a_network_says_the_same_of_music_and_learns_the_same(monkeypatch, stack, heads, vocabulary):
+    network, params = tiny(stack, heads, vocabulary)
+    events, mask = some_music(network.vocabulary), padded([TIMES, 4, 1])
 
     def gradient_of(params):
         def loss(params):
-            _, nats = score(network, params, network.initial_carry(ROWS), pitch, duration, mask)
-            return nats.pitch_BT.sum() + nats.duration_BT.sum()
+            _, nats = score(network, params, network.initial_carry(ROWS), events, mask)
+            return nats["pitch"].sum() + nats["duration"].sum()
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
@@ -124,29 +124,31 @@ def test_a_network_says_the_same_of_music_and_learns_the_same(monkeypatch, atten
 @settings(deadline=None, max_examples=60)
 def test_rules_follow_all_events_at_once_as_they_follow_one_after_another(data):
     """Any events, also such as no music has, under any mask."""
-    rules = data.draw(st.sampled_from([NoteGrammar(5), VoiceGrammar(1, 5), VoiceGrammar(3, 5)]))
-    pitch_id = st.sampled_from([START, END, NoteTokenizer.REST, 3, 4, 130, 131, 132, 258])
+    vocabularies = [NoteVocabulary(4), VoiceVocabulary(1, 4), VoiceVocabulary(3, 4)]
+    rules = data.draw(st.sampled_from(vocabularies)).rules
+    pitch_id = st.sampled_from([START, END, note.REST, 3, 4, 130, 131, 132, 258])
     ids, numbers, times = st.tuples(pitch_id, st.integers(0, 4), st.booleans()), st.integers(0, 8), 7
     events = data.draw(st.lists(st.lists(ids, min_size=times, max_size=times), min_size=2, max_size=2))
     pitch, duration, mask = (np.array(part) for part in np.moveaxis(np.array(events, np.int32), 2, 0))
+
+    def at(now):
+        return {"pitch": pitch[:, now], "duration": duration[:, now]}, mask[:, now] > 0
+
     before = data.draw(numbers)
     one, whole = rules.initial_carry(2), rules.initial_carry(2)
     said = []
     for time in range(times):
         now = slice(time, time + 1)
-        one, after = follow(rules, one, pitch[:, now], duration[:, now], mask[:, now] > 0)
+        one, after = follow(rules, one, *at(now))
         said.append(after)
     parts = []
     for now in (slice(0, before), slice(before, times)):  # of any length, 0 and 1 among them
         if pitch[:, now].shape[1]:
-            whole, after = follow(rules, whole, pitch[:, now], duration[:, now], mask[:, now] > 0)
+            whole, after = follow(rules, whole, *at(now))
             parts.append(after)
     together = partial(jax.tree.map, lambda *found: np.concatenate(found, axis=1))
     jax.tree.map(np.testing.assert_array_equal, together(*parts), together(*said))
     jax.tree.map(np.testing.assert_array_equal, whole, one)
-
-
-follow = jax.jit(lambda rules, *events: rules.follow(*events), static_argnums=0)
 
 
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-6), ("bfloat16", 2**-7)])
@@ -171,8 +173,9 @@ def test_scores_of_intervals_move_to_their_reference_without_a_gather():
         found = form(scores, reference_BTN)
         return (found * salt).sum(), found
 
-    (_, expected), gradient = jax.value_and_grad(partial(loss, _looked_up), has_aux=True)(score_BTNR)
-    (_, found), other = jax.value_and_grad(partial(loss, _moved_to_reference), has_aux=True)(score_BTNR)
+    looked_up, moved = (partial(form, pitch_table()) for form in (_looked_up, _moved_to_anchor))
+    (_, expected), gradient = jax.value_and_grad(partial(loss, looked_up), has_aux=True)(score_BTNR)
+    (_, found), other = jax.value_and_grad(partial(loss, moved), has_aux=True)(score_BTNR)
     np.testing.assert_array_equal(found, expected)
     # A far score's is a sum over a hundred pitches, which may cancel.
     np.testing.assert_allclose(other, gradient, rtol=1e-5, atol=1e-5)

@@ -39,6 +39,14 @@ def test_what_pieces_have_in_common_falls_out_of_a_difference():
     assert found.p < 0.001
 
 
+def test_where_more_is_better_an_arm_that_has_less_is_worse():
+    each, length = models(np.random.default_rng(0), 4.0)
+    base, arm = each * length, (each - 0.3) * length
+    fewer, more = difference(arm, base, length), difference(arm, base, length, higher_is_better=True)
+    assert (fewer.better, more.better) == (1, 0)
+    assert fewer._replace(better=0) == more
+
+
 def test_an_arm_that_is_the_base_is_no_better():
     nats, length = models(np.random.default_rng(0), 4.0)
     found = difference(nats, nats, length)

@@ -19,7 +19,7 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.bench import compile as compiling
 from midigen_jax.bench import worker
-from midigen_jax.bench.compile import Asked, Decode, Program, check_compiler, compile_all
+from midigen_jax.bench.compile import Asked, Program, check_compiler, compile_all
 from midigen_jax.bench.compiled import lower_train
 from midigen_jax.bench.figures import LARGE, Figures, Memory, from_json, in_words, measure, rows_of
 from midigen_jax.bench.hlo import Module, Shape
@@ -28,8 +28,8 @@ from midigen_jax.bench.targets import CHIPS, find_target, known_targets
 from midigen_jax.cli import main
 from midigen_jax.config import Config
 from midigen_jax.errors import InputError
-from midigen_jax.model.grammar import NoteGrammar
 from midigen_jax.model.network import Network
+from midigen_jax.vocab.note import NoteVocabulary
 
 # The default model on one v5e: 2 x 256, 16 rows of 256 events, float32. A train step with the kernels for
 # TPUs, which XLA's cycles leave out, and with the scan: kernels, those in loops, cycles, temporaries.
@@ -84,21 +84,21 @@ PROGRAMS: dict[str, dict[str, Program]] = {
     "v5e real": {
         "train": Program(),
         "train scan": Program(settings={"model.backend": "scan"}),
-        "decode": Decode(pieces=64),
-        "decode filters": Decode(pieces=64, filters=True),
-        "decode multihead": Decode(settings=MULTIHEAD, pieces=32),
+        "decode": Program(pieces=64),
+        "decode filters": Program(pieces=64, filters=True),
+        "decode multihead": Program(settings=MULTIHEAD, pieces=32),
     },
     "v5e": {
         **{f"train {name}": Program(settings=TINY | block) for name, block in BLOCKS.items()},
-        **{f"decode {name}": Decode(settings=TINY | block, pieces=8) for name, block in BLOCKS.items()},
+        **{f"decode {name}": Program(settings=TINY | block, pieces=8) for name, block in BLOCKS.items()},
         "train article": Program("article", TINY),
-        "decode article": Decode("article", TINY, 1),
-        "decode filters": Decode(settings=TINY, pieces=8, filters=True),
+        "decode article": Program("article", TINY, 1),
+        "decode filters": Program(settings=TINY, pieces=8, filters=True),
     },
     "v5e:4x8": {f"train {name}": Program(settings=TINY | BLOCKS[name]) for name in ("window", "context")},
     "tpu7x": {
         "train context": Program(settings=TINY | BLOCKS["context"]),
-        "decode context": Decode(settings=TINY | BLOCKS["context"], pieces=8),
+        "decode context": Program(settings=TINY | BLOCKS["context"], pieces=8),
     },
 }
 ALL = [(group, name) for group, programs in PROGRAMS.items() for name in programs]
@@ -207,7 +207,7 @@ def test_all_blocks_compile_for_all_targets(target, stream, dtype, heads):
     for block in BLOCKS.values():
         programs += [
             Program(settings=common | block | changes),
-            Decode(settings=common | block | changes, pieces=8),
+            Program(settings=common | block | changes, pieces=8),
         ]
     found = list(compile_all(find_target(target), programs, schedules=False))
     assert len(found) == len(programs)
@@ -217,7 +217,7 @@ def test_all_blocks_compile_for_all_targets(target, stream, dtype, heads):
 @needs_libtpu
 @pytest.mark.slow
 def test_the_model_of_the_package_compiles():
-    programs = [Program("pretrained:chorales"), Decode("pretrained:chorales", pieces=4)]
+    programs = [Program("pretrained:chorales"), Program("pretrained:chorales", pieces=4)]
     step, event = compile_all(find_target("v5e"), programs, schedules=False)
     assert step.cycles < 4_900_000
     assert step.loop_kernels == 0
@@ -459,7 +459,7 @@ def test_figures_pass_through_json():
 
 
 def test_what_is_asked_passes_through_json():
-    asked = Asked("v5e", [Program("article"), Decode(settings={"model.width": 8}, pieces=3)], "a", "b")
+    asked = Asked("v5e", [Program("article"), Program(settings={"model.width": 8}, pieces=3)], "a", "b")
     assert Asked.from_json(json.loads(asked.to_json())) == asked
 
 
@@ -503,6 +503,11 @@ def test_an_unknown_target_names_those_that_are_known(capsys, name, remedy):
     assert re.search(f"--target {name}: unknown; {remedy}", error)
 
 
+def test_an_unknown_program_is_answered_with_the_nearest(capsys):
+    assert main(["bench", "compile", "--programs", "train,decod"]) == 2
+    assert capsys.readouterr().err == "midigen: --programs decod: did you mean decode?\n"
+
+
 def installed(monkeypatch, **versions):
     def version(package):
         found = versions.get(package.replace("-", "_"))
@@ -539,12 +544,13 @@ def test_a_recipe_that_is_nothing_names_those_that_there_are():
     with pytest.raises(InputError, match=r"--recipe defualt: no recipe, .*; did you mean default\?"):
         worker.subject("defualt", {})
     network, config = worker.subject("article", {"model.width": 8})
-    assert (network.config.width, config.batch.length, network.grammar.pitch_size) == (8, 32, 1000)
+    size_of = dict(network.vocabulary.streams)
+    assert (network.config.width, config.batch.length, size_of["pitch"]) == (8, 32, 1000)
 
 
 def test_rows_that_devices_cannot_share_name_the_nearest_number():
     config = Config()
-    network = Network(config.model, NoteGrammar(duration_size=5))
+    network = Network(config.model, NoteVocabulary(4))
     with pytest.raises(InputError, match=r"batch\.rows = 16: 32 devices .* 32 is the nearest .* 256 or more"):
         lower_train(network, config, [None] * 32)
 
@@ -553,10 +559,13 @@ def test_a_program_that_does_not_fit_tries_fewer_rows(monkeypatch):
     """Halved until it compiles, and shared by all devices."""
     tried = []
 
+    class TooLarge(jax.errors.JaxRuntimeError):
+        error_code_string = "RESOURCE_EXHAUSTED"
+
     def compile_program(asked, program, target, own):
         tried.append(program.settings["batch.rows"])
         if tried[-1] > most:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM")
+            raise TooLarge
         return by_hand(), TEXT
 
     monkeypatch.setattr(worker, "compile_program", compile_program)

@@ -14,20 +14,31 @@ from hypothesis import strategies as st
 from midigen_jax.config import BatchConfig, ContextConfig, ModelConfig
 from midigen_jax.data.batches import batch, crops_of, row_numbers
 from midigen_jax.errors import InputError
-from midigen_jax.model.context import NONE, context_carry, observe
-from midigen_jax.model.grammar import ChordGrammar, NoteGrammar
-from midigen_jax.model.network import Drops, Network, Rates, init_params, predict, score
-from midigen_jax.model.told import ContextInput, IntervalHead, references
-from midigen_jax.music.slices import from_entries
-from midigen_jax.music.tokens import START, NoteTokenizer
+from midigen_jax.model.network import Dropout, DropoutRates, Network, init_params, predict, score
+from midigen_jax.model.past import NONE, FeatureEmbedding, IntervalHead, anchors, empty_history, update
+from midigen_jax.music.piece import Piece
+from midigen_jax.music.slices import canonical, from_entries, to_notes
+from midigen_jax.vocab import START, by_stream, note
+from midigen_jax.vocab.note import NoteVocabulary, pitch_table
+from tests.tiny import chord_vocabulary
 
 CONFIG = ContextConfig(
     place=True, meters=(7,), previous=True, lags=(1, 4), relative=(4, 9), intervals=True, slices=4, width=3
 )
 VOICES = 16  # pitches of a slice that are told in their order
-TOKENIZER = NoteTokenizer(max_duration=5)
+NOTES = NoteVocabulary(max_duration=5)
 TIMES = 40
-read = jax.jit(observe, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def read(config, *given):
+    return update(config, NOTES.tables, *given)
+
+
+def encoded(*entries):
+    """The tokens of slices, as `from_entries` takes them, with rests at both ends."""
+    slices = canonical(from_entries(*entries), trim=False)
+    return NOTES.encode(Piece(to_notes(slices), length=int(slices.duration.sum())))
 
 
 @st.composite
@@ -39,15 +50,15 @@ def music(draw):
     owner = np.repeat(np.arange(count), sizes)
     low = np.where(sizes[owner] > 3, 30, 58)  # a large chord has more pitches than are told in their order
     pitch, attacked = rng.integers(low, 64), rng.random(len(owner)) < 0.5
-    return TOKENIZER.encode(from_entries(rng.integers(1, 9, count), owner, pitch, attacked))
+    return encoded(rng.integers(1, 9, count), owner, pitch, attacked)
 
 
 def plain(tokens, config):
     """The features after each event as a list of dicts, by walking through lists of slices."""
     slices, current, time = [], [], 0  # (onset, pitches in order)
     for pitch, duration in tokens.tolist():
-        if pitch >= NoteTokenizer.ATTACKED:
-            current.append((pitch - NoteTokenizer.ATTACKED) % 128)
+        if pitch >= note.ATTACKED:
+            current.append((pitch - note.ATTACKED) % 128)
         if duration:
             slices.append((time, time + duration, current))
             current, time = [], time + duration
@@ -74,19 +85,20 @@ def plain(tokens, config):
 
 
 def padded(tokens):
-    """One row of TIMES events and its mask."""
-    events = np.full((TIMES, 2), 3, np.int32)
-    events[: min(len(tokens), TIMES)] = tokens[:TIMES]
-    return events[None, :, 0], events[None, :, 1], (np.arange(TIMES) < len(tokens))[None]
+    """One row of TIMES events, by stream, and its mask."""
+    events = np.full((1, TIMES, 2), 3, np.int32)
+    events[0, : min(len(tokens), TIMES)] = tokens[:TIMES]
+    return by_stream(NOTES, events), (np.arange(TIMES) < len(tokens))[None]
 
 
 @settings(max_examples=40)
 @given(music(), st.sets(st.integers(1, TIMES - 1)) | st.just(set(range(1, TIMES))))
 def test_features_are_those_of_a_plain_reading_of_the_past_however_it_is_cut(tokens, cuts):
     arrays = padded(tokens)
-    carry, found = context_carry(CONFIG, 1), []
+    carry, found = empty_history(CONFIG, 1), []
     for first, last in itertools.pairwise([0, *sorted(cuts), TIMES]):
-        carry, features = read(CONFIG, carry, *(part[:, first:last] for part in arrays))
+        chunk = jax.tree.map(lambda part, here=slice(first, last): part[:, here], arrays)
+        carry, features = read(CONFIG, carry, *chunk)
         found.append(features)
     whole = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[0], *found)
     for step, expected in zip(range(min(len(tokens) - 1, TIMES)), plain(tokens, CONFIG), strict=False):
@@ -99,7 +111,7 @@ def test_features_are_those_of_a_plain_reading_of_the_past_however_it_is_cut(tok
             pitches, lasted, begun = expected["lags"][lag]
             assert set(np.flatnonzero(now.heard_BTLK[number]).tolist()) == pitches, (lag, step)
             assert (now.lasted_BTL[number], bool(now.begun_BTL[number])) == (lasted, begun), (lag, step)
-    at_once, _ = read(CONFIG, context_carry(CONFIG, 1), *arrays)
+    at_once, _ = read(CONFIG, empty_history(CONFIG, 1), *arrays)
     jax.tree.map(np.testing.assert_array_equal, carry, at_once)
 
 
@@ -107,20 +119,20 @@ def test_the_vector_and_the_interval_logits_move_with_the_music():
     """Around the last pitch, and from it, music looks the same a fifth higher."""
     config = ContextConfig(relative=(2, 4), intervals=True, width=5)
     pitches = [60, 64, 60, 65, 67, 62, 66]
-    ids = np.array([[START, *(NoteTokenizer.ATTACKED + pitch for pitch in pitches)]])
+    ids = np.array([[START, *(note.ATTACKED + pitch for pitch in pitches)]])
     ticks = np.array([[0, 0, 2, 2, 0, 3, 1, 4]])
     mask = np.ones(ids.shape, bool)
     vectors, logits = [], []
     hidden = jax.random.normal(jax.random.key(1), (1, ids.shape[1], 6))
-    nothing = jnp.zeros((1, ids.shape[1], NoteTokenizer.HELD + 128), bool)
+    nothing = jnp.zeros((1, ids.shape[1], note.HELD + 128), bool)
     for shift in (0, 7):
-        moved = np.where(ids >= NoteTokenizer.ATTACKED, ids + shift, ids)
-        _, features = observe(config, context_carry(config, 1), moved, ticks, mask)
-        layer, head = ContextInput(config), IntervalHead()
+        moved = np.where(ids >= note.ATTACKED, ids + shift, ids)
+        _, features = read(config, empty_history(config, 1), {"pitch": moved, "duration": ticks}, mask)
+        layer, head = FeatureEmbedding(config), IntervalHead(pitch_table())
         vectors.append(layer.init_with_output(jax.random.key(0), features)[0])
-        logits.append(head.init_with_output(jax.random.key(0), hidden, references(features), nothing)[0])
+        logits.append(head.init_with_output(jax.random.key(0), hidden, anchors(features), nothing)[0])
     np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-6)
-    low, high = NoteTokenizer.ATTACKED + 40, NoteTokenizer.ATTACKED + 80
+    low, high = note.ATTACKED + 40, note.ATTACKED + 80
     np.testing.assert_allclose(
         logits[1][:, 2:, low + 7 : high + 7], logits[0][:, 2:, low:high], rtol=1e-5, atol=1e-6
     )
@@ -130,56 +142,56 @@ def test_the_vector_and_the_interval_logits_move_with_the_music():
 
 def test_a_pitch_that_is_held_scores_apart_from_one_that_is_struck():
     hidden = jax.random.normal(jax.random.key(1), (1, 1, 6))
-    allowed = jnp.zeros((1, 1, NoteTokenizer.HELD + 128), bool)
+    allowed = jnp.zeros((1, 1, note.HELD + 128), bool)
     reference = jnp.full((1, 1, 1), 60)
-    logits, variables = IntervalHead().init_with_output(jax.random.key(0), hidden, reference, allowed)
-    struck = logits[0, 0, NoteTokenizer.ATTACKED : NoteTokenizer.HELD]
-    held = logits[0, 0, NoteTokenizer.HELD :]
+    head = IntervalHead(pitch_table())
+    logits, variables = head.init_with_output(jax.random.key(0), hidden, reference, allowed)
+    struck = logits[0, 0, note.ATTACKED : note.HELD]
+    held = logits[0, 0, note.HELD :]
     assert not np.isclose(struck, held).any()
     # Beyond two octaves all are alike, on each side of the reference.
     assert (struck[: 60 - 24] == struck[-1]).all()
     assert len(np.unique(struck[60 - 24 : 60 + 25])) == 49
     # What may be held has one more score for being struck again, whatever its pitch.
-    sounding = allowed.at[..., NoteTokenizer.HELD + jnp.array([40, 62])].set(True)
-    more = IntervalHead().apply(variables, hidden, reference, sounding) - logits
-    changed = NoteTokenizer.ATTACKED + np.array([40, 62])
+    sounding = allowed.at[..., note.HELD + jnp.array([40, 62])].set(True)
+    more = head.apply(variables, hidden, reference, sounding) - logits
+    changed = note.ATTACKED + np.array([40, 62])
     assert np.flatnonzero(more[0, 0]).tolist() == changed.tolist()
     np.testing.assert_allclose(more[0, 0, changed[0]], more[0, 0, changed[1]], rtol=1e-5)
 
 
 def first_batch(piece, config, seed):
     number = row_numbers(config, jnp.int32(0))
-    return batch(crops_of([piece], config), config, config.transpose_share, jax.random.key(seed), number)
+    given = config.transpose_share, jax.random.key(seed), number
+    return batch(crops_of([piece], config, NOTES), config, NOTES, *given)
 
 
 @pytest.mark.parametrize("before", [6, 40])
 def test_a_crop_knows_of_the_music_before_it(before):
-    """As far as it is told of: its features and what its grammar allows are those of the whole piece."""
+    """As far as it is told of: its features and what its rules allow are those of the whole piece."""
     rng = np.random.default_rng(5)
     count = 40
     owner = np.repeat(np.arange(count), 2)
     pitch = np.stack([rng.integers(50, 60, count), rng.integers(60, 70, count)], axis=1).ravel()
-    piece = TOKENIZER.encode(
-        from_entries(rng.integers(1, 4, count), owner, pitch, rng.random(len(owner)) < 0.5)
-    )
+    piece = encoded(rng.integers(1, 4, count), owner, pitch, rng.random(len(owner)) < 0.5)
     config = BatchConfig(rows=7, length=12, crops="fixed", before=before, transpose_share=0.0)
     before_rows, rows = first_batch(piece, config, seed=0)
     context = ContextConfig(lags=(2,), relative=(3,), slices=3, width=2)
-    network = Network(ModelConfig(width=2, context=context), NoteGrammar(TOKENIZER.duration_size))
-    whole = piece[None, :, 0], piece[None, :, 1], np.ones((1, len(piece)), bool)
-    _, expected = observe(context, context_carry(context, 1), *whole)
-    _, (allowed, _) = network.grammar.follow(network.grammar.initial_carry(1), *whole)
-    carry = network.carry_after(*before_rows)
-    events = rows.pitch_BS[:, :-1], rows.duration_BS[:, :-1], rows.mask_BT
-    _, found = observe(context, carry.context, *events)
-    _, (allowed_here, _) = network.grammar.follow(carry.grammar, *events)
+    network = Network(ModelConfig(width=2, context=context), NOTES)
+    whole = by_stream(NOTES, piece[None]), np.ones((1, len(piece)), bool)
+    _, expected = read(context, empty_history(context, 1), *whole)
+    _, allowed = NOTES.rules.follow(NOTES.rules.initial_carry(1), *whole)
+    carry = network.warm_carry(*before_rows)
+    events = {name: ids[:, :-1] for name, ids in rows.events.items()}, rows.mask_BT
+    _, found = read(context, carry.past, *events)
+    _, allowed_here = NOTES.rules.follow(carry.rules, *events)
     seen = 0
     for row in range(config.rows):
         mask = np.asarray(rows.mask_BT[row])
         starts = [
             start
             for start in range(0, len(piece) - 1, 12)
-            if np.array_equal(piece[start : start + mask.sum(), 0], rows.pitch_BS[row, : mask.sum()])
+            if np.array_equal(piece[start : start + mask.sum(), 0], rows.events["pitch"][row, : mask.sum()])
         ]
         (start,) = starts
         window = slice(start, start + int(mask.sum()))
@@ -192,32 +204,33 @@ def test_a_crop_knows_of_the_music_before_it(before):
 
 
 def test_what_was_before_is_transposed_with_its_crop():
-    pitch = NoteTokenizer.ATTACKED + 40 + np.arange(60)
+    pitch = note.ATTACKED + 40 + np.arange(60)
     piece = np.stack([pitch, np.ones(60, int)], axis=1).astype(np.int32)
     config = BatchConfig(rows=24, length=10, before=8, transpose_share=1.0)
     told_before, rows = first_batch(piece, config, seed=3)
-    mask = np.asarray(told_before.mask_BL)
-    shift = np.asarray(rows.pitch_BS[:, 0] - told_before.tick_B - mask.sum(axis=1)) - pitch[0]
+    mask = np.asarray(told_before.mask)
+    shift = np.asarray(rows.events["pitch"][:, 0] - told_before.tick_B - mask.sum(axis=1)) - pitch[0]
     assert len(np.unique(shift)) > 5
     for row in range(config.rows):
         start = int(told_before.tick_B[row])
-        told = np.asarray(told_before.pitch_BL[row])[mask[row]]
+        told = np.asarray(told_before.events["pitch"][row])[mask[row]]
         np.testing.assert_array_equal(told, pitch[start : start + mask[row].sum()] + shift[row])
 
 
 def test_units_and_recurrent_weights_are_dropped_by_the_step_and_its_rows_alone():
     """The same keys drop the same; another step's key changes all rows, another row's key that row."""
-    network = Network(ModelConfig(pitch_embedding=4, duration_embedding=2, width=8), NoteGrammar(5))
-    rates = Rates(units=0.0, embeddings=0.5, weights=0.5)
+    network = Network(ModelConfig(pitch_embedding=4, duration_embedding=2, width=8), NoteVocabulary(4))
+    rates = DropoutRates(units=0.0, embeddings=0.5, weights=0.5)
     params = jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(0)))
-    pitch = jnp.full((2, 6), NoteTokenizer.ATTACKED + 60)
-    run = partial(score, network, params, network.initial_carry(2), pitch, pitch % 4, jnp.ones((2, 5), bool))
+    pitch = jnp.full((2, 6), note.ATTACKED + 60)
+    events, mask = {"pitch": pitch, "duration": pitch % 4}, jnp.ones((2, 5), bool)
+    run = partial(score, network, params, network.initial_carry(2), events, mask)
     keys = jax.random.split(jax.random.key(1), 3)
-    first = run(Drops(keys[:2], jax.random.key(7), rates))[1].pitch_BT
-    np.testing.assert_array_equal(run(Drops(keys[:2], jax.random.key(7), rates))[1].pitch_BT, first)
-    other_step = run(Drops(keys[:2], jax.random.key(8), rates))[1].pitch_BT
+    first = run(Dropout(keys[:2], jax.random.key(7), rates))[1]["pitch"]
+    np.testing.assert_array_equal(run(Dropout(keys[:2], jax.random.key(7), rates))[1]["pitch"], first)
+    other_step = run(Dropout(keys[:2], jax.random.key(8), rates))[1]["pitch"]
     assert (np.abs(other_step - first).max(axis=1) > 1e-3).all()
-    other_row = run(Drops(keys[jnp.array([0, 2])], jax.random.key(7), rates))[1].pitch_BT
+    other_row = run(Dropout(keys[jnp.array([0, 2])], jax.random.key(7), rates))[1]["pitch"]
     np.testing.assert_array_equal(other_row[0], first[0])
     assert np.abs(other_row[1] - first[1]).max() > 1e-3
 
@@ -225,22 +238,25 @@ def test_units_and_recurrent_weights_are_dropped_by_the_step_and_its_rows_alone(
 def test_durations_can_be_hidden_from_the_layers():
     """Then pitches are all that a prediction knows of."""
     config = ModelConfig(pitch_embedding=4, duration_embedding=2, width=8)
-    pitch, mask = jnp.full((1, 4), NoteTokenizer.ATTACKED + 60), jnp.ones((1, 3), bool)
+    pitch, mask = jnp.full((1, 4), note.ATTACKED + 60), jnp.ones((1, 3), bool)
     apart = []
     for shown in (True, False):
-        network = Network(replace(config, duration_input=shown), NoteGrammar(5))
+        network = Network(replace(config, duration_input=shown), NoteVocabulary(4))
         params = init_params(network, jax.random.key(0))
         logits = [
-            predict(network, params, network.initial_carry(1), pitch, jnp.array([durations]), mask)[1]
-            for durations in ([1, 2, 3, 4], [4, 4, 1, 1])
+            predict(network, params, network.initial_carry(1), events, mask)[1]
+            for events in (
+                {"pitch": pitch, "duration": jnp.array([durations])}
+                for durations in ([1, 2, 3, 4], [4, 4, 1, 1])
+            )
         ]
-        apart.append(float(jnp.abs(logits[0].duration_BTR - logits[1].duration_BTR).max()))
+        apart.append(float(jnp.abs(logits[0]["duration"] - logits[1]["duration"]).max()))
     assert apart[0] > 1e-4
     assert apart[1] == 0
 
 
 def test_chords_have_no_context():
-    network = Network(ModelConfig(context=CONFIG), ChordGrammar(5, 9))
+    network = Network(ModelConfig(context=CONFIG), chord_vocabulary(5, 9))
     with pytest.raises(InputError, match=r"model\.context"):
         init_params(network, jax.random.key(0))
 

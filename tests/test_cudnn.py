@@ -11,12 +11,12 @@ from jax.interpreters import mlir
 
 from midigen_jax.config import Config, override
 from midigen_jax.data.batches import crops_of
-from midigen_jax.model import layer
-from midigen_jax.model.grammar import NoteGrammar
+from midigen_jax.model.blocks import lstm
 from midigen_jax.model.network import Network
-from midigen_jax.study.groups import Trial, choose_together
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.study.groups import Trial, _takes_turns, choose_together
+from midigen_jax.train.distributed import data_mesh
+from midigen_jax.train.replicas import make_train_steps, start_alone
+from midigen_jax.vocab.note import NoteVocabulary
 
 gpu_rnn = pytest.importorskip("jaxlib.gpu_rnn", reason="this JAX has its cuDNN elsewhere")
 
@@ -43,7 +43,7 @@ class Descriptor:
 @pytest.fixture(autouse=True)
 def on_a_gpu(monkeypatch):
     """The trial of cuDNN has gone well, and JAX knows what it must ask the library."""
-    monkeypatch.setattr(layer, "has_cudnn", lambda: True)
+    monkeypatch.setattr(lstm, "has_cudnn", lambda: True)
     monkeypatch.setattr(
         gpu_rnn, "compute_rnn_workspace_reserve_space_sizes", lambda *_: (64, 64), raising=False
     )
@@ -61,8 +61,8 @@ def on_a_gpu(monkeypatch):
 
 def program(config, replicas=1, together=1, teachers=()):
     """The training steps of so many replicas, traced."""
-    network, mesh = Network(config.model, NoteGrammar(duration_size=5)), data_mesh(1)
-    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch)
+    network, mesh = Network(config.model, NoteVocabulary(4)), data_mesh(1)
+    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch, network.vocabulary)
     steps = make_train_steps(network, config, 3, True, mesh, teachers, together)
     state, hyper, crops = jax.eval_shape(lambda: start_alone(network, config, crops, mesh))
     state, hyper = jax.tree.map(
@@ -91,7 +91,7 @@ def test_replicas_take_turns_with_cudnn_however_many_are_asked_for_at_once():
 
 def test_replicas_take_turns_where_their_teachers_are_of_cudnn():
     half = override(TINY, {"model.compute_dtype": "bfloat16", "train.teachers": ("one",)})
-    teacher = Network(TINY.model, NoteGrammar(duration_size=5))
+    teacher = Network(TINY.model, NoteVocabulary(4))
     traced = str(program(half, replicas=2, together=2, teachers=[teacher]).jaxpr)
     assert traced.count("rnn_fwd[") == TINY.model.layers
     assert "rnn_bwd[" not in traced
@@ -99,8 +99,8 @@ def test_replicas_take_turns_where_their_teachers_are_of_cudnn():
 
 def test_a_study_says_that_replicas_take_turns(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    together, why = choose_together(8, Trial(1.0, 10**6), TINY.model)
+    together, why = choose_together(8, Trial(1.0, 10**6), _takes_turns(TINY))
     assert together == 1
     assert "cuDNN takes one (model.backend = scan, more)" in why
-    scan = override(TINY, {"model.backend": "scan"}).model
-    assert choose_together(8, Trial(1.0, 10**6), scan)[0] == 4  # on each of two devices
+    scan = override(TINY, {"model.backend": "scan"})
+    assert choose_together(8, Trial(1.0, 10**6), _takes_turns(scan))[0] == 4  # on each of two devices

@@ -16,7 +16,8 @@ from midigen_jax.music.key import transpose
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.read import Piece, Quantizer, Source, read_piece
 from midigen_jax.music.slices import slice_notes
-from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.vocab import slices_of
+from midigen_jax.vocab.note import NoteVocabulary
 
 QUANTIZERS: list[Quantizer] = ["adaptive", "uniform", "music21"]
 END = b"\x00\xff\x2f\x00"
@@ -65,9 +66,8 @@ def require_sound(piece: Piece) -> None:
     assert ((pitch >= 0) & (pitch <= 127)).all()
     # Sorted, and no overlap on a pitch of a track: what make_notes gives is what it takes.
     np.testing.assert_array_equal(make_notes(*piece.notes.T), piece.notes)
-    slices = slice_notes(piece.notes)
-    tokenizer = NoteTokenizer()
-    assert tokenizer.decode(tokenizer.encode(slices)) == slices
+    vocabulary = NoteVocabulary()
+    assert slices_of(vocabulary, vocabulary.encode(piece)) == slice_notes(piece.notes)
     assert 4 <= piece.tempo <= 1000
     assert 1 <= piece.meter[0] <= 64
     assert piece.meter[1] in (1, 2, 4, 8, 16, 32, 64)

@@ -1,4 +1,4 @@
-"""The decode loop: rows on their own, however they are divided into calls; music that the grammar allows."""
+"""The decode loop: rows on their own, however they are divided into calls; music that the rules allow."""
 
 import re
 from functools import partial
@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from midigen_jax.config import ContextConfig, ModelConfig
-from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network, init_params
-from midigen_jax.music.tokens import END, START, NoteTokenizer
-from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.sample import decode as decoding
 from midigen_jax.sample import filters
 from midigen_jax.sample.constraints import constraints
-from midigen_jax.sample.decode import How, Prompt, Settings, decode, resume
-from midigen_jax.sample.filters import Controls
-from midigen_jax.train.devices import data_mesh
+from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode, resume
+from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.train.distributed import data_mesh
+from midigen_jax.vocab import END, START, note
+from midigen_jax.vocab.note import NoteVocabulary
+from midigen_jax.vocab.voice import VoiceVocabulary
 
 EVENTS = 24
 # Voices where attention is multi-head.
-TOKENIZERS = {"pooled": NoteTokenizer(max_duration=4), "multihead": VoiceTokenizer(2, max_duration=4)}
-PLAIN, ALL = How(), How(filters=True, repetition=True)
+VOCABULARIES = {"pooled": NoteVocabulary(max_duration=4), "multihead": VoiceVocabulary(2, max_duration=4)}
+PLAIN, ALL = DecodeFlags(), DecodeFlags(filters=True, repetition=True)
 TOLD = ContextConfig(
     place=True, meters=(5,), previous=True, lags=(1,), relative=(2, 7), intervals=True, slices=4, width=4
 )
@@ -46,7 +46,7 @@ def model(request):
         attention_values="events" if kind == "multihead" else "states",
         context=TOLD if window == 5 else ContextConfig(),
     )
-    network = Network(config, grammar(TOKENIZERS[kind]))
+    network = Network(config, VOCABULARIES[kind])
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 
 
@@ -55,20 +55,21 @@ def settings_of(keys, temperatures, ticks=2**30, rules=None, **values):
     heat = jnp.array(temperatures, jnp.float32)
     defaults = {"top_k": jnp.int32(0), "top_p": 1.0, "min_p": 0.0, "repetition": 1.0} | values
     others = [jnp.broadcast_to(jnp.asarray(value), rows) for value in defaults.values()]
-    controls = Controls(heat, *others)
+    params = dict.fromkeys(("pitch", "duration"), SamplingParams(heat, *others))
     begin = jnp.zeros(rows, jnp.int32)
-    return Settings(keys, controls, controls, begin, jnp.full(rows, ticks, jnp.int32), rules)
+    return Settings(keys, params, begin, jnp.full(rows, ticks, jnp.int32), rules)
 
 
 def beginning(rows):
     nothing = jnp.zeros((rows, 1), jnp.int32)
-    return Prompt(nothing + START, nothing, jnp.ones((rows, 1), bool))
+    return Prompt({"pitch": nothing + START, "duration": nothing}, jnp.ones((rows, 1), bool))
 
 
-def run(model, keys, temperatures, events=EVENTS, how=PLAIN, **values):
+def run(model, keys, temperatures, events=EVENTS, flags=PLAIN, **values):
     network, params = model
     settings = settings_of(keys, temperatures, **values)
-    return jax.device_get(decode(network, params, beginning(len(keys)), settings, events=events, how=how)[1])
+    prompt = beginning(len(keys))
+    return jax.device_get(decode(network, params, prompt, settings, events=events, flags=flags)[1])
 
 
 def same(some, others, rows):
@@ -76,12 +77,27 @@ def same(some, others, rows):
     for row, other in enumerate(rows):
         length = some.length_B[other]
         assert others.length_B[row] == length
-        for left, right in zip(some[:2], others[:2], strict=True):
-            np.testing.assert_array_equal(left[other, :length], right[row, :length])
+        assert some.events.keys() == others.events.keys() == {"pitch", "duration"}
+        for stream, ids in some.events.items():
+            np.testing.assert_array_equal(ids[other, :length], others.events[stream][row, :length])
 
 
-@pytest.mark.parametrize("how", [PLAIN, ALL], ids=["plain", "filtered"])
-def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
+def in_turn(calls):
+    """What calls wrote one after another, as if one had."""
+    length_B = sum(np.asarray(decoded.length_B) for decoded in calls)
+
+    def joined(stream):
+        rows = [
+            np.concatenate([decoded.events[stream][row, : decoded.length_B[row]] for decoded in calls])
+            for row in range(len(length_B))
+        ]
+        return np.stack([np.pad(ids, (0, length_B.max() - len(ids))) for ids in rows])
+
+    return decoding.Decoded({stream: joined(stream) for stream in calls[0].events}, length_B)
+
+
+@pytest.mark.parametrize("flags", [PLAIN, ALL], ids=["plain", "filtered"])
+def test_a_row_depends_on_its_own_key_and_settings_alone(model, flags):
     keys, heat = jax.random.split(jax.random.key(0), 4), [0.0, 0.5, 1.0, 2.0]
     values = {
         "top_k": [3, 0, 9, 0],
@@ -92,10 +108,10 @@ def test_a_row_depends_on_its_own_key_and_settings_alone(model, how):
     sweeps = {
         name: np.array(value, np.int32 if name == "top_k" else np.float32) for name, value in values.items()
     }
-    together = run(model, keys, heat, how=how, **sweeps)
+    together = run(model, keys, heat, flags=flags, **sweeps)
     for row in range(4):
         own = {name: value[row : row + 1] for name, value in sweeps.items()}
-        same(together, run(model, keys[row : row + 1], heat[row : row + 1], how=how, **own), [row])
+        same(together, run(model, keys[row : row + 1], heat[row : row + 1], flags=flags, **own), [row])
 
 
 def test_the_program_for_tpus_writes_the_same(model, monkeypatch):
@@ -104,44 +120,35 @@ def test_the_program_for_tpus_writes_the_same(model, monkeypatch):
     monkeypatch.setattr(filters, "draw_by_kernel", partial(filters.draw_by_kernel, interpret=True))
     network, params = model
     keys = jax.random.split(jax.random.key(5), rows)
-    rules = constraints(TOKENIZERS[network.config.attention], network.grammar.durations(), repeats=1, bar=6)
+    rules = constraints(VOCABULARIES[network.config.attention], repeats=1, bar=6)
     values = {"ticks": 30, "rules": rules, "top_k": np.int32(9), "top_p": 0.8, "repetition": 1.3}
     settings = settings_of(keys, np.full(rows, 1.5, np.float32), **values)
-    how = ALL._replace(tpu=True)
-    known = decode(network, params, beginning(rows), settings, events=9, how=ALL)[1]
-    state, first = decode(network, params, beginning(rows), settings, events=4, how=how)
-    _, rest = resume(network, params, state, settings, events=5, how=how)
+    tpu = ALL._replace(tpu=True)
+    known = decode(network, params, beginning(rows), settings, events=9, flags=ALL)[1]
+    state, first = decode(network, params, beginning(rows), settings, events=4, flags=tpu)
+    _, rest = resume(network, params, state, settings, events=5, flags=tpu)
     assert known.length_B.max() > 4
-    pieces = [np.concatenate(parts, axis=1) for parts in zip(first[:2], rest[:2], strict=True)]
-    same(known, decoding.Decoded(*pieces, first.length_B + rest.length_B), range(rows))
+    same(known, in_turn([first, rest]), range(rows))
 
 
 def test_calls_together_write_what_one_writes(model):
     network, params = model
     keys, heat = jax.random.split(jax.random.key(2), 3), [0.7, 1.0, 1.3]
-    rules = constraints(TOKENIZERS[network.config.attention], network.grammar.durations(), repeats=1, bar=6)
+    rules = constraints(VOCABULARIES[network.config.attention], repeats=1, bar=6)
     settings = settings_of(keys, heat, ticks=30, rules=rules, repetition=1.3)
-    whole = decode(network, params, beginning(3), settings, events=EVENTS, how=ALL)[1]
-    state, first = decode(network, params, beginning(3), settings, events=1, how=ALL)
+    whole = decode(network, params, beginning(3), settings, events=EVENTS, flags=ALL)[1]
+    state, first = decode(network, params, beginning(3), settings, events=1, flags=ALL)
     pieces = [first]
     for events in (10, 10, 3):
-        state, decoded = resume(network, params, state, settings, events=events, how=ALL)
+        state, decoded = resume(network, params, state, settings, events=events, flags=ALL)
         pieces.append(decoded)
-    for row in range(3):
-        joined = [
-            np.concatenate(
-                [part[row, : piece.length_B[row]] for part, piece in zip(column, pieces, strict=True)]
-            )
-            for column in zip(*(piece[:2] for piece in pieces), strict=True)
-        ]
-        length = whole.length_B[row]
-        np.testing.assert_array_equal(joined[0], whole.pitch_BN[row, :length])
-        np.testing.assert_array_equal(joined[1], whole.duration_BN[row, :length])
+    same(whole, in_turn(pieces), range(3))
 
 
 def test_a_row_ends_when_its_ticks_are_written(model):
     decoded = run(model, jax.random.split(jax.random.key(3), 4), [1.0] * 4, ticks=10, events=200)
-    for duration, pitch, length in zip(decoded.duration_BN, decoded.pitch_BN, decoded.length_B, strict=True):
+    columns = decoded.events["duration"], decoded.events["pitch"], decoded.length_B
+    for duration, pitch, length in zip(*columns, strict=True):
         ticks = np.cumsum(duration[:length])
         assert (ticks[:-1] < 10).all()
         assert ticks[-1] >= 10 or pitch[length - 1] == END
@@ -149,23 +156,23 @@ def test_a_row_ends_when_its_ticks_are_written(model):
 
 def test_sweeping_settings_compiles_nothing_again(model):
     keys = jax.random.split(jax.random.key(0), 2)
-    run(model, keys, [1.0, 0.5], how=ALL, top_k=np.int32(3))
+    run(model, keys, [1.0, 0.5], flags=ALL, top_k=np.int32(3))
     before = decode._cache_size()
-    run(model, keys, [0.0, 2.0], how=ALL, top_k=np.int32(7), top_p=0.5, min_p=0.1, repetition=2.0)
+    run(model, keys, [0.0, 2.0], flags=ALL, top_k=np.int32(7), top_p=0.5, min_p=0.1, repetition=2.0)
     assert decode._cache_size() == before
 
 
 def test_no_loop_sorts(model):
     network, params = model
     settings = settings_of(jax.random.split(jax.random.key(0), 2), [1.0, 1.0])
-    lowered = decode.lower(network, params, beginning(2), settings, events=4, how=ALL)
+    lowered = decode.lower(network, params, beginning(2), settings, events=4, flags=ALL)
     assert not re.search(r"stablehlo\.sort|chlo\.top_k|TopK", lowered.as_text())
 
 
 def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
     """The longer prompt holds more events than a window of 5."""
     network, params = model
-    attacked = NoteTokenizer.ATTACKED + 60
+    attacked = note.ATTACKED + 60
     prompts = [[(START, 0), *[(attacked + i, 1 + i % 3) for i in range(7)]], [(START, 0), (attacked, 2)]]
     padding = [(END, 3)] * (len(prompts[0]) - len(prompts[1]))
     keys, heat = jax.random.split(jax.random.key(4), 2), jnp.ones(2)
@@ -173,17 +180,13 @@ def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
     def written(prompts, keys, lengths):
         tokens = jnp.array(prompts, jnp.int32)
         mask = jnp.arange(tokens.shape[1])[None] < jnp.array(lengths)[:, None]
-        prompt = Prompt(tokens[..., 0], tokens[..., 1], mask)
+        prompt = Prompt({"pitch": tokens[..., 0], "duration": tokens[..., 1]}, mask)
         settings = settings_of(keys, heat[: len(keys)])
         return jax.device_get(decode(network, params, prompt, settings, events=EVENTS)[1])
 
     together = written([prompts[0], prompts[1] + padding], keys, [8, 2])
     for row, prompt in enumerate(prompts):
-        alone = written([prompt], keys[row : row + 1], [len(prompt)])
-        length = alone.length_B[0]
-        assert together.length_B[row] == length
-        np.testing.assert_array_equal(together.pitch_BN[row, :length], alone.pitch_BN[0, :length])
-        np.testing.assert_array_equal(together.duration_BN[row, :length], alone.duration_BN[0, :length])
+        same(together, written([prompt], keys[row : row + 1], [len(prompt)]), [row])
 
 
 @pytest.mark.parametrize("model", [("pooled", 5)], indirect=True, ids=["pooled5"])
@@ -192,30 +195,24 @@ def test_devices_that_share_rows_write_what_one_writes(model, prompts):
     network, params = model
     mesh = data_mesh(4)
     assert mesh.size == 2
-    rules = constraints(TOKENIZERS[network.config.attention], network.grammar.durations(), repeats=1, bar=6)
+    rules = constraints(VOCABULARIES[network.config.attention], repeats=1, bar=6)
     settings = settings_of(
         jax.random.split(jax.random.key(9), 4), [0.3, 1.0, 1.3, 2.0], ticks=20, rules=rules
     )
     given = (network, params, beginning(prompts), settings)
-    whole = jax.device_get(decode(*given, events=EVENTS, how=ALL)[1])
-    state, first = jax.device_get(decode(*given, events=9, how=ALL, mesh=mesh))
-    _, rest = jax.device_get(resume(*given[:2], state, settings, events=EVENTS - 9, how=ALL, mesh=mesh))
-    for row, length in enumerate(whole.length_B):
-        parts = first.length_B[row], rest.length_B[row]
-        assert sum(parts) == length
-        for name in ("pitch_BN", "duration_BN"):
-            joined = [
-                getattr(part, name)[row, :count] for part, count in zip((first, rest), parts, strict=True)
-            ]
-            np.testing.assert_array_equal(np.concatenate(joined), getattr(whole, name)[row, :length])
+    whole = jax.device_get(decode(*given, events=EVENTS, flags=ALL)[1])
+    state, first = jax.device_get(decode(*given, events=9, flags=ALL, mesh=mesh))
+    _, rest = jax.device_get(resume(*given[:2], state, settings, events=EVENTS - 9, flags=ALL, mesh=mesh))
+    same(whole, in_turn([first, rest]), range(4))
 
 
 def test_a_long_prompt_is_read_in_chunks(model, monkeypatch):
     network, params = model
-    pitch = NoteTokenizer.ATTACKED + 60 + np.arange(8) % 5
+    pitch = note.ATTACKED + 60 + np.arange(8) % 5
     lengths = np.array([[8], [3], [6]])
-    tokens = np.tile(np.stack([pitch, 1 + np.arange(8) % 4])[:, None], (1, 3, 1))
-    prompt = Prompt(*jnp.asarray(tokens), jnp.arange(8)[None] < lengths)
+    ids = {"pitch": pitch, "duration": 1 + np.arange(8) % 4}
+    events = {stream: jnp.asarray(np.tile(ids_T, (3, 1))) for stream, ids_T in ids.items()}
+    prompt = Prompt(events, jnp.arange(8)[None] < lengths)
     settings = settings_of(jax.random.split(jax.random.key(8), 3), [1.0] * 3)
     found = []
     for size in (1024, 3):
@@ -226,18 +223,23 @@ def test_a_long_prompt_is_read_in_chunks(model, monkeypatch):
     same(found[0], found[1], [0, 1, 2])
 
 
-def test_every_draw_is_one_that_the_grammar_allows_however_hot(model):
+def test_every_draw_is_one_that_the_rules_allow_however_hot(model):
     network, _ = model
     decoded = run(model, jax.random.split(jax.random.key(5), 16), [50.0] * 16)
-    rules, begun = network.grammar, jnp.zeros((16, 1), jnp.int32) + START
-    pitch_BT, duration_BT = (
-        jnp.concatenate([first, ids], axis=1)
-        for first, ids in zip((begun, jnp.zeros_like(begun)), decoded[:2], strict=True)
-    )
-    _, after = rules.follow(rules.initial_carry(16), pitch_BT, duration_BT, jnp.ones(pitch_BT.shape, bool))
-    allowed, kinds = np.asarray(after.allowed_BTP), np.asarray(after.kind_BT)
-    for allowed_TP, kind, pitch, duration, length in zip(allowed, kinds, *decoded, strict=True):
-        pitch, duration, kind = pitch[:length], duration[:length], kind[:length]
-        assert allowed_TP[np.arange(length), pitch].all()
-        assert rules.durations()[kind, pitch, duration].all()
+    rules, begun = network.vocabulary.rules, beginning(16).events
+    read = {
+        stream: jnp.concatenate([begun[stream], ids[:, :-1]], axis=1)
+        for stream, ids in decoded.events.items()
+    }
+    mask_BT = jnp.ones(read["pitch"].shape, bool)
+    _, after = rules.follow(rules.initial_carry(16), read, mask_BT)
+    written_BT = np.arange(mask_BT.shape[1]) < decoded.length_B[:, None]
+    earlier = {}
+    for stream, _ in network.vocabulary.streams:
+        allowed = np.asarray(rules.allowed(after, rules.limits(), stream, earlier))
+        allowed = np.broadcast_to(allowed, (*mask_BT.shape, allowed.shape[-1]))
+        drawn = np.take_along_axis(allowed, decoded.events[stream][..., None], axis=-1)[..., 0]
+        assert drawn[written_BT].all()
+        earlier = earlier | {stream: decoded.events[stream]}
+    for pitch, length in zip(decoded.events["pitch"], decoded.length_B, strict=True):
         assert (pitch[: length - 1] != END).all()

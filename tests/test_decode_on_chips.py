@@ -11,11 +11,10 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from midigen_jax.config import ModelConfig
-from midigen_jax.model.grammar import grammar
 from midigen_jax.model.network import Network, init_params
-from midigen_jax.music.tokens import NoteTokenizer
-from midigen_jax.sample.decode import How, Prompt, Settings, decode
-from midigen_jax.sample.filters import Controls
+from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode
+from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.vocab.note import NoteVocabulary
 
 pytest.importorskip("libtpu", reason="libtpu, which compiles for TPUs, is not installed")
 
@@ -39,21 +38,22 @@ def chip():
 def kernels_of_loops(chip, rows, filters):
     """Kernels in the body of the decode loop, then in those of loops in it; vocabularies of usual size."""
     config = ModelConfig(pitch_embedding=8, duration_embedding=8, width=16, layers=1)
-    network = Network(config, grammar(NoteTokenizer()))
+    network = Network(config, NoteVocabulary())
     number, whole = jax.ShapeDtypeStruct((rows,), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
-    controls = Controls(number, whole, number, number, number)
+    streams = [name for name, _ in network.vocabulary.streams]
+    sampling = dict.fromkeys(streams, SamplingParams(number, whole, number, number, number))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     event = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     given = (
         jax.eval_shape(partial(init_params, network), jax.random.key(0)),
-        Prompt(event, event, jax.ShapeDtypeStruct((1, 1), jnp.bool_)),
-        Settings(keys, controls, controls, whole, whole),
+        Prompt(dict.fromkeys(streams, event), jax.ShapeDtypeStruct((1, 1), jnp.bool_)),
+        Settings(keys, sampling, whole, whole),
     )
     placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(chip)), given
     )
-    how = How(filters=filters, tpu=True)
-    text = decode.lower(network, *placed, events=64, how=how).compile().as_text()
+    flags = DecodeFlags(filters=filters, tpu=True)
+    text = decode.lower(network, *placed, events=64, flags=flags).compile().as_text()
     bodies = set(re.findall(r"\bbody=%?([\w.\-]+)", text))
     counts, current = {}, ""
     for line in text.splitlines():

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from midigen_jax.sample.decode import rows_mesh
-from midigen_jax.train.devices import DATA, REPLICA, data_mesh
+from midigen_jax.train.distributed import DATA, REPLICA, data_mesh
 
 # By libtpu's name: processes, devices of each.
 TOPOLOGIES = {

@@ -6,83 +6,83 @@ import numpy as np
 import pytest
 
 from midigen_jax.config import Config, ModelConfig, override
-from midigen_jax.data.batches import Batch, Before, batch, crops_of, row_numbers
+from midigen_jax.data.batches import Batch, Prefix, batch, crops_of, row_numbers
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
-from midigen_jax.model.grammar import NoteGrammar
-from midigen_jax.model.network import Logits, Network, init_params, nats_of, predict
-from midigen_jax.music.tokens import NoteTokenizer
+from midigen_jax.model.network import Network, init_params, nats_of, predict
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.distill import cross_entropies, mean_prediction
 from midigen_jax.train.loop import fit
+from midigen_jax.vocab import note
+from midigen_jax.vocab.note import NoteVocabulary
 from tests.tiny import SMALLEST
 
 TICKS = 5
-GRAMMAR = NoteGrammar(TICKS)
+VOCABULARY = NoteVocabulary(TICKS)
 ATTENTIVE = ModelConfig(width=8, attention="multihead", attention_window=4, layers=1)
 
 
 def teacher(seed, config=None):
     """A network and weights that are large enough for it to have opinions."""
-    network = Network(config or ModelConfig(width=8, layers=1), GRAMMAR)
+    network = Network(config or ModelConfig(width=8, layers=1), VOCABULARY)
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(seed)))
 
 
 def event(pitch, duration=1):
     """A crop of one event after another one, and nothing before it."""
-    pitches = jnp.array([[NoteTokenizer.ATTACKED + 60, pitch]])
+    events = {"pitch": jnp.array([[note.ATTACKED + 60, pitch]]), "duration": jnp.array([[1, duration]])}
     nothing = jnp.zeros((1, 0), jnp.int32)
-    before = Before(nothing, nothing, nothing.astype(bool), jnp.zeros(1, jnp.int32))
-    return before, Batch(pitches, jnp.array([[1, duration]]), jnp.ones((1, 1), bool))
+    before = Prefix(dict.fromkeys(events, nothing), nothing.astype(bool), jnp.zeros(1, jnp.int32))
+    return before, Batch(events, jnp.ones((1, 1), bool))
 
 
 def probability(networks, weights, now):
     """Of the one event of `event`, the mean of what the networks give it."""
     before, crop = now
     nats = [
-        nats_of(predict(network, params, network.carry_after(*before), *crop)[1], *crop)
+        nats_of(predict(network, params, network.warm_carry(*before), *crop)[1], *crop)
         for network, params in zip(networks, weights, strict=True)
     ]
-    return jnp.mean(jnp.array([jnp.exp(-part.pitch_BT - part.duration_BT)[0, 0] for part in nats]))
+    return jnp.mean(jnp.array([jnp.exp(-part["pitch"] - part["duration"])[0, 0] for part in nats]))
 
 
 def test_the_mixture_gives_each_event_the_mean_of_its_probabilities_and_all_of_them_one():
     networks, weights = zip(teacher(0), teacher(1, ATTENTIVE), strict=True)
-    read = jax.jit(lambda now: mean_prediction(networks, weights, *now))
+    read = jax.jit(lambda now: mean_prediction(tuple(zip(networks, weights, strict=True)), *now))
     expected = jax.jit(lambda now: probability(networks, weights, now))
-    for pitch in range(0, GRAMMAR.pitch_size, 7):
+    for pitch in range(0, note.SIZE, 7):
         found = read(event(pitch))
-        durations = np.exp(np.asarray(found.duration_BTR[0, 0], np.float64))
+        durations = np.exp(np.asarray(found["duration"][0, 0], np.float64))
         np.testing.assert_allclose(durations.sum(), 1, rtol=1e-5)
         for duration in range(TICKS):
             now = event(pitch, duration)
-            joint = np.exp(float(found.pitch_BTP[0, 0, pitch])) * durations[duration]
+            joint = np.exp(float(found["pitch"][0, 0, pitch])) * durations[duration]
             np.testing.assert_allclose(joint, float(expected(now)), rtol=1e-4, atol=1e-9)
-    total = np.exp(np.asarray(read(event(0)).pitch_BTP[0, 0], np.float64)).sum()
+    total = np.exp(np.asarray(read(event(0))["pitch"][0, 0], np.float64)).sum()
     np.testing.assert_allclose(total, 1, rtol=1e-5)
 
 
 def test_one_that_says_what_its_teacher_says_has_nothing_to_learn():
     """The gradient against the teacher is 0 there, and that against the music is not."""
     network, params = teacher(0)
-    before, now = event(NoteTokenizer.ATTACKED + 64)
-    taught = mean_prediction([network], [params], before, now)
+    before, now = event(note.ATTACKED + 64)
+    taught = mean_prediction([(network, params)], before, now)
 
     def nats(params, taught):
-        _, logits = predict(network, params, network.carry_after(*before), *now)
+        _, logits = predict(network, params, network.warm_carry(*before), *now)
         found = nats_of(logits, *now) if taught is None else cross_entropies(taught, logits)
-        return sum(part.sum() for part in found)
+        return sum(part.sum() for part in found.values())
 
     def norm(taught):
         return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(jax.grad(nats)(params, taught)))
 
     assert norm(taught) < 1e-6 < 1e-2 < norm(None)
-    other = mean_prediction(*zip(teacher(1), strict=True), before, now)
+    other = mean_prediction([teacher(1)], before, now)
     assert norm(other) > 1e-2
     entropy = nats(params, taught)
     assert nats(params, other) != entropy
-    nowhere = Logits(*(jnp.full_like(part, -1e9) for part in taught))
-    assert float(sum(part.sum() for part in cross_entropies(nowhere, taught))) == 0
+    nowhere = {name: jnp.full_like(part, -1e9) for name, part in taught.items()}
+    assert float(sum(part.sum() for part in cross_entropies(nowhere, taught).values())) == 0
 
 
 TINY = override(
@@ -120,7 +120,7 @@ def test_a_run_learns_from_runs_and_goes_on_where_it_was_cut(corpora, tmp_path):
         ("untaught", {}),
     ]:
         done = fit(corpora[0], override(TINY, changes), tmp_path / name)
-        assert (done.step, done.is_cut) == (4, False)
+        assert (done.step, done.interrupted) == (4, False)
         with open_run(tmp_path / name) as checkpoints:
             weights.append(np.concatenate([w.ravel() for w in jax.tree.leaves(checkpoints.restore().state)]))
     taught, again, alone, untaught = weights
@@ -142,13 +142,14 @@ def test_crops_are_taught_with_what_was_before_them():
     """A teacher knows of the music before a crop, as its pupil does."""
     config = override(Config(), {"batch.rows": 3, "batch.length": 6, "batch.before": 5}).batch
     rng = np.random.default_rng(0)
-    piece = np.stack([NoteTokenizer.ATTACKED + rng.integers(50, 70, 30), rng.integers(1, 4, 30)], axis=1)
+    piece = np.stack([note.ATTACKED + rng.integers(50, 70, 30), rng.integers(1, 4, 30)], axis=1)
     rows = row_numbers(config, jnp.int32(0))
-    before, now = batch(crops_of([piece], config), config, 0.6, jax.random.key(0), rows)
+    crops = crops_of([piece], config, VOCABULARY)
+    before, now = batch(crops, config, VOCABULARY, 0.6, jax.random.key(0), rows)
     told = override(ModelConfig(width=8, layers=1), {"context.lags": (1, 2), "context.intervals": True})
     network, params = teacher(0, told)
-    forgotten = before._replace(mask_BL=jnp.zeros_like(before.mask_BL))
-    read = jax.jit(lambda past: mean_prediction([network], [params], past, now).pitch_BTP)
+    forgotten = before._replace(mask=jnp.zeros_like(before.mask))
+    read = jax.jit(lambda past: mean_prediction([(network, params)], past, now)["pitch"])
     found = [read(past) for past in (before, forgotten)]
     assert np.abs(found[0] - found[1]).max() > 1e-3
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from midigen_jax import cli, commands, rows
-from midigen_jax.train import processes
+from midigen_jax.sample import training
+from midigen_jax.train import distributed
 from tests.tiny import free_port
 
 PAGE = Path(__file__).parent.parent / "docs" / "tpu.md"
@@ -90,9 +91,9 @@ def test_the_page_has_the_commands_that_are_run_here():
 def test_a_command_of_the_page_is_understood(words, monkeypatch):
     """With all of its words, and nothing in place of them."""
     taken = []
-    monkeypatch.setattr(commands, "train", lambda *given: taken.append(given) or 0)
-    monkeypatch.setattr(commands, "prepare", lambda *given: taken.append(given) or 0)
-    monkeypatch.setattr(processes, "join", lambda place: taken.append(place))
+    monkeypatch.setattr(training, "train", lambda *given: taken.append(given) or True)
+    monkeypatch.setattr(commands.Prepare, "__call__", lambda given: taken.append(given))
+    monkeypatch.setattr(distributed, "join", lambda place: taken.append(place))
     assert cli.main(words) == 0
     assert len(taken) == 1 + ("--coordinator" in words)
     if words in SLICE:

@@ -20,6 +20,7 @@ from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
 from midigen_jax.sample.generate import generate
 from midigen_jax.train.checkpoint import open_run
+from midigen_jax.vocab import by_stream
 
 TINY = [
     *("--model.width", "16", "--model.pitch_embedding", "8", "--model.duration_embedding", "4"),
@@ -167,13 +168,15 @@ def test_bfloat16_moves_the_logits_of_a_trained_model_little(home):
     """By less than a hundredth of a nat an event in the mean, and a tenth at the most, of its 2 to 9."""
     with open_run(home / "run") as checkpoints:
         restored = checkpoints.restore("best")
-    events = load_corpus(home / "corpus").tokens[:120].T[:, None]
+    corpus = load_corpus(home / "corpus")
+    events = by_stream(corpus.vocabulary, corpus.tokens[None, :120])
     nats = []
     for dtype in ("float32", "bfloat16"):
-        network = Network(replace(restored.network.config, compute_dtype=dtype), restored.network.grammar)
-        mask = np.ones((1, events.shape[2] - 1), bool)
-        scored = score(network, restored.state.weights, network.initial_carry(1), *events, mask)[1]
-        nats.append(np.asarray(scored.pitch_BT + scored.duration_BT))
+        network = Network(replace(restored.network.config, compute_dtype=dtype), restored.network.vocabulary)
+        read = network.initial_carry(1), events, np.ones((1, 119), bool)
+        scored = score(network, restored.state.ema_params, *read)[1]
+        assert scored.keys() == {"pitch", "duration"}
+        nats.append(np.asarray(sum(scored.values())))
     moved = np.abs(nats[0] - nats[1])
     assert 0 < moved.mean() < 0.01
     assert moved.max() < 0.1
@@ -186,7 +189,7 @@ def test_the_report_holds_the_samples(home, tmp_path):
     assert text.count("data:audio/mpeg") == len(list((home / "run" / "samples").glob("*/*.mp3")))
 
 
-def test_the_chord_tokenizer_and_the_article_recipe_go_the_same_way(home, tmp_path):
+def test_the_chord_vocabulary_and_the_article_recipe_go_the_same_way(home, tmp_path):
     corpus, run = str(tmp_path / "corpus"), str(tmp_path / "run")
     words = ["prepare", str(home / "music"), "--out", corpus, "--tokenizer", "chord", "--transpose", "C"]
     assert main([*words, "--min-chord-count", "1"]) == 0

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from midigen_jax.cli import main
-from midigen_jax.errors import AGAIN, DiskError, InputError
+from midigen_jax.errors import AGAIN, DiskError, InputError, is_out_of_memory
 from midigen_jax.files import locked
 from midigen_jax.study.ablation import run_study
 from midigen_jax.study.plan import make_study
@@ -185,6 +185,13 @@ def test_a_folder_that_takes_nothing_is_told(corpus, tmp_path, capsys):
     place.mkdir(mode=0o500)
     assert main(train_words(corpus, place / "run")) == 2
     assert f"{place / 'run'}: cannot be made (Permission denied)" in capsys.readouterr().err
+
+
+def test_a_device_without_memory_says_so_in_the_code_of_its_error():
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.block_until_ready(jax.numpy.zeros(1 << 46))
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: in another sense"))
 
 
 def test_a_clock_that_jumps_changes_nothing(corpus, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from midigen_jax.model.network import IMPOSSIBLE
 from midigen_jax.sample.filters import (
-    Controls,
+    SamplingParams,
     draw,
     draw_by_gathers,
     draw_by_kernel,
@@ -29,7 +29,7 @@ LOGITS = np.array([0.3, -1.0, IMPOSSIBLE, 2.0, 0.0, 1.4, -3.0, 1.9], np.float32)
 
 def controls(rows, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition=1.0):
     values = (temperature, np.int32(top_k), top_p, min_p, repetition)
-    return Controls(*(jnp.full(rows, value, jnp.result_type(value)) for value in values))
+    return SamplingParams(*(jnp.full(rows, value, jnp.result_type(value)) for value in values))
 
 
 def reference(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
@@ -129,7 +129,7 @@ def test_an_impossible_id_is_not_drawn_at_the_edges_of_the_uniform(filtered, dra
 
 
 def test_a_row_has_settings_of_its_own():
-    together = Controls(
+    together = SamplingParams(
         jnp.array([0.0, 1.0, 1.0, 50.0]),
         jnp.array([0, 2, 0, 0]),
         jnp.array([1.0, 1.0, 0.6, 1.0]),

@@ -1,6 +1,6 @@
 """Music from a model: prompts and their seam, constraints, sweeps, streaming, making a piece again.
 
-The model is small and was never trained: what it writes is as wild as its grammar allows.
+The model is small and was never trained: what it writes is as wild as its rules allow.
 """
 
 import itertools
@@ -19,15 +19,16 @@ from midigen_jax.music.key import parse_key
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import slice_notes
-from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer
-from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.music.write import write_midi
 from midigen_jax.sample import generate as module
 from midigen_jax.sample.generate import generate, scale_of, stream
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
-from midigen_jax.train.experiment import Experiment, Restored, make_network
-from midigen_jax.train.optimizer import make_optimizer
-from midigen_jax.train.state import init_state
+from midigen_jax.train.checkpoint import LoadedModel, Metadata
+from midigen_jax.train.step import init_state, make_network
+from midigen_jax.vocab import slices_of, to_tokens
+from midigen_jax.vocab.chord import ChordVocabulary
+from midigen_jax.vocab.note import NoteVocabulary
+from midigen_jax.vocab.voice import VoiceVocabulary
 
 MODEL = ModelConfig(
     pitch_embedding=4, duration_embedding=4, width=8, layers=1, attention="pooled", attention_window=0
@@ -41,31 +42,31 @@ PROMPT = Piece(
 )
 
 
-def restored(tokenizer, **prepare):
-    name = "chord" if isinstance(tokenizer, ChordTokenizer) else "note"
+def restored(vocabulary, **prepare):
+    name = "chord" if isinstance(vocabulary, ChordVocabulary) else "note"
     config = Config(prepare=PrepareConfig(tokenizer=name, **prepare), model=MODEL)
-    network = make_network(config, tokenizer)
-    state = init_state(network, make_optimizer(config.train, 1), 0)
+    network = make_network(config, vocabulary)
+    state = init_state(network, config.train)
     state = state._replace(
         params=jax.tree.map(lambda leaf: 2 * leaf, init_params(network, jax.random.key(5)))
     )
-    return Restored(7, state, network, Experiment(config, tokenizer, 100.0, (4, 4)), {}, "digest")
+    return LoadedModel(7, state, network, Metadata(config, vocabulary, 100.0, (4, 4)), {}, "digest")
 
 
 @pytest.fixture(scope="module")
 def notewise():
-    return restored(NoteTokenizer(max_duration=16))
+    return restored(NoteVocabulary(max_duration=16))
 
 
 @pytest.fixture(scope="module")
 def chordwise():
     chords = [(60,), (60, 64), (60, 65), (62, 67), (48, 64), (61, 66, 70)]
-    return restored(ChordTokenizer(tuple(chords), 16))
+    return restored(ChordVocabulary(tuple(chords), 16))
 
 
 @pytest.fixture(scope="module")
 def voicewise():
-    return restored(VoiceTokenizer(2, max_duration=16))
+    return restored(VoiceVocabulary(2, max_duration=16))
 
 
 def ends(notes):
@@ -128,7 +129,7 @@ UP = (0, 0, 3, 0)
 
 
 def test_music_that_is_moved_stays_within_midi_and_leaves_the_prompt_alone():
-    moved = restored(NoteTokenizer(max_duration=16), transpose="Db")
+    moved = restored(NoteVocabulary(max_duration=16), transpose="Db")
     config = SampleConfig(count=8, events=80, temperature=(3.0,))
     made = generate(moved, config, PROMPT)
     assert module._plan(moved, config, PROMPT).shift
@@ -157,7 +158,7 @@ def test_a_dropped_prompt_that_ends_within_a_bar_leaves_its_bar_lines_where_they
 
 def test_a_transposed_corpus_gives_back_the_prompts_own_key():
     """The same prompt, range and all, three semitones higher, is the same to the model."""
-    moved = restored(NoteTokenizer(max_duration=16), transpose="C")
+    moved = restored(NoteVocabulary(max_duration=16), transpose="C")
     config = SampleConfig(count=2, events=20, lowest=12, highest=108)
     plain = generate(moved, config, PROMPT)
     up = Piece(np.add(PROMPT.notes, UP, dtype=np.int32), 70, (3, 4))
@@ -209,7 +210,8 @@ def test_no_slice_of_the_loop_crosses_a_bar_line_and_pieces_end_on_one(notewise)
     task = module._plan(notewise, config, PROMPT)
     ended = 0
     for decoded, *_ in module._calls(task, config, np.arange(16), 1024, {}):
-        for pitch, duration, length in zip(*decoded, strict=True):
+        columns = decoded.events["pitch"], decoded.events["duration"], decoded.length_B
+        for pitch, duration, length in zip(*columns, strict=True):
             time = 36 + np.concatenate([[0], np.cumsum(duration[:length])])
             # From the prompt's stop on: a slice ends in the bar in which it began, or on its line.
             assert ((time[:-1] // 36) * 36 + 36 >= time[1:]).all()
@@ -221,10 +223,10 @@ def test_no_slice_of_the_loop_crosses_a_bar_line_and_pieces_end_on_one(notewise)
 
 def longest_repeat(model, config):
     """The most slices in a row that sound as the one before them; a note that is held on is one sound."""
-    most, tokenizer = 0, model.experiment.tokenizer
+    most, vocabulary = 0, model.metadata.vocabulary
     for decoded, *_ in module._calls(module._plan(model, config, None), config, np.arange(8), 1024, {}):
-        for pitch, duration, length in zip(*decoded, strict=True):
-            slices = tokenizer.decode(np.stack([pitch, duration], axis=1)[:length], trim=False)
+        for tokens, length in zip(to_tokens(vocabulary, decoded.events), decoded.length_B, strict=True):
+            slices = slices_of(vocabulary, tokens[:length], trim=False)
             sounds = np.split(slices.pitch, slices.start[1:-1])
             run = 0
             for before, after in itertools.pairwise(map(tuple, sounds)):

@@ -1,6 +1,7 @@
 """The rooms and their order: a room knows only the rooms before it."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,16 +19,19 @@ BASE = {"errors", "files", "config", "rows", "progress", "streams"}
 CONFIGS = BASE | {"recipes"}
 
 BEFORE = {
-    "recipes": {"errors", "config"},
+    "recipes": {"errors", "config", "files"},
     "music": BASE,
-    "data": BASE | {"music"},
-    "model": BASE - {"files"} | {"music"},
-    "train": BASE | {"music", "data", "model"},
-    "sample": BASE | {"music", "data", "model", "train"},
+    "vocab": BASE - {"files"} | {"music"},
+    "data": BASE | {"music", "vocab"},
+    "model": BASE - {"files"} | {"vocab"},
+    "train": BASE | {"music", "vocab", "data", "model"},
     "listen": BASE | {"music"},
-    "study": CONFIGS | {"music", "data", "model", "train", "sample"},
-    "bench": CONFIGS | {"music", "data", "model", "train", "sample"},
-    "commands": CONFIGS | {"music", "data", "model", "train", "sample", "listen", "study", "bench"},
+    "sample": BASE | {"music", "vocab", "data", "model", "train", "listen"},
+    "study": CONFIGS | {"music", "vocab", "data", "model", "train", "listen", "sample"},
+    "bench": CONFIGS | {"music", "vocab", "data", "model", "train", "sample"},
+    "arguments": {"errors", "config", "recipes"},
+    "commands": CONFIGS
+    | {"music", "vocab", "data", "model", "train", "listen", "sample", "study", "bench", "arguments"},
 }
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
@@ -117,6 +121,13 @@ def test_music_and_listen_know_no_jax() -> None:
     assert not outside({"music", "listen"} | BASE, JAX)
 
 
+def test_the_encoding_half_of_vocabularies_starts_without_jax() -> None:
+    """The processes that read files encode what they read, and need not wait for it."""
+    code = f"import midigen_jax.data.reading, sys; print(*sorted({JAX!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_only_music_imports_readers() -> None:
     rooms = {own for own, _, _ in IMPORTS} - {"music"}
     assert not outside(rooms, READERS)
@@ -131,3 +142,58 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
     code = f"import midigen_jax.cli, sys; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# Imports all that is not ours, and then all modules of ours; says what these changed in the process. What JAX
+# or music21 do as they are imported is not ours either.
+_IMPORTS = """
+import importlib, json, logging, os, signal, sys, threading, warnings
+
+def process():
+    loggers = {name: logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict)}
+    state = {
+        "environment": dict(os.environ),
+        "hooks": [sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook],
+        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        "warnings": list(warnings.filters),
+        "loggers": {
+            str(name): (one.level, one.handlers, one.filters, one.disabled) for name, one in loggers.items()
+        },
+        "streams": [sys.stdin, sys.stdout, sys.stderr],
+        "threads": threading.active_count(),
+    }
+    if "jax" in sys.modules:
+        state["jax"] = dict(sys.modules["jax"].config.values)
+    return {name: repr(value) for name, value in state.items()}
+
+modules, others = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+for name in others:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        pass  # a part that its package imports in another order
+before = process()
+for name in modules:
+    importlib.import_module(name)
+after = process()
+print(json.dumps({
+    "others": sorted(name for name in sys.modules if not name.startswith("midigen_jax")),
+    "changed": {name: [before[name], after[name]] for name in before if before[name] != after[name]},
+}))
+"""
+
+
+def test_importing_the_package_changes_nothing_in_the_process() -> None:
+    modules = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.stem not in ("__init__", "__main__")
+    ]
+
+    def imported(others: list[str]) -> dict:
+        words = [sys.executable, "-c", _IMPORTS, json.dumps(modules), json.dumps(others)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found: dict = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    assert imported(imported([])["others"])["changed"] == {}

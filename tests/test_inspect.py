@@ -117,7 +117,7 @@ def test_chords_that_a_corpus_lost_are_counted_as_unseen(chords):
     assert census.whole.unknown == 24
     assert (len(census.whole.chords), census.whole.chords.total()) == (8, 56)
     assert census.unseen_share == census.held_out.unknown / 16  # two tunes are held out
-    assert any("24 of its chords are not in its vocabulary" in line for line in findings.notices(chords))
+    assert any("24 of its events are not in its vocabulary" in line for line in findings.notices(chords))
 
 
 @pytest.mark.parametrize("name", ["music", "chords"])

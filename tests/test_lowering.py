@@ -11,14 +11,13 @@ import pytest
 from midigen_jax.config import BatchConfig, Config, ContextConfig, ModelConfig, TrainConfig, override
 from midigen_jax.data.batches import crops_of
 from midigen_jax.model.cost import tile_share
-from midigen_jax.model.grammar import NoteGrammar, grammar
 from midigen_jax.model.network import Network, init_params
-from midigen_jax.music.tokens import NoteTokenizer
 from midigen_jax.sample.constraints import constraints
-from midigen_jax.sample.decode import How, Prompt, Settings, decode
-from midigen_jax.sample.filters import Controls
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode
+from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.train.distributed import data_mesh
+from midigen_jax.train.replicas import make_train_steps, start_alone
+from midigen_jax.vocab.note import NoteVocabulary
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # `make test` tries every pair of attention, heads and dtype, `make test-all` the whole product.
@@ -51,13 +50,13 @@ def tiny(attention, heads, dtype):
     )
     batch = BatchConfig(rows=2, length=5, before=3 if told else 0)
     config = Config(model=model, batch=batch, train=TrainConfig(steps=3))
-    return config, Network(model, NoteGrammar(duration_size=5))
+    return config, Network(model, NoteVocabulary(4))
 
 
 @pytest.mark.parametrize(("attention", "heads", "dtype"), KINDS)
 def test_training_lowers_for_every_platform(attention, heads, dtype):
     config, network = tiny(attention, heads, dtype)
-    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch)
+    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch, network.vocabulary)
     steps = make_train_steps(network, config, 3, True, data_mesh(1))
     given = jax.eval_shape(lambda: start_alone(network, config, crops, data_mesh(1)))
     exported = jax.export.export(steps, platforms=PLATFORMS)(*given, jnp.array([2]))
@@ -76,9 +75,8 @@ def test_products_on_a_tpu_are_whole_tiles_of_bfloat16(attention):
     wide = {"model.width": 512, "model.compute_dtype": "bfloat16", "batch.rows": 128}
     window = {"model.attention_window": 256 if attention == "multihead" else 0}
     config = override(Config(), wide | window | {"model.attention": attention})
-    tokenizer = NoteTokenizer(config.prepare.max_duration)
-    network = Network(config.model, grammar(tokenizer))
-    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch)
+    network = Network(config.model, NoteVocabulary(config.prepare.max_duration))
+    crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch, network.vocabulary)
     steps = make_train_steps(network, config, 3, True, data_mesh(1))
     given = jax.eval_shape(lambda: start_alone(network, config, crops, data_mesh(1)))
     lowered = jax.export.export(steps, platforms=("tpu",))(*given, jnp.array([2])).mlir_module()
@@ -87,7 +85,7 @@ def test_products_on_a_tpu_are_whole_tiles_of_bfloat16(attention):
     assert {(left, right, result) for _, left, _, right, _, result in found} == {("bf16", "bf16", "f32")}
     sizes = {int(size) for shapes in found for shape in shapes[::2] for size in shape.split("x")}
     padded = {size for size in sizes if size % 128} - {config.model.attention_heads}  # as many products
-    assert padded <= {tokenizer.pitch_size, tokenizer.duration_size, 1}
+    assert padded <= {*(size for _, size in network.vocabulary.streams), 1}
     assert tile_share(network, config.batch.rows, config.batch.length) > 0.95
 
 
@@ -96,16 +94,19 @@ def test_decoding_lowers_for_every_platform(attention, heads, dtype):
     _, network = tiny(attention, heads, dtype)
     params = jax.eval_shape(partial(init_params, network), jax.random.key(0))
     nothing = jax.ShapeDtypeStruct((2, 3), jnp.int32)
-    prompt = Prompt(nothing, nothing, jax.ShapeDtypeStruct((2, 3), jnp.bool_))
+    events = dict.fromkeys(("pitch", "duration"), nothing)
+    prompt = Prompt(events, jax.ShapeDtypeStruct((2, 3), jnp.bool_))
     number, whole = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
-    controls = Controls(number, whole, number, number, number)
+    sampled = SamplingParams(number, whole, number, number, number)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    rules = constraints(NoteTokenizer(4), network.grammar.durations())
-    settings = Settings(keys, controls, controls, whole, whole, rules)
-    write = jax.jit(partial(decode, network, events=4, how=How(filters=True, repetition=True)))
+    rules = constraints(NoteVocabulary(4))
+    settings = Settings(keys, dict.fromkeys(events, sampled), whole, whole, rules)
+    write = jax.jit(partial(decode, network, events=4, flags=DecodeFlags(filters=True, repetition=True)))
     exported = jax.export.export(write, platforms=PLATFORMS)(params, prompt, settings)
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (dtype == "bfloat16")
-    for_tpu = jax.jit(partial(decode, network, events=4, how=How(filters=True, repetition=True, tpu=True)))
+    for_tpu = jax.jit(
+        partial(decode, network, events=4, flags=DecodeFlags(filters=True, repetition=True, tpu=True))
+    )
     exported = jax.export.export(for_tpu, platforms=("tpu",))(params, prompt, settings)
     assert exported.mlir_module().count("stablehlo.custom_call @tpu_custom_call") == 2  # a kernel each head

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from jax.experimental import rnn
 
-from midigen_jax.config import ModelConfig
 from midigen_jax.errors import InputError
-from midigen_jax.model.cudnn import cudnn_arguments, from_cudnn
-from midigen_jax.model.layer import LSTM, backend_of
-from midigen_jax.model.lstm import LSTMCarry, LSTMWeights, lstm, lstm_carry
+from midigen_jax.model.blocks import Step
+from midigen_jax.model.blocks.lstm import LSTM
+from midigen_jax.model.blocks.lstm_cudnn import cudnn_arguments, from_cudnn
+from midigen_jax.model.blocks.lstm_scan import LSTMCarry, LSTMWeights, lstm
 
 ROWS, TIMES, INPUTS, WIDTH = 3, 7, 5, 4
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -112,9 +112,10 @@ def test_agrees_with_torch_in_outputs_and_gradients(case):
 
 
 def test_a_fresh_layer_forgets_nothing_yet_and_its_recurrence_turns_but_does_not_stretch():
-    layer = LSTM(INPUTS, WIDTH)
-    carry, mask = lstm_carry(1, WIDTH), jnp.ones((1, 1), bool)
-    params = layer.init(jax.random.key(0), carry, jnp.zeros((1, 1, INPUTS)), mask)["params"]
+    layer = LSTM(INPUTS, WIDTH, streams=())
+    now = Step({}, jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool))
+    given = layer.initial_carry(1), jnp.zeros((1, 1, INPUTS)), now
+    params = layer.init(jax.random.key(0), *given)["params"]
     np.testing.assert_array_equal(params["bias"], np.repeat([0.0, 1.0, 0.0, 0.0], WIDTH))
     recurrent = params["recurrent"]
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(WIDTH), atol=1e-5)
@@ -141,6 +142,6 @@ def test_agrees_with_cudnn_by_its_reference_in_outputs_and_gradients(case):
 
 
 def test_a_backend_that_is_not_there_is_refused_if_it_is_named_and_passed_over_if_not():
-    assert backend_of(ModelConfig()) == "scan"
+    assert LSTM(INPUTS, WIDTH, streams=()).runs_on == "scan"
     with pytest.raises(InputError, match=r"model.backend = cudnn: .* give auto or scan"):
-        backend_of(ModelConfig(backend="cudnn"))
+        _ = LSTM(INPUTS, WIDTH, streams=(), backend="cudnn").runs_on

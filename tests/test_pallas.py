@@ -16,16 +16,17 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas.tpu import ChipVersion, get_tpu_info_for_chip
 from jax.sharding import PartitionSpec, SingleDeviceSharding
 
-from midigen_jax.config import Config, ModelConfig, override
+from midigen_jax.config import Config, override
 from midigen_jax.data.batches import crops_of
 from midigen_jax.errors import InputError
-from midigen_jax.model.grammar import NoteGrammar
-from midigen_jax.model.layer import LSTM, backend_of, tpu_backend
-from midigen_jax.model.lstm import Kernels, LSTMCarry, LSTMWeights, States, lstm, lstm_carry
+from midigen_jax.model.blocks import Step
+from midigen_jax.model.blocks.lstm import LSTM
+from midigen_jax.model.blocks.lstm_pallas import LANES, blocks, gradients, states
+from midigen_jax.model.blocks.lstm_scan import Kernels, LSTMCarry, LSTMWeights, States, lstm
 from midigen_jax.model.network import Network
-from midigen_jax.model.pallas_lstm import LANES, blocks, gradients, states
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.state import make_train_steps, start_alone
+from midigen_jax.train.distributed import data_mesh
+from midigen_jax.train.replicas import make_train_steps, start_alone
+from midigen_jax.vocab.note import NoteVocabulary
 from tests.tiny import SMALLEST
 
 INTERPRETED = Kernels("cpu", partial(states, interpret=True), partial(gradients, interpret=True))
@@ -181,10 +182,15 @@ def test_blocks_fit_and_cover_all(times, rows, width, stream, operand):
     assert cut.unroll == 1 or times % cut.times == cut.times % cut.unroll == 0
 
 
+def runs_on(width, **settings):
+    """What a layer of so many units says that it runs on."""
+    return LSTM(INPUTS, width, streams=(), **settings).runs_on
+
+
 def test_a_width_that_does_not_fit_is_refused_in_words():
-    assert backend_of(ModelConfig(width=2048, backend="pallas")) == "pallas"
+    assert runs_on(2048, backend="pallas") == "pallas"
     with pytest.raises(InputError, match=r"model.backend = pallas: .* model.width = 4096; give auto or scan"):
-        backend_of(ModelConfig(width=4096, backend="pallas", compute_dtype="bfloat16"))
+        runs_on(4096, backend="pallas", compute_dtype="bfloat16")
 
 
 def test_a_tpu_with_little_fast_memory_has_the_scan(monkeypatch):
@@ -192,14 +198,14 @@ def test_a_tpu_with_little_fast_memory_has_the_scan(monkeypatch):
     for chip, backend in ((ChipVersion.TPU_V4, "scan"), (ChipVersion.TPU_V5P, "pallas")):
         info = get_tpu_info_for_chip(chip, 2)
         monkeypatch.setattr(pltpu, "get_tpu_info", lambda info=info: info)
-        assert backend_of(ModelConfig(width=512)) == backend
+        assert runs_on(512) == backend
 
 
 def exported_step(platforms, **changes):
     """The train step of the smallest model, lowered for these platforms."""
     config = override(Config(), SMALLEST | {"model.backend": "pallas"} | changes)
-    network = Network(config.model, NoteGrammar(duration_size=5))
-    crops = crops_of([np.zeros((20, 2), np.int32)] * 2, config.batch)
+    network = Network(config.model, NoteVocabulary(4))
+    crops = crops_of([np.zeros((20, 2), np.int32)] * 2, config.batch, network.vocabulary)
     steps = make_train_steps(network, config, 3, True, data_mesh(1))
     given = jax.eval_shape(lambda: start_alone(network, config, crops, data_mesh(1)))
     return jax.export.export(steps, platforms=platforms)(*given, jnp.array([2])).mlir_module()
@@ -215,8 +221,9 @@ def test_kernels_are_for_tpus_and_the_scan_for_all_else():
 
 def on_a_tpu(backend, rows, times, width):
     """A layer as it is lowered for a TPU."""
-    layer, carry = LSTM(INPUTS, width, backend=backend), lstm_carry(rows, width)
-    given = carry, jnp.zeros((rows, times, INPUTS)), jnp.ones((rows, times), bool)
+    layer = LSTM(INPUTS, width, streams=(), backend=backend)
+    now = Step({}, jnp.zeros((rows, times), jnp.int32), jnp.ones((rows, times), bool))
+    given = layer.initial_carry(rows), jnp.zeros((rows, times, INPUTS)), now
     params = jax.eval_shape(layer.init, jax.random.key(0), *given)
     return jax.export.export(jax.jit(layer.apply), platforms=("tpu",))(params, *given).mlir_module()
 
@@ -227,10 +234,10 @@ def test_a_single_step_is_the_scans():
 
 
 def test_auto_takes_kernels_on_a_tpu_where_they_pay():
-    assert backend_of(ModelConfig(width=512)) == "scan"  # this is no TPU
+    assert runs_on(512) == "scan"  # this is no TPU
     widths = {128: "scan", 256: "pallas", 320: "scan", 1024: "pallas", 4096: "scan"}
-    assert {width: tpu_backend(ModelConfig(width=width)) for width in widths} == widths
-    assert tpu_backend(ModelConfig(width=512, backend="scan")) == "scan"
+    assert {width: runs_on(width, platform="tpu") for width in widths} == widths
+    assert runs_on(512, platform="tpu", backend="scan") == "scan"
 
 
 def compiled(function, dtype, rows, times, width, chip):

@@ -45,7 +45,8 @@ def test_a_file_is_a_study(tmp_path):
     path = tmp_path / "attention.toml"
     path.write_text(STUDY)
     found = read_study(path)
-    assert (found.name, found.corpus, found.seeds, found.unit) == ("attention", ("bach",), (0, 1), "quarter")
+    assert (found.name, found.corpus, found.seeds) == ("attention", ("bach",), (0, 1))
+    assert (found.metric, found.unit) == ("nats_per_quarter", "nats/quarter")
     # The grid's point that is the base is no arm.
     assert found.names == [
         BASE,
@@ -107,7 +108,7 @@ def test_budgets_are_steps_epochs_or_seconds_and_arms_may_have_their_own():
         ({"measure": ["nats_per_event", "nats_per_event"]}, "name nothing twice"),
         (
             {"measure": ["nats_per_slice"], "arms": {"c": {"prepare.tokenizer": "chord"}}},
-            "cuts music in slices",
+            "cuts music in events of its own; compare by nats_per_quarter or nats_per_frame",
         ),
         ({"corpus": [1]}, "corpus = 1: give text"),
         ({"seeds": [1, 1]}, "give one or more, none of them twice"),

@@ -8,24 +8,24 @@ from midigen_jax.cli import main
 from midigen_jax.config import Config, ModelConfig, PrepareConfig
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import init_params
-from midigen_jax.music.tokens import ChordTokenizer
-from midigen_jax.music.voices import VoiceTokenizer
 from midigen_jax.train import pretrained
-from midigen_jax.train.experiment import Experiment, Restored, digest, make_network, to_facts
+from midigen_jax.train.checkpoint import LoadedModel, Metadata, digest, to_facts
 from midigen_jax.train.pretrained import load_model, name_of, read_model, write_model
-from midigen_jax.train.state import TrainState
+from midigen_jax.train.step import TrainState, make_network
+from midigen_jax.vocab.chord import ChordVocabulary
+from midigen_jax.vocab.voice import VoiceVocabulary
 
 
-@pytest.fixture(params=[VoiceTokenizer(2, 8), ChordTokenizer(((60,), (60, 64)), 8)], ids=["voice", "chord"])
+@pytest.fixture(params=[VoiceVocabulary(2, 8), ChordVocabulary(((60,), (60, 64)), 8)], ids=["voice", "chord"])
 def restored(request):
-    tokenizer = request.param
-    prepare = PrepareConfig(tokenizer="chord") if tokenizer.name == "chord" else PrepareConfig(voices=2)
+    vocabulary = request.param
+    prepare = PrepareConfig(tokenizer="chord") if vocabulary.name == "chord" else PrepareConfig(voices=2)
     model = ModelConfig(pitch_embedding=4, duration_embedding=4, width=8, layers=1)
-    experiment = Experiment(Config(prepare=prepare, model=model), tokenizer, 90.0, (3, 4))
-    network = make_network(experiment.config, tokenizer)
+    experiment = Metadata(Config(prepare=prepare, model=model), vocabulary, 90.0, (3, 4))
+    network = make_network(experiment.config, vocabulary)
     state = TrainState(jax.numpy.int32(7), init_params(network, jax.random.key(0)), ())
     metrics = {"valid.nats_per_event": 1.5}
-    return Restored(7, state, network, experiment, metrics, digest(7, to_facts(experiment, metrics)))
+    return LoadedModel(7, state, network, experiment, metrics, digest(7, to_facts(experiment, metrics)))
 
 
 @pytest.fixture
@@ -37,17 +37,17 @@ def shipped(restored, tmp_path, monkeypatch):
 
 
 def test_the_model_of_the_package_knows_of_its_corpus():
-    assert len(load_model("pretrained:chorales").experiment.plan) == 64
+    assert len(load_model("pretrained:chorales").metadata.plan) == 64
 
 
 def test_what_is_written_is_read_back_in_half_precision(restored, tmp_path):
     write_model(restored, tmp_path / "model.npz")
     again = read_model(tmp_path / "model.npz")
-    for field in ("step", "experiment", "metrics", "digest", "network"):
+    for field in ("step", "metadata", "metrics", "digest", "network"):
         assert getattr(again, field) == getattr(restored, field)
-    assert jax.tree.structure(again.state.weights) == jax.tree.structure(restored.state.weights)
+    assert jax.tree.structure(again.state.ema_params) == jax.tree.structure(restored.state.ema_params)
     for ours, theirs in zip(
-        jax.tree.leaves(again.state.weights), jax.tree.leaves(restored.state.weights), strict=True
+        jax.tree.leaves(again.state.ema_params), jax.tree.leaves(restored.state.ema_params), strict=True
     ):
         assert ours.dtype == np.float32
         np.testing.assert_array_equal(ours, np.asarray(theirs, np.float16))
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_told(restored, tmp_path, cut):
         read_model(path)
 
 
-@pytest.mark.parametrize("restored", [VoiceTokenizer(2, 8)], indirect=True, ids=["voice"])
+@pytest.mark.parametrize("restored", [VoiceVocabulary(2, 8)], indirect=True, ids=["voice"])
 def test_music_is_written_with_it_and_made_again(shipped, tmp_path, capsys):
     first, again = tmp_path / "first", tmp_path / "again"
     assert main(["generate", "pretrained:tiny", "--out", str(first), "--count", "2", "--events", "24"]) == 0
@@ -86,7 +86,7 @@ def test_music_is_written_with_it_and_made_again(shipped, tmp_path, capsys):
 
 def test_the_package_has_a_model_of_chorales_that_is_small():
     restored = load_model("pretrained:chorales")
-    assert restored.experiment.tokenizer == VoiceTokenizer(4, 96)
+    assert restored.metadata.vocabulary == VoiceVocabulary(4, 96)
     assert restored.metrics["valid.nats_per_event"] < 1
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.weights))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.ema_params))
     assert (pretrained._FOLDER / "chorales.npz").stat().st_size < 8e6

@@ -13,8 +13,8 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.errors import AGAIN
-from midigen_jax.train import processes
-from midigen_jax.train.processes import SharedPace
+from midigen_jax.train import distributed
+from midigen_jax.train.distributed import SharedPace
 from tests.tiny import free_port, measured, train_words
 
 
@@ -105,7 +105,7 @@ def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stre
     for log in logs:
         (said,) = (line for line in log.splitlines() if line.startswith("compiled meanwhile: "))
         named = set(said.split()[2:]) - {"jit(_cuts_of_steps)"}  # of a stream, on the host
-        assert named == {"jit(program)", "jit(_at)", "jit(initial_carry)", "jit(step)"}
+        assert named == {"jit(program)", "jit(_at)", "jit(initial_carry)", "jit(eval_step)"}
 
 
 # Reads two steps in a process of two, whose devices take turns in the mesh as along the torus of a TPU.
@@ -118,10 +118,10 @@ from jax.sharding import Mesh
 from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.stream import Stream
-from midigen_jax.train.devices import data_mesh
-from midigen_jax.train.feed import make_feed
-from midigen_jax.train.processes import Place, join
-from midigen_jax.train.state import batch_key
+from midigen_jax.train.distributed import data_mesh
+from midigen_jax.train.replicas import DataSource
+from midigen_jax.train.distributed import Place, join
+from midigen_jax.train.step import batch_key
 
 corpus, _, address, _, count, _, process = sys.argv[1:]
 join(Place(address, int(count), int(process)))
@@ -130,9 +130,9 @@ music = load_corpus(Path(corpus))
 mesh = data_mesh(8)
 turns = Mesh(mesh.devices.reshape(2, -1).T.reshape(mesh.devices.shape), mesh.axis_names)
 assert [one.process_index for one in turns.devices.ravel()] == [0, 1, 0, 1]
-feed = make_feed(music, config, transposable=True)
-feed.begin(5, 100, turns)
-read = feed.take(2)
+source = DataSource(music, config, transposable=True)
+source.start(5, 100, turns)
+read = source.next(2)
 stream = Stream(music, config.batch, config.batch.transpose_share, batch_key(config.train.seed))
 for step in range(2):
     whole = jax.tree.leaves(stream.read(5 + step, np.arange(8)))
@@ -208,8 +208,8 @@ class Service(dict):
 
 def test_process_0_decides_each_call_of_all_and_hears_the_others_before_the_next_one(monkeypatch):
     service = Service()
-    monkeypatch.setattr(processes, "_service", lambda: service)
-    monkeypatch.setattr(processes, "_trainings", itertools.repeat(0))
+    monkeypatch.setattr(distributed, "_service", lambda: service)
+    monkeypatch.setattr(distributed, "_trainings", itertools.repeat(0))
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     members = [SharedPace(), SharedPace()]
 

@@ -31,7 +31,7 @@ def corpus(tmp_path_factory):
 
 def samples_of(corpus):
     return [
-        corpus.tokenizer.notes(corpus.tokens[piece.start : piece.stop], trim=False)
+        corpus.vocabulary.notes(corpus.tokens[piece.start : piece.stop], trim=False)
         for piece in corpus.split("train")
     ]
 
@@ -58,7 +58,7 @@ def test_grooves_are_of_one_meter(corpus):
     assert np.isnan(beside.pieces.statistics[0].groove_consistency)
     assert np.isfinite(beside.samples.statistics[0].groove_consistency)
     three = tuple(replace(piece, meter=(3, 4)) for piece in corpus.pieces)
-    waltzes = Corpus(corpus.path, corpus.tokens, three, corpus.tokenizer, corpus.manifest)
+    waltzes = Corpus(corpus.path, corpus.tokens, three, corpus.vocabulary, corpus.manifest)
     again = compare(samples_of(corpus), (3, 4), waltzes, "test").pieces.statistics[0]
     assert np.isfinite(again.groove_consistency)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from midigen_jax.study.likelihood import PieceNats
+from midigen_jax.study.metrics import PieceScores
 from midigen_jax.study.plan import make_study
 from midigen_jax.study.scaling import Law, Runs, fit_law
 from midigen_jax.study.tables import table
@@ -58,9 +58,54 @@ def scores_of(study):
         size, amount = 1e3 * config.model.width**2, 2e4 * config.batch.data_share
         of_size = LAW.size * (size / (1e3 * 256**2)) ** -LAW.alpha
         nats = 100 * (LAW.floor + of_size + LAW.data * (amount / 2e4) ** -LAW.beta)
-        piece = PieceNats("a", False, 0.8 * nats, 0.2 * nats, 1.0, 300, 120, 100.0, 0.0)
+        piece = PieceScores("a", False, {"nats_per_quarter": (nats, 100.0)})
         found[run] = Scores([piece], {"parameters": size, "train_events": amount}, 600)
     return found
+
+
+def test_a_study_is_compared_by_the_metric_that_it_names_first():
+    """The wider network guesses more events right, and costs more nats all the same."""
+    study = make_study(
+        {
+            "corpus": ["bach"],
+            "budget": {"steps": 600},
+            "arms": {"wide": {"model.width": 512}},
+            "measure": ["accuracy", "nats_per_event", "nats_by_position.beat"],
+        },
+        "right",
+    )
+    found = {}
+    for run in study.runs:
+        more = 10 if run.arm == "wide" else 0
+        pieces = [
+            PieceScores(
+                source,
+                False,
+                {
+                    "accuracy": (float(events // 2 + more), float(events)),
+                    "nats_per_event": (float(events + more), float(events)),
+                    "nats_by_position.beat": (3.0, beats),
+                },
+            )
+            for source, events, beats in (("a", 100, 4.0), ("b", 300, 0.0))
+        ]
+        found[run] = Scores(pieces, {}, 600)
+    made = rows_of(study, found)
+    rows = {(row["config"]["arm"], row["name"].removeprefix("ablate.")): row for row in made}
+    assert rows["base", "accuracy"]["value"] == pytest.approx(200 / 400)
+    assert rows["wide", "accuracy"]["value"] == pytest.approx(220 / 400)
+    assert rows["wide", "nats_per_event"]["value"] == pytest.approx(420 / 400)
+    assert rows["wide", "nats_by_position.beat"]["value"] == pytest.approx(6 / 4)
+    units = [rows["wide", name]["unit"] for name in ("accuracy", "nats_per_event", "nats_by_position.beat")]
+    assert units == ["share", "nats/event", "nats/event"]
+    apart = rows["wide", "difference"]
+    assert (apart["value"], apart["unit"]) == (pytest.approx(20 / 400), "share")
+    assert apart["better"] == 1
+    assert [line[:3] for line in table(made)] == [
+        ("arm", "seeds", "accuracy"),
+        ("base", "3", "0.500 [0.500, 0.500]"),
+        ("wide", "3", "0.550 [0.533, 0.600]"),
+    ]
 
 
 def test_a_study_of_widths_and_shares_has_a_row_with_its_law():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from midigen_jax.errors import InputError
-from midigen_jax.music import sandbox, scores
+from midigen_jax.music import scores
 from midigen_jax.music.read import Piece, Source, find_sources, read_piece
 
 
@@ -161,7 +161,7 @@ def test_drums_are_left_out(read) -> None:
 def test_parts_have_names_and_programs() -> None:
     text = musicxml(note("C", 2), note("E", 2))
     text = text.replace("</part-name>", f"</part-name>{midi_instrument(1, 20)}", 1)
-    assert sandbox.read_score(".xml", text.encode()).parts == [("part", 19), ("part", 0)]
+    assert scores.read_score(".xml", text.encode()).parts == [("part", 19), ("part", 0)]
 
 
 # Humdrum

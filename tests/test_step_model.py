@@ -13,12 +13,12 @@ from jax.tree_util import Partial
 from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.errors import InputError
-from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.recipes import pooling_article
 from midigen_jax.study import decode_rows, decoding, first_note
 from midigen_jax.study.step_model import StateSize, StepModel, load_step_model, make_loop, state_size
 from rivals import transformer
+from tests.tiny import chord_vocabulary
 
 SHAPE = transformer.Shape(23, 7, 6, 5, width=16, layers=2, feed_forward=20)
 
@@ -210,7 +210,7 @@ def test_a_cold_start_writes_an_event_of_fresh_weights():
 
 def tiny_network():
     model = dataclasses.replace(pooling_article(), pitch_embedding=6, duration_embedding=5, width=16)
-    return Network(model, ChordGrammar(duration_size=7, pitch_size=23))
+    return Network(model, chord_vocabulary(7, 23))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def tiny_network():
     [{}, {"width": 512}, {"layers": 4}, {"heads": "chained"}, {"width": 64, "pitch_embedding": 300}],
 )
 def test_a_transformer_has_as_many_parameters(changed):
-    network = Network(dataclasses.replace(pooling_article(), **changed), ChordGrammar(50, 1000))
+    network = Network(dataclasses.replace(pooling_article(), **changed), chord_vocabulary(50, 1000))
     ours = jax.eval_shape(partial(init_params, network), jax.random.key(0))
     theirs = jax.eval_shape(partial(transformer.fresh, transformer.shape_of(network)), jax.random.key(0))
     counts = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params in (ours, theirs)]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from midigen_jax import commands, rows
+from midigen_jax import rows
 from midigen_jax.cli import main
+from midigen_jax.commands import Report
 from midigen_jax.train.stop import StopRequest, ends_at_once
 from tests.tiny import free_port, train_words
 
@@ -57,7 +58,7 @@ import sys
 import jax, jax.numpy as jnp
 from jax import lax
 from midigen_jax.cli import main
-from midigen_jax import commands
+from midigen_jax.commands import Report
 
 def compile(*_):
     def long(x):
@@ -70,7 +71,7 @@ def compile(*_):
     print("compiled", flush=True)
     return 0
 
-commands.report = compile
+Report.__call__ = compile
 sys.argv = ["midigen", "report", "run", "--out", "page"]
 sys.exit(main())
 """
@@ -118,7 +119,7 @@ def test_a_request_while_others_are_awaited_is_heard(corpus, tmp_path):
 
 
 def test_a_ctrl_c_ends_any_command_with_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(commands, "report", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Report, "__call__", lambda _: signal.raise_signal(signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     assert main(["report", "run", "--out", "page"]) == 130
     assert capsys.readouterr().err == "midigen: interrupted; the same command goes on where it was\n"

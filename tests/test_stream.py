@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from midigen_jax.config import BatchConfig, Config, override
-from midigen_jax.data.batches import batch, make_crops, row_numbers, shown
+from midigen_jax.data.batches import batch, make_crops, row_numbers, to_batch_row
 from midigen_jax.data.prepare import prepare
 from midigen_jax.data.stream import Stream, stacked
 from midigen_jax.errors import InputError
@@ -46,11 +46,11 @@ def corpus(tmp_path_factory, write_melodies):
 )
 def test_any_step_reads_what_the_device_would(corpus, changes):
     config = BatchConfig(**{"rows": 6, "length": 16} | changes)
-    share = config.transpose_share
+    share, vocabulary = config.transpose_share, corpus.vocabulary
     crops, stream = make_crops(corpus, "train", config), Stream(corpus, config, share, KEY)
-    assert stream.crops == crops.places.first_C.shape[0]
-    take = jax.jit(lambda step: batch(crops, config, share, KEY, row_numbers(config, step)))
-    show = jax.jit(jax.vmap(lambda read: shown(read, config, share > 0)))
+    assert stream.crops == crops.places.first_CROP.shape[0]
+    take = jax.jit(lambda step: batch(crops, config, vocabulary, share, KEY, row_numbers(config, step)))
+    show = jax.jit(jax.vmap(lambda raw: to_batch_row(raw, config, vocabulary, share > 0)))
     # Not in order, and beyond an epoch.
     for step in (0, 63, 64, 1, 500):
         held, streamed = take(np.int32(step)), show(stream.read(step, np.arange(6)))
@@ -67,9 +67,10 @@ def test_grain_gives_the_steps_in_order_from_any(corpus):
     for step, read in zip(range(61, 70), stream.steps(61, 70, np.arange(4)), strict=True):
         jax.tree.map(np.testing.assert_array_equal, read, whole[step])
     padded = stacked(whole[:2], 5)
-    assert padded.event_N2.shape == (5, *whole[0].event_N2.shape)
-    np.testing.assert_array_equal(padded.event_N2[1], whole[1].event_N2)
-    assert not padded.event_N2[2:].any()
+    for stream, ids in padded.events.items():
+        assert ids.shape == (5, *whole[0].events[stream].shape)
+        np.testing.assert_array_equal(ids[1], whole[1].events[stream])
+        assert not ids[2:].any()
 
 
 def test_a_streamed_training_is_the_other_one_to_the_bit_cut_or_not(corpus, tmp_path, monkeypatch):

@@ -10,11 +10,18 @@ from matplotlib.text import Text
 from midigen_jax import rows
 from midigen_jax.errors import InputError
 from midigen_jax.listen.audio import synthesize, write_audio
+from midigen_jax.listen.figures import svg
 from midigen_jax.listen.pianoroll import draw
-from midigen_jax.listen.scaling import expected
 from midigen_jax.listen.study import write_pictures, write_study
-from midigen_jax.listen.study_charts import Interval, band, draw_costs, draw_differences, draw_learning, looks
-from midigen_jax.listen.svg import svg
+from midigen_jax.listen.study_charts import (
+    Interval,
+    band,
+    draw_costs,
+    draw_differences,
+    draw_learning,
+    expected,
+    looks,
+)
 
 ARMS = {
     # name: (changes, nats per frame, difference, corrected p)
@@ -54,7 +61,8 @@ def make_study(folder, arms=ARMS, measured=ARMS, more=(), question="Does attenti
         "arms": {arm: ARMS[arm][0] for arm in arms},
         "folders": folders,
         "seeds": list(seeds),
-        "unit": "frame",
+        "metric": "nats_per_frame",
+        "unit": "nats/frame",
         "split": "test",
         "command": "midigen ablate 'my study.toml' --out pooling",
     }
@@ -166,7 +174,7 @@ def test_failed_runs_are_named_with_their_reasons(tmp_path, parse):
 
 def test_differences_are_one_point_for_each_arm(tmp_path):
     differences = {"b": Interval(0.05, 0.03, 0.07), "a_$x$": Interval(-0.02, -0.04, 0.01)}
-    axes = draw_differences(differences, {"b"}, "base", "frame").axes[0]
+    axes = draw_differences(differences, {"b"}, "base", "nats per frame").axes[0]
     points = {line.get_label(): line for line in axes.lines if line.get_marker() == "o"}
     assert {arm: tuple(line.get_xdata()) for arm, line in points.items()} == {"b": (0.05,), "a_$x$": (-0.02,)}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", r"a_\$x\$"]
@@ -190,7 +198,7 @@ def test_sixteen_arms_of_one_cost_have_names_that_do_not_cover_each_other():
     points = {arm: (1e15, Interval(1 + 0.001 * n, 0.9, 1.1)) for n, arm in enumerate(arms)}
     look = looks(arms, "arm number 0")
     assert len(set(look.values())) == 16
-    figure = draw_costs(points, "training FLOPs", "frame", look)
+    figure = draw_costs(points, "training FLOPs", "nats per frame", look)
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without the line to the point
     assert len(boxes) == 16

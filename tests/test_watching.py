@@ -15,11 +15,10 @@ from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.batches import Epochs
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
-from midigen_jax.train.course import Course
-from midigen_jax.train.log import Call, DivergedError, Log
 from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import MOST_SKIPPED, make_optimizer
-from midigen_jax.train.state import Metrics
+from midigen_jax.train.run_dir import DivergedError, RowLog
+from midigen_jax.train.step import Metrics
 from tests.tiny import SMALLEST
 
 TINY = override(
@@ -67,27 +66,25 @@ def test_a_step_without_a_number_is_skipped(rule):
 
 def call(last, losses):
     ones = np.ones(len(losses))
-    return Call(last, len(losses), Metrics(np.array(losses), ones, ones, 4 * ones, ones))
+    return last, len(losses), Metrics(np.array(losses), ones, ones, 4 * ones, ones)
 
 
 def test_skipped_steps_are_counted_and_in_no_mean(tmp_path):
-    course = Course(Config(train=TrainConfig(steps=20)), Epochs(10, 2), flops=1e6)
-    log = Log(tmp_path / "rows.jsonl", Config(train=TrainConfig(on_nan="skip")), course)
-    log.train(call(10, [1.0] * 7 + [np.nan] * 2 + [3.0]), 0.1)
+    log = RowLog(tmp_path / "rows.jsonl", Config(train=TrainConfig(on_nan="skip")), Epochs(10, 2), flops=1e6)
+    log.train(*call(10, [1.0] * 7 + [np.nan] * 2 + [3.0]), 0.1)
     found = {row["name"]: row["value"] for row in rows.read(tmp_path / "rows.jsonl")}
     assert found["train.skipped_steps"] == 2
     assert found["train.nats_per_event.pitch"] == pytest.approx(10 / 8)
-    stops = Log(tmp_path / "stops.jsonl", Config(), course)
+    stops = RowLog(tmp_path / "stops.jsonl", Config(), Epochs(10, 2), flops=1e6)
     with pytest.raises(DivergedError, match=r"train\.nats_per_event\.pitch is nan at step 10"):
-        stops.train(call(10, [1.0] * 9 + [np.nan]), 0.1)
+        stops.train(*call(10, [1.0] * 9 + [np.nan]), 0.1)
 
 
 def test_the_share_of_the_peak_is_told_where_that_is_known(tmp_path, monkeypatch):
-    course = Course(Config(train=TrainConfig(steps=20)), Epochs(10, 2), flops=1e6)
-    log = Log(tmp_path / "rows.jsonl", Config(), course)
-    log.train(call(10, [1.0] * 10), 0.1)
-    monkeypatch.setattr("midigen_jax.train.log.peak_flops", lambda: 1e9)
-    log.train(call(20, [1.0] * 10), 0.1)
+    log = RowLog(tmp_path / "rows.jsonl", Config(), Epochs(10, 2), flops=1e6)
+    log.train(*call(10, [1.0] * 10), 0.1)
+    monkeypatch.setattr("midigen_jax.train.run_dir.peak_flops", lambda: 1e9)
+    log.train(*call(20, [1.0] * 10), 0.1)
     shares = [
         (row["step"], row["value"]) for row in rows.read(tmp_path / "rows.jsonl") if "peak" in row["name"]
     ]
@@ -106,9 +103,16 @@ def test_nothing_is_compiled_after_the_first_validation(corpus, tmp_path):
     assert recompilations(override(TINY, {"batch.stream": True}), corpus, tmp_path / "streamed") == 0
 
 
-def test_rows_are_mirrored(corpus, tmp_path):
-    told = []
-    fit(corpus, TINY, tmp_path / "run", mirror=told.extend)
+def test_callbacks_are_told_of_every_row_once_and_of_how_far_a_run_has_come(corpus, tmp_path):
+    told, steps = [], []
+
+    def callback(step, rows):
+        steps.append(step)
+        told.extend(rows)
+
+    fit(corpus, TINY, tmp_path / "run", [callback])
+    assert steps == sorted(steps)
+    assert steps[-1] == 12
     read = rows.read(tmp_path / "run" / "rows.jsonl")
     assert [json.loads(rows.line(row)) for row in told] == read
 

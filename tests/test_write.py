@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midigen_jax.config import PrepareConfig
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.read import Piece, Source, read_piece
 from midigen_jax.music.slices import slice_notes, to_notes
-from midigen_jax.music.tokens import ChordTokenizer, NoteTokenizer
 from midigen_jax.music.write import write_midi
+from midigen_jax.vocab.chord import ChordVocabulary
+from midigen_jax.vocab.note import NoteVocabulary
 
 # Music that begins at tick 0 on one track, with many notes struck again at once.
 NOTES = st.lists(
@@ -34,16 +36,16 @@ def test_any_notes_survive_a_file(tmp_path_factory: pytest.TempPathFactory, note
     np.testing.assert_array_equal(read_back(path).notes, notes)
 
 
-@given(NOTES, st.sampled_from([NoteTokenizer(), NoteTokenizer(7), None]))
+@given(NOTES, st.sampled_from([NoteVocabulary(), NoteVocabulary(7), None]))
 def test_any_tokens_survive_a_file(
-    tmp_path_factory: pytest.TempPathFactory, notes: Notes, known: NoteTokenizer | None
+    tmp_path_factory: pytest.TempPathFactory, notes: Notes, known: NoteVocabulary | None
 ) -> None:
-    slices = slice_notes(notes)
-    tokenizer = known or ChordTokenizer.learn([slices])
-    tokens = tokenizer.encode(slices)
+    settings = PrepareConfig(tokenizer="chord", min_chord_count=1)
+    vocabulary = known or ChordVocabulary.make(settings, [Piece(notes)])
+    tokens = vocabulary.encode(Piece(notes))
     path = tmp_path_factory.mktemp("write") / "piece.mid"
-    write_midi(to_notes(tokenizer.decode(tokens)), path)
-    np.testing.assert_array_equal(tokenizer.encode(slice_notes(read_back(path).notes)), tokens)
+    write_midi(vocabulary.decode(tokens), path)
+    np.testing.assert_array_equal(vocabulary.encode(read_back(path)), tokens)
 
 
 def test_a_pitch_struck_again_at_once_comes_back_as_two_notes(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import socket
 from pathlib import Path
 
 from midigen_jax import rows
+from midigen_jax.config import PrepareConfig
+from midigen_jax.vocab.chord import ChordVocabulary
 
 SMALLEST: dict[str, object] = {
     "model.width": 8,
@@ -22,6 +24,11 @@ _COMMAND = SMALLEST | {
     "sample.count": 1,
     "sample.events": 16,
 }
+
+
+def chord_vocabulary(durations: int, symbols: int) -> ChordVocabulary:
+    """Of so many ids in each stream."""
+    return ChordVocabulary.typical(PrepareConfig(tokenizer="chord", max_duration=durations - 1), symbols)
 
 
 def train_words(corpus: Path, run: Path, **changes: object) -> list[str]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from midigen_jax.errors import InputError
-from midigen_jax.model.network import Carry, Network, Tables, Trunk
+from midigen_jax.model.network import Carry, EmbeddingProjections, Network, Trunk
 from midigen_jax.recipes import pooling_article
 from midigen_jax.study.step_model import StateSize, StepModel, make_loop, state_size
 from midigen_jax.study.subject import Subject
@@ -136,7 +136,7 @@ def _check(subject: Subject) -> None:
     if subject.origin != "fresh":
         raise InputError("--peers: rivals write with fresh weights; leave RUN out")
     # Sizes may differ, the kind of network may not.
-    kind = ("attention", "attention_window", "attention_residual", "context", "residual", "heads")
+    kind = ("blocks", "attention", "attention_window", "attention_residual", "context", "residual", "heads")
     for name in (*kind, "compute_dtype"):
         here, theirs = (getattr(config, name) for config in (subject.network.config, pooling_article()))
         if here != theirs:
@@ -148,36 +148,33 @@ def _check(subject: Subject) -> None:
 
 
 @partial(jax.jit, static_argnames="network")
-def window_trunk(network: Network, params: dict, pitch_BT: Array, duration_BT: Array) -> Trunk:
-    """What follows the last event of windows that are read from zeros, T = 1."""
+def window_trunk(network: Network, params: dict, events: dict[str, Array]) -> Trunk:
+    """What follows the last event of windows, ids (B, T) by stream, that are read from zeros; T = 1."""
     model = network.bind({"params": params})
-    mask_BT = jnp.ones(pitch_BT.shape, bool)
-    _, trunk = model(model.initial_carry(len(pitch_BT)), pitch_BT, duration_BT, mask_BT)
-    return Trunk(*(part[:, -1:] for part in trunk))
+    mask_BT = jnp.ones(events["pitch"].shape, bool)
+    _, trunk = model(model.initial_carry(len(mask_BT)), events, mask_BT)
+    last: Trunk = jax.tree.map(lambda part: part[:, -1:], trunk)
+    return last
 
 
 def window(network: Network, params: dict, batch: int) -> Callable[[], object]:
     """The article's way in JAX: one jitted call an event reads the last events all over again."""
 
     @jax.jit
-    def write(params: dict, ids: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], Array]:
+    def write(params: dict, events: dict[str, Array], key: Array) -> tuple[dict[str, Array], Array]:
         key, own = jax.random.split(key)
-        trunk = window_trunk(network, params, *ids)
-        drawn = _draw(network, params, trunk, own)
-        shifted = (
-            jnp.concatenate([before_BT[:, 1:], new_B[:, None]], axis=1)
-            for before_BT, new_B in zip(ids, drawn, strict=True)
-        )
-        return tuple(shifted), key  # type: ignore[return-value]
+        drawn = _draw(network, params, window_trunk(network, params, events), own)
+        return {name: jnp.concatenate([events[name][:, 1:], drawn[name]], axis=1) for name in drawn}, key
 
-    ids = jnp.zeros((batch, WINDOW), jnp.int32), jnp.ones((batch, WINDOW), jnp.int32)
+    shape = batch, WINDOW
+    events = {"pitch": jnp.zeros(shape, jnp.int32), "duration": jnp.ones(shape, jnp.int32)}
     key = jax.random.key(0)
 
     def call() -> None:
-        nonlocal ids, key
+        nonlocal events, key
         for _ in range(_EVENTS):
-            ids, key = write(params, ids, key)
-        jax.block_until_ready(ids)
+            events, key = write(params, events, key)
+        jax.block_until_ready(events)
 
     return call
 
@@ -187,41 +184,49 @@ def step(network: Network, params: dict, batch: int) -> Callable[[], object]:
 
     @partial(jax.jit, donate_argnums=2)
     def write(
-        params: dict, tables: Tables, state: tuple[Carry, Trunk, Array]
-    ) -> tuple[tuple[Carry, Trunk, Array], tuple[Array, Array]]:
+        params: dict, projections: EmbeddingProjections, state: tuple[Carry, Trunk, Array]
+    ) -> tuple[tuple[Carry, Trunk, Array], dict[str, Array]]:
         carry, trunk, key = state
         key, own = jax.random.split(key)
-        pitch_B, duration_B = _draw(network, params, trunk, own)
-        carry, trunk = _read(network, params, carry, pitch_B, duration_B, tables)
-        return (carry, trunk, key), (pitch_B, duration_B)
+        drawn = _draw(network, params, trunk, own)
+        carry, trunk = _read(network, params, carry, drawn, projections)
+        return (carry, trunk, key), drawn
 
     model = network.bind({"params": params})
-    tables = model.tables()
+    projections = model.projections()
+    assert projections is not None
     pitch_B, duration_B = (jnp.asarray(ids, jnp.int32) for ids in first_event(batch))
-    read = _read(network, params, network.initial_carry(batch), pitch_B, duration_B, tables)
+    start = {"pitch": pitch_B[:, None], "duration": duration_B[:, None]}
+    read = _read(network, params, network.initial_carry(batch), start, projections)
     state = *read, jax.random.key(0)
 
     def call() -> None:
         nonlocal state
         for _ in range(_EVENTS):
-            state, drawn = write(params, tables, state)
+            state, drawn = write(params, projections, state)
         jax.block_until_ready(drawn)
 
     return call
 
 
 def _read(
-    network: Network, params: dict, carry: Carry, pitch_B: Array, duration_B: Array, tables: Tables
+    network: Network,
+    params: dict,
+    carry: Carry,
+    event: dict[str, Array],
+    projections: EmbeddingProjections,
 ) -> tuple[Carry, Trunk]:
+    """One event of each row, ids (B, 1) by stream."""
     model = network.bind({"params": params})
-    mask_B1 = jnp.ones((len(pitch_B), 1), bool)
-    found: tuple[Carry, Trunk] = model(carry, pitch_B[:, None], duration_B[:, None], mask_B1, tables=tables)
+    mask_B1 = jnp.ones(event["pitch"].shape, bool)
+    found: tuple[Carry, Trunk] = model(carry, event, mask_B1, projections=projections)
     return found
 
 
-def _draw(network: Network, params: dict, trunk: Trunk, key: Array) -> tuple[Array, Array]:
-    """A pitch and a duration id a row, with `jax.random.categorical`."""
-    model, keys = network.bind({"params": params}), jax.random.split(key)
-    pitch_B1 = jax.random.categorical(keys[0], model.pitch_logits(trunk))
-    duration_B1 = jax.random.categorical(keys[1], model.duration_logits(trunk, pitch_B1))
-    return pitch_B1[:, 0], duration_B1[:, 0]
+def _draw(network: Network, params: dict, trunk: Trunk, key: Array) -> dict[str, Array]:
+    """An id of each stream for each row, (B, 1), with `jax.random.categorical`."""
+    model, streams = network.bind({"params": params}), network.vocabulary.streams
+    drawn: dict[str, Array] = {}
+    for (name, _), own in zip(streams, jax.random.split(key, len(streams)), strict=True):
+        drawn[name] = jax.random.categorical(own, model.stream_logits(name, trunk, drawn))
+    return drawn

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from midigen_jax.music.tokens import START
+from midigen_jax.vocab import START
 from rivals import side
 
 Weights = dict[str, Any]  # nested as the network's parameters, of float32 arrays
@@ -36,7 +36,7 @@ def save_weights(path: Path, params: Weights) -> None:
 def with_rules(params: Weights) -> Weights:
     """A copy of the parameters that makes <start> and durations of no ticks impossible."""
     params = {name: dict(part) for name, part in params.items()}
-    for head, never in (("pitch_head", START), ("duration_head", 0)):
+    for head, never in (("head_pitch", START), ("head_duration", 0)):
         bias = np.array(params[head]["bias"])
         bias[never] = _IMPOSSIBLE
         params[head]["bias"] = bias
@@ -58,13 +58,21 @@ def load_weights(path: str) -> Weights:
 
 def layers_of(weights: Weights) -> list[dict[str, NDArray[np.float32]]]:
     """The `input`, `recurrent` and `bias` of each LSTM layer."""
-    return [weights[f"layers_{place}"] for place in range(sum(name[:7] == "layers_" for name in weights))]
+    count = sum(name.startswith("blocks_") for name in weights)
+    blocks = (weights[f"blocks_{place}"] for place in range(count))
+    return [block for block in blocks if "recurrent" in block]
+
+
+def score_of(weights: Weights) -> dict[str, NDArray[np.float32]]:
+    """The `kernel` and the `bias` by which attention scores a state; its block comes after the layers."""
+    score: dict[str, NDArray[np.float32]] = weights[f"blocks_{len(layers_of(weights))}"]["score"]
+    return score
 
 
 def tables_of(weights: Weights) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What each id adds to the gates of the first layer, as ours looks it up; the bias is in the first."""
     pitch, duration = (weights[f"embed_{stream}"]["embedding"] for stream in ("pitch", "duration"))
-    first = weights["layers_0"]
+    first = weights["blocks_0"]
     width = pitch.shape[1]
     return pitch @ first["input"][:width] + first["bias"], duration @ first["input"][width:]
 

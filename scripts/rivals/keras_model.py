@@ -11,7 +11,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from midigen_jax.config import ModelConfig
-from rivals.job import Job, Weights, draw, layers_of, load_weights
+from rivals.job import Job, Weights, draw, layers_of, load_weights, score_of
 from rivals.side import Side
 
 WINDOW = 32
@@ -28,10 +28,10 @@ def article_model(config: ModelConfig, pitch_size: int, duration_size: int, leng
     ]
     hidden = layers.Concatenate()(embedded)
     for place in range(config.layers):
-        hidden = layers.LSTM(config.width, return_sequences=True, name=f"layers_{place}")(hidden)
+        hidden = layers.LSTM(config.width, return_sequences=True, name=f"blocks_{place}")(hidden)
     weight = layers.Softmax(axis=1)(layers.Dense(1, activation="tanh", name="score")(hidden))
     context = ops.sum(weight * hidden, axis=1)
-    heads = {"pitch_head": pitch_size, "duration_head": duration_size}
+    heads = {"head_pitch": pitch_size, "head_duration": duration_size}
     return keras.Model(
         [pitch, duration],
         [layers.Dense(size, activation="softmax", name=name)(context) for name, size in heads.items()],
@@ -55,9 +55,9 @@ def model_of(weights: Weights, length: int = WINDOW) -> keras.Model:
         model.get_layer(stream).set_weights([weights[stream]["embedding"]])
     for place, layer in enumerate(stack):
         parts = [layer["input"], layer["recurrent"], layer["bias"]]
-        model.get_layer(f"layers_{place}").set_weights(parts)
-    parts_of = {name: weights[name] for name in ("pitch_head", "duration_head")}
-    for name, part in (parts_of | {"score": weights["attention"]["score"]}).items():
+        model.get_layer(f"blocks_{place}").set_weights(parts)
+    parts_of = {name: weights[name] for name in ("head_pitch", "head_duration")}
+    for name, part in (parts_of | {"score": score_of(weights)}).items():
         model.get_layer(name).set_weights([part["kernel"], part["bias"]])
     return model
 

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from rivals.job import Job, Weights, draw, first_event, layers_of, load_weights, tables_of
+from rivals.job import Job, Weights, draw, first_event, layers_of, load_weights, score_of, tables_of
 from rivals.side import Settings, Side
 
 CANDIDATES: tuple[Settings, ...] = ({"peer_threads": 1}, {"peer_threads": 2})
@@ -78,14 +78,14 @@ def step_graph(weights: Weights) -> ModelProto:
         recurrent = graph.constant(f"recurrent_{place}", layer["recurrent"])
         gates = graph.add("Add", gates, graph.add("MatMul", f"hidden_{place}", recurrent))
         hidden = _cell(graph, gates, place)
-    score = weights["attention"]["score"]
+    score = score_of(weights)
     weight = graph.add("Exp", graph.add("Tanh", graph.dense(hidden, "score", score["kernel"], score["bias"])))
     weighted = graph.add("Add", "weighted", graph.add("Mul", weight, hidden), name="after_weighted")
     total = graph.add("Add", "total", weight, name="after_total")
     context = graph.add("Div", weighted, total)
     for head in ("pitch", "duration"):
-        part = weights[f"{head}_head"]
-        logits = graph.dense(context, f"{head}_head", part["kernel"], part["bias"])
+        part = weights[f"head_{head}"]
+        logits = graph.dense(context, f"head_{head}", part["kernel"], part["bias"])
         graph.add("Softmax", logits, name=f"next_{head}", axis=-1)
     return graph.model(len(layers_of(weights)), layers_of(weights)[0]["recurrent"].shape[0])
 

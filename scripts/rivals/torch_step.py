@@ -16,6 +16,7 @@ from rivals.job import (
     first_event,
     layers_of,
     load_weights,
+    score_of,
     tables_of,
 )
 from rivals.side import Settings, Side
@@ -47,7 +48,7 @@ class Step:
             self._lstm = _lstm(weights)
         self._score, self._pitch, self._duration = (
             (_tensor(part["kernel"]), _tensor(part["bias"]))
-            for part in (weights["attention"]["score"], weights["pitch_head"], weights["duration_head"])
+            for part in (score_of(weights), weights["head_pitch"], weights["head_duration"])
         )
 
     def start(self, rows: int) -> State:

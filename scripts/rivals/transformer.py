@@ -18,13 +18,12 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 
-from midigen_jax.model.grammar import ChordGrammar
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
 from midigen_jax.music.notes import TICKS_PER_QUARTER
-from midigen_jax.music.tokens import END, START
 from midigen_jax.recipes import pooling_article
-from midigen_jax.sample.filters import Controls, draw, mix
-from midigen_jax.study.subject import DURATIONS, PITCHES
+from midigen_jax.sample.filters import SamplingParams, draw, mix
+from midigen_jax.study.subject import CHORDS
+from midigen_jax.vocab import END, START
 
 _HEAD = 64  # units of a head of attention
 _TEMPO = 120  # quarters a minute
@@ -52,7 +51,7 @@ class Cache(NamedTuple):
 
 def article() -> tuple[Any, Any, dict[str, Any]]:
     """The rival of the article's network: `midigen bench decode --model` takes it by this name."""
-    return equal_to(Network(pooling_article(), ChordGrammar(DURATIONS, PITCHES)))
+    return equal_to(Network(pooling_article(), CHORDS))
 
 
 def equal_to(network: Network) -> tuple[Any, Any, dict[str, Any]]:
@@ -71,10 +70,10 @@ def equal_to(network: Network) -> tuple[Any, Any, dict[str, Any]]:
 
 def shape_of(network: Network) -> Shape:
     """Of as many parameters as `network` has, to the nearest width of the feed-forward layers."""
-    model, rules = network.config, network.grammar
+    model, size_of = network.config, dict(network.vocabulary.streams)
     ours = jax.eval_shape(partial(init_params, network), jax.random.key(0))
     wanted = sum(leaf.size for leaf in jax.tree.leaves(ours))
-    sizes = rules.pitch_size, rules.duration_size, model.pitch_embedding, model.duration_embedding
+    sizes = size_of["pitch"], size_of["duration"], model.pitch_embedding, model.duration_embedding
     bare = Shape(*sizes, model.width, model.layers, 0)
     others = sum(
         leaf.size for leaf in jax.tree.leaves(jax.eval_shape(partial(fresh, bare), jax.random.key(0)))
@@ -111,8 +110,8 @@ def fresh(shape: Shape, key: Array) -> dict[str, Any]:
             for _ in range(shape.layers)
         ],
         "norm": jnp.ones(width),
-        "pitch_head": head(shape.pitches, (START, END)),
-        "duration_head": head(shape.durations, (0,)),
+        "head_pitch": head(shape.pitches, (START, END)),
+        "head_duration": head(shape.durations, (0,)),
     }
 
 
@@ -149,7 +148,7 @@ def forward(weights: dict[str, Any], cache: Cache, ids_BTS: Array) -> tuple[Cach
 
 def logits(weights: dict[str, Any], hidden_BTD: Array) -> tuple[Array, Array]:
     """Logits (B, T, P) and (B, T, R) of the next pitch and duration ids."""
-    heads = weights["pitch_head"], weights["duration_head"]
+    heads = weights["head_pitch"], weights["head_duration"]
     pitch_BTP, duration_BTR = (hidden_BTD @ head["kernel"] + head["bias"][None, None] for head in heads)
     return pitch_BTP, duration_BTR
 
@@ -161,7 +160,7 @@ def _step(weights: dict[str, Any], cache: Cache, ids_BS: Array, key: Array) -> t
     first, second = jax.random.key_data(key)
     bits_SB = mix(mix(jnp.arange(2 * rows, dtype=jnp.uint32) + first) ^ second).reshape(2, rows)
     ones_B, zeros_B = jnp.ones(rows), jnp.zeros(rows)
-    controls = Controls(ones_B, zeros_B.astype(jnp.int32), ones_B, zeros_B, ones_B)
+    controls = SamplingParams(ones_B, zeros_B.astype(jnp.int32), ones_B, zeros_B, ones_B)
     drawn = [
         draw(logits_BTV[:, 0], controls, bits_B, filtered=False)
         for logits_BTV, bits_B in zip(logits(weights, hidden_BTD), bits_SB, strict=True)

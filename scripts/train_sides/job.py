@@ -16,8 +16,8 @@ import numpy as np
 
 from midigen_jax.config import Config, override
 from midigen_jax.errors import InputError
-from midigen_jax.music.tokens import END, Tokens
 from midigen_jax.recipes import read_config
+from midigen_jax.vocab import END, Tokens
 from rivals import side
 
 _PITCHES, _DURATIONS = 1000, 50  # vocabulary of the random events

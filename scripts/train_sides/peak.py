@@ -1,7 +1,7 @@
 """What the machine can do at most: the product of two large float32 matrices in JAX."""
 
 from midigen_jax.study.benchmark import peak_product
-from midigen_jax.train.devices import data_mesh
+from midigen_jax.train.distributed import data_mesh
 from rivals.side import Settings, Side
 from train_sides.job import Job
 

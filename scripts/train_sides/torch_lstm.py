@@ -28,8 +28,8 @@ class Twin(nn.Module):
         embedded = config.pitch_embedding + config.duration_embedding
         self.lstm = nn.LSTM(embedded, config.width, num_layers=config.layers, batch_first=batch_first)
         self.score = nn.Linear(config.width, 1)
-        self.pitch_head = nn.Linear(config.width, pitch_size)
-        self.duration_head = nn.Linear(config.width, duration_size)
+        self.head_pitch = nn.Linear(config.width, pitch_size)
+        self.head_duration = nn.Linear(config.width, duration_size)
         self.time = 1 if batch_first else 0
 
     def forward(self, pitch: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ class Twin(nn.Module):
         hidden, _ = self.lstm(embedded)
         weight = torch.exp(torch.tanh(self.score(hidden)))
         context = (weight * hidden).cumsum(self.time) / weight.cumsum(self.time)
-        return self.pitch_head(context), self.duration_head(context)
+        return self.head_pitch(context), self.head_duration(context)
 
 
 def build(job: Job, settings: Settings) -> Side:
