@@ -19,7 +19,7 @@ from midigen_jax.model.blocks.pooled import PooledCarry, _sums_at_once, _sums_in
 from midigen_jax.model.network import score
 from midigen_jax.model.past import _looked_up, _moved_to_anchor, placed, window
 from midigen_jax.vocab import END, START, note
-from midigen_jax.vocab.note import NoteVocabulary, pitch_table
+from midigen_jax.vocab.note import NoteVocabulary
 from midigen_jax.vocab.voice import VoiceVocabulary
 from tests.test_laws import ROWS, TIMES, follow, lstm_case, padded, plain_lstm, some_music, tiny
 
@@ -173,7 +173,9 @@ def test_scores_of_intervals_move_to_their_reference_without_a_gather():
         found = form(scores, reference_BTN)
         return (found * salt).sum(), found
 
-    looked_up, moved = (partial(form, pitch_table()) for form in (_looked_up, _moved_to_anchor))
+    looked_up, moved = (
+        partial(form, NoteVocabulary().pitch_table()) for form in (_looked_up, _moved_to_anchor)
+    )
     (_, expected), gradient = jax.value_and_grad(partial(loss, looked_up), has_aux=True)(score_BTNR)
     (_, found), other = jax.value_and_grad(partial(loss, moved), has_aux=True)(score_BTNR)
     np.testing.assert_array_equal(found, expected)

@@ -19,7 +19,7 @@ from midigen_jax.model.past import NONE, FeatureEmbedding, IntervalHead, anchors
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import canonical, from_entries, to_notes
 from midigen_jax.vocab import START, by_stream, note
-from midigen_jax.vocab.note import NoteVocabulary, pitch_table
+from midigen_jax.vocab.note import NoteVocabulary
 from tests.tiny import chord_vocabulary
 
 CONFIG = ContextConfig(
@@ -128,7 +128,7 @@ def test_the_vector_and_the_interval_logits_move_with_the_music():
     for shift in (0, 7):
         moved = np.where(ids >= note.ATTACKED, ids + shift, ids)
         _, features = read(config, empty_history(config, 1), {"pitch": moved, "duration": ticks}, mask)
-        layer, head = FeatureEmbedding(config), IntervalHead(pitch_table())
+        layer, head = FeatureEmbedding(config), IntervalHead(NoteVocabulary().pitch_table())
         vectors.append(layer.init_with_output(jax.random.key(0), features)[0])
         logits.append(head.init_with_output(jax.random.key(0), hidden, anchors(features), nothing)[0])
     np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-6)
@@ -144,7 +144,7 @@ def test_a_pitch_that_is_held_scores_apart_from_one_that_is_struck():
     hidden = jax.random.normal(jax.random.key(1), (1, 1, 6))
     allowed = jnp.zeros((1, 1, note.HELD + 128), bool)
     reference = jnp.full((1, 1, 1), 60)
-    head = IntervalHead(pitch_table())
+    head = IntervalHead(NoteVocabulary().pitch_table())
     logits, variables = head.init_with_output(jax.random.key(0), hidden, reference, allowed)
     struck = logits[0, 0, note.ATTACKED : note.HELD]
     held = logits[0, 0, note.HELD :]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -33,8 +33,54 @@ REST, ATTACKED, HELD = 2, 3, 131
 SIZE = HELD + PITCHES
 
 
+class PitchIds(PitchAndDuration):
+    """What `note` and `voice` share: an id is a pitch that begins, or one that sounds on, or a rest."""
+
+    learned: ClassVar[bool] = False
+    transposes: ClassVar[bool] = True
+
+    @classmethod
+    def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> Self:
+        """That of any corpus with these settings."""
+        raise NotImplementedError
+
+    @classmethod
+    def typical(cls, config: PrepareConfig, symbols: int) -> Self:
+        """The same."""
+        return cls.make(config)
+
+    def pitch_table(self) -> IdTable:
+        """As `PitchAndDuration`."""
+        ids = np.arange(SIZE)
+        sounds = np.zeros((SIZE, PITCHES), bool)
+        sounds[ids[ATTACKED:], (ids[ATTACKED:] - ATTACKED) % PITCHES] = True
+        return id_table(SIZE, closes=edges(SIZE), sounds=sounds, held=ids >= HELD)
+
+    def pitch_symbol(self, id: int) -> str:
+        """C4 attacked, (C4) held, rest."""
+        if id in BRACKETS:
+            return BRACKETS[id]
+        if id == REST:
+            return "rest"
+        return pitch_name(id - ATTACKED) if id < HELD else f"({pitch_name(id - HELD)})"
+
+    def transpose(self, events: Any, semitones: Any) -> Any:
+        """Events, a dict of arrays (N,) by stream, of NumPy or of JAX, moved by `semitones`.
+
+        They are unchanged if any pitch would leave the range of MIDI.
+        """
+        pitch_N = events["pitch"]
+        xp = pitch_N.__array_namespace__()
+        sounds_N = pitch_N >= ATTACKED
+        midi_N = (pitch_N - ATTACKED) % PITCHES
+        lowest = xp.where(sounds_N, midi_N, PITCHES - 1).min()
+        highest = xp.where(sounds_N, midi_N, 0).max()
+        fits = (lowest + semitones >= 0) & (highest + semitones < PITCHES)
+        return {**events, "pitch": xp.where(sounds_N & fits, pitch_N + semitones, pitch_N)}
+
+
 @dataclass(frozen=True)
-class NoteVocabulary(PitchAndDuration):
+class NoteVocabulary(PitchIds):
     """One event a pitch, low to high within a slice: attacked, held, or the one event of a rest.
 
     The duration id, in ticks, is 0 on all events of a slice but the last. A slice longer than `max_duration`
@@ -44,19 +90,12 @@ class NoteVocabulary(PitchAndDuration):
     max_duration: int = 96
     name: ClassVar[str] = "note"
     drops: ClassVar[tuple[str, ...]] = ("track", "velocity")
-    learned: ClassVar[bool] = False
-    transposes: ClassVar[bool] = True
     slice_events: ClassVar[int] = 1
 
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "NoteVocabulary":
         """That of any corpus with these settings."""
         return cls(config.max_duration)
-
-    @classmethod
-    def typical(cls, config: PrepareConfig, symbols: int) -> "NoteVocabulary":
-        """The same."""
-        return cls.make(config)
 
     @cached_property
     def rules(self) -> "NoteRules":
@@ -98,18 +137,6 @@ class NoteVocabulary(PitchAndDuration):
         pitches = pitch[sounds] - np.where(attacked, ATTACKED, HELD)
         return to_notes(canonical(from_entries(duration[ends], owner[sounds], pitches, attacked), trim))
 
-    def transpose(self, events: Any, semitones: Any) -> Any:
-        """Events moved by `semitones`; unchanged if any of them would leave the range of MIDI."""
-        return transpose(events, semitones)
-
-    def pitch_symbol(self, id: int) -> str:
-        """C4 attacked, (C4) held, rest."""
-        return pitch_symbol(id)
-
-    def pitch_table(self) -> IdTable:
-        """As `PitchAndDuration`."""
-        return pitch_table()
-
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
         return {"name": self.name, "max_duration": self.max_duration}
@@ -118,35 +145,3 @@ class NoteVocabulary(PitchAndDuration):
     def from_json(cls, data: Mapping[str, Any]) -> "NoteVocabulary":
         """The inverse of `to_json`."""
         return cls(int(data["max_duration"]))
-
-
-def pitch_table() -> IdTable:
-    """What the pitch ids of `note` and `voice` mean."""
-    ids = np.arange(SIZE)
-    sounds = np.zeros((SIZE, PITCHES), bool)
-    sounds[ids[ATTACKED:], (ids[ATTACKED:] - ATTACKED) % PITCHES] = True
-    return id_table(SIZE, closes=edges(SIZE), sounds=sounds, held=ids >= HELD)
-
-
-def pitch_symbol(id: int) -> str:
-    """A pitch id of `note` and `voice`, for people."""
-    if id in BRACKETS:
-        return BRACKETS[id]
-    if id == REST:
-        return "rest"
-    return pitch_name(id - ATTACKED) if id < HELD else f"({pitch_name(id - HELD)})"
-
-
-def transpose(events: Any, semitones: Any) -> Any:
-    """Events of `note` or `voice`, a dict of arrays (N,) by stream, of NumPy or of JAX.
-
-    They are unchanged if any pitch would leave the range of MIDI.
-    """
-    pitch_N = events["pitch"]
-    xp = pitch_N.__array_namespace__()
-    sounds_N = pitch_N >= ATTACKED
-    midi_N = (pitch_N - ATTACKED) % PITCHES
-    lowest = xp.where(sounds_N, midi_N, PITCHES - 1).min()
-    highest = xp.where(sounds_N, midi_N, 0).max()
-    fits = (lowest + semitones >= 0) & (highest + semitones < PITCHES)
-    return {**events, "pitch": xp.where(sounds_N & fits, pitch_N + semitones, pitch_N)}

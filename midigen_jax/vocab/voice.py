@@ -19,20 +19,18 @@ from midigen_jax.vocab.base import (
     END,
     PITCHES,
     START,
-    IdTable,
-    PitchAndDuration,
     Tokens,
     events_of,
     split_long,
 )
-from midigen_jax.vocab.note import ATTACKED, HELD, REST, pitch_symbol, pitch_table, transpose
+from midigen_jax.vocab.note import ATTACKED, HELD, REST, PitchIds
 
 if TYPE_CHECKING:
     from midigen_jax.vocab.voice_rules import VoiceRules
 
 
 @dataclass(frozen=True)
-class VoiceVocabulary(PitchAndDuration):
+class VoiceVocabulary(PitchIds):
     """`voices` events a slice: a pitch that is struck or held, or the rest of a voice.
 
     The duration id is 0 on all events of a slice but the last. A slice that is longer than `max_duration` is
@@ -43,18 +41,11 @@ class VoiceVocabulary(PitchAndDuration):
     max_duration: int = 96
     name: ClassVar[str] = "voice"
     drops: ClassVar[tuple[str, ...]] = ("velocity",)
-    learned: ClassVar[bool] = False
-    transposes: ClassVar[bool] = True
 
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "VoiceVocabulary":
         """That of any corpus with these settings."""
         return cls(config.voices, config.max_duration)
-
-    @classmethod
-    def typical(cls, config: PrepareConfig, symbols: int) -> "VoiceVocabulary":
-        """The same."""
-        return cls.make(config)
 
     @property
     def slice_events(self) -> int:
@@ -109,18 +100,6 @@ class VoiceVocabulary(PitchAndDuration):
         onset, lasting, pitch, track = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         begin = onset.min(initial=time[-1]) if trim else 0
         return make_notes(onset - begin, lasting, pitch, track)
-
-    def transpose(self, events: Any, semitones: Any) -> Any:
-        """As `NoteVocabulary.transpose`."""
-        return transpose(events, semitones)
-
-    def pitch_symbol(self, id: int) -> str:
-        """As `NoteVocabulary.pitch_symbol`."""
-        return pitch_symbol(id)
-
-    def pitch_table(self) -> IdTable:
-        """As `PitchAndDuration`."""
-        return pitch_table()
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
