@@ -253,7 +253,7 @@ def test_an_arm_that_cannot_be_trained_is_written_down(thirds, tmp_path):
     )
     (failed,) = (row for row in found if row["name"] == "ablate.failed")
     assert failed["config"]["arm"] == "told chords"
-    assert "made of pitches, and here an id may have several" in failed["reason"]
+    assert "needs ids that are single pitches" in failed["reason"]
     assert any(row["name"] == "ablate.nats_per_quarter" for row in found)
 
 
