@@ -101,7 +101,6 @@ def test_steps_and_epochs_change_together() -> None:
         ("train.learning_rate", 10**400, "give a number"),
         ("train.keep_at", "0.5,2", "shares in (0, 1]"),
         ("train.keep_at", None, "give numbers with commas between them"),
-        ("prepare.tokenizer", "cord", "prepare.tokenizer = 'cord': did you mean chord?"),
         ("prepare.tracks", "drums", "prepare.tracks = 'drums' is out of range: all, piano, melody, or a"),
         ("prepare.tracks", "0", "out of range"),
         ("prepare.transpose", None, "prepare.transpose = None: give text"),

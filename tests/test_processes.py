@@ -104,7 +104,7 @@ def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stre
     # Steps, and what validations run: no gather with which processes agree, which would wait for the steps.
     for log in logs:
         (said,) = (line for line in log.splitlines() if line.startswith("compiled meanwhile: "))
-        named = set(said.split()[2:]) - {"jit(_cuts_of_steps)"}  # of a stream, on the host
+        named = set(said.split()[2:]) - {"jit(_spans_of_steps)"}  # of a stream, on the host
         assert named == {"jit(program)", "jit(_at)", "jit(initial_carry)", "jit(eval_step)"}
 
 
