@@ -119,7 +119,7 @@ def test_the_tables_say_what_the_files_say(html, parse):
         "train 298 · valid 37",
         "valid 15.3 %",
         "5.123",
-        "units of each LSTM layer",
+        "units of each layer",
     ):
         assert words in text
 

@@ -31,7 +31,7 @@ def corpus(tmp_path_factory):
 
 def samples_of(corpus):
     return [
-        corpus.vocabulary.notes(corpus.tokens[piece.start : piece.stop], trim=False)
+        corpus.vocabulary.decode(corpus.tokens[piece.start : piece.stop], trim=False)
         for piece in corpus.split("train")
     ]
 

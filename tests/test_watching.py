@@ -66,7 +66,7 @@ def test_a_step_without_a_number_is_skipped(rule):
 
 def call(last, losses):
     ones = np.ones(len(losses))
-    return last, len(losses), Metrics(np.array(losses), ones, ones, 4 * ones, ones)
+    return last, len(losses), Metrics({"pitch": np.array(losses), "duration": ones}, ones, 4 * ones, ones)
 
 
 def test_skipped_steps_are_counted_and_in_no_mean(tmp_path):
