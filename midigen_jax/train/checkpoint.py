@@ -277,20 +277,34 @@ class Checkpoints:
         """What a disk or a bucket refuses in the background comes up here at the next save, or at the end.
 
         On a disk that is an OSError, or the ValueError that TensorStore makes of anything; on a bucket
-        whatever its client raises, too.
+        whatever its client raises, too. Where other processes are waited for, their end is a ValueError as
+        well: then the disk still takes a file.
         """
         try:
             yield
         except jax.errors.JaxRuntimeError:  # of another process
             raise
         except Exception as error:
-            lost_peer = isinstance(error, TimeoutError) and jax.process_count() > 1
+            several, unclear = jax.process_count() > 1, isinstance(error, ValueError) and not self.is_remote
+            if several and unclear and self._takes_a_file():
+                raise TimeoutError(one_line(error)) from error
+            lost_peer = isinstance(error, TimeoutError) and several
             if lost_peer or not (self.is_remote or isinstance(error, OSError | ValueError)):
                 raise
             raise DiskError(
                 f"{self.path}: a checkpoint could not be written ({one_line(error)}); when that is mended "
                 f"the same command goes on from {self._newest()}"
             ) from error
+
+    def _takes_a_file(self) -> bool:
+        """Whether the disk of the run is in order."""
+        probe = Path(self.path).parent / f".probe-{jax.process_index()}"
+        try:
+            probe.write_bytes(bytes(4096))
+            probe.unlink()
+        except OSError:
+            return False
+        return True
 
     @contextmanager
     def _reaching_bucket(self) -> Iterator[None]:
