@@ -55,7 +55,7 @@ def compile_program(
         config = configs.override(config, {"batch.rows": rows_that_fill(own)})
     if program.pieces:
         lowered = compiled.lower_decode(network, own[0], program.pieces, program.filters)
-        work = 2.0 * sum(m.times * m.rows * m.inner * m.columns for m in network.matmuls(program.pieces, 1))
+        work = float(sum(product.flops for product in network.matmuls(program.pieces, 1)))
         name, events, own_sizes = "decode", program.pieces, {"batch": program.pieces}
     else:
         lowered = compiled.lower_train(network, config, own)

@@ -3,8 +3,6 @@
 In: a network and the shape of a batch. Out: counts. What is elementwise or looked up counts nothing.
 """
 
-import math
-
 from midigen_jax.model.network import Network
 
 
@@ -14,7 +12,7 @@ def flops(network: Network, rows: int, length: int) -> float:
     A product of (M, K) and (K, N) is 2 M K N, and training does three for each of the network: forward, and
     backward to its input and to its weights.
     """
-    return sum(3 * 2 * math.prod(product) for product in network.matmuls(rows, length))
+    return sum(3 * product.flops for product in network.matmuls(rows, length))
 
 
 def flops_per_event(network: Network, rows: int, length: int) -> float:

@@ -3,7 +3,6 @@
 In: a network. Out: a list of parts, from the embeddings to the heads, which pages draw and commands print.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -32,7 +31,7 @@ def parts(network: Network) -> list[Part]:
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()}
 
     def part(names: Sequence[str], says: str, inputs: int, outputs: int, products: Sequence[Matmul]) -> Part:
-        flops = sum(2 * math.prod(product) for product in products)
+        flops = sum(product.flops for product in products)
         return Part(names[0], says, inputs, outputs, sum(counts.get(name, 0) for name in names), flops)
 
     width = config.width

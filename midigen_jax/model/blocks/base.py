@@ -3,6 +3,7 @@
 In: a carry, vectors over time, what is known of each event. Out: the carry after them, and vectors over time.
 """
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -35,6 +36,11 @@ class Matmul(NamedTuple):
     rows: int
     inner: int
     columns: int
+
+    @property
+    def flops(self) -> int:
+        """Its operations: a multiplication and an addition for each pair of numbers."""
+        return 2 * math.prod(self)
 
 
 class Block(nn.Module):

@@ -129,7 +129,7 @@ def _lowers(block: Block, variables: Any, x_BTD: Array, now: Step) -> None:
 def _costs_what_it_says(block: Block, variables: Any, x_BTD: Array, now: Step) -> None:
     jaxpr = jax.make_jaxpr(lambda *given: _run(block, *given))(variables, x_BTD, now)
     least, most = _products(jaxpr.jaxpr)
-    said = sum(2 * math.prod(product) for product in block.matmuls(_ROWS, _TIMES))
+    said = sum(product.flops for product in block.matmuls(_ROWS, _TIMES))
     within = least / 2 <= said <= 2 * most
     assert within, f"its matmuls say {said} operations where its products have {least} to {most}"
 
