@@ -38,7 +38,7 @@ from midigen_jax.music import key as keys
 from midigen_jax.music.piece import Piece, Split
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.progress import Progress
-from midigen_jax.vocab import Tokens, Vocabulary, interim_vocabulary, ticks_of, vocabulary_class
+from midigen_jax.vocab import Tokens, Vocabulary, interim_vocabulary, length_of, vocabulary_class
 
 
 def prepare(
@@ -194,8 +194,8 @@ class _Kept(NamedTuple):
 
     def piece(self, entry: Entry) -> Piece:
         tokens = self.tokens(entry)
-        ticks = int(ticks_of(self.vocabulary.tables, tokens).sum())
-        return Piece(self.vocabulary.decode(tokens, trim=False), length=ticks)
+        length = length_of(self.vocabulary, tokens)
+        return Piece(self.vocabulary.decode(tokens, trim=False), length=length)
 
     def encoded(self, entry: Entry, vocabulary: Vocabulary) -> Tokens:
         same = vocabulary == self.vocabulary

@@ -41,6 +41,7 @@ from midigen_jax.vocab import (
     Vocabulary,
     by_stream,
     closes_of,
+    length_of,
     start_event,
     ticks_of,
     to_tokens,
@@ -202,7 +203,7 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
     ticks = NEVER
     if config.bars is not None:
         # A bar that the prompt has begun is ended besides.
-        ticks = config.bars * bar + -(onset + _ticks(experiment.vocabulary, tokens)) % bar
+        ticks = config.bars * bar + -(onset + length_of(experiment.vocabulary, tokens)) % bar
     elif config.seconds is not None:
         ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
     network = restored.network
@@ -322,7 +323,7 @@ def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
         ) from None
     lacks = np.flatnonzero(unknown_of(vocabulary.tables, tokens))
     if len(lacks):
-        ticks = _ticks(vocabulary, tokens[: lacks[0]])
+        ticks = length_of(vocabulary, tokens[: lacks[0]])
         onset, duration, pitch, _ = (prompt.notes - [prompt.notes[:, 0].min(), 0, 0, 0]).T
         sounding = sorted({*pitch[(onset <= ticks) & (ticks < onset + duration)].tolist()})
         raise InputError(
@@ -340,7 +341,7 @@ def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: To
         # A budget and bar lines count from the first tick, whatever is heard there.
         bound = config.meter is not None or task.ticks < NEVER
         return _moved(_cut(vocabulary.decode(written, trim=not bound), task.ticks), -task.shift)
-    stop = _ticks(vocabulary, task.prompt)
+    stop = length_of(vocabulary, task.prompt)
     if not config.keep_prompt or "held" in vocabulary.drops:
         rest = _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
@@ -370,7 +371,3 @@ def _written(vocabulary: Vocabulary, decoded: Decoded, row: int) -> Tokens:
     return to_tokens(vocabulary, {name: ids_BN[row] for name, ids_BN in decoded.events.items()})[
         : int(decoded.length_B[row])
     ]
-
-
-def _ticks(vocabulary: Vocabulary, tokens: Tokens) -> int:
-    return int(ticks_of(vocabulary.tables, tokens).sum())

@@ -11,19 +11,17 @@ but the first learn. They see events as the tables of a vocabulary tell them, an
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.progress import Progress
 from midigen_jax.study.ngram import NGram
 from midigen_jax.vocab import Tokens, Vocabulary, by_stream, closes_of
-from midigen_jax.vocab.traced import pitch_stream
+from midigen_jax.vocab.traced import allowed_next, pitch_stream
 
 _SLICES = 3  # whose durations the n-gram looks back on; of their pitches, those of the last one
 _PADDED = 256  # pieces are filled up to a multiple: fewer lengths are compiled
@@ -101,18 +99,17 @@ def events_of(vocabulary: Vocabulary, tokens: Tokens) -> Iterator[Event]:
     held_H = np.flatnonzero(table.struck_twin != np.arange(len(table.held)))
     struck_H = table.struck_twin[held_H]
     both_EH = allowed[pitch][:, held_H] & allowed[pitch][:, struck_H]
-    may_hold = np.zeros((len(tokens) - 1, len(table.held) if held_H.size else 0), bool)
+    may_hold = np.zeros_like(allowed[pitch])
     may_hold[:, struck_H] = both_EH
-    if held_H.size:
-        allowed[pitch] = allowed[pitch].copy()
-        allowed[pitch][:, struck_H] |= allowed[pitch][:, held_H]
-        allowed[pitch][:, held_H] = False
+    allowed[pitch] = allowed[pitch].copy()
+    allowed[pitch][:, struck_H] |= allowed[pitch][:, held_H]
+    allowed[pitch][:, held_H] = False
     before: tuple[Slice, ...] = ()
     written: Slice = ()
     for number, ids in enumerate(tokens[1:].tolist()):
         held = bool(table.held[ids[pitch]])
         ids[pitch] = int(table.struck_twin[ids[pitch]])
-        sounded = bool(held_H.size and may_hold[number, ids[pitch]])
+        sounded = bool(may_hold[number, ids[pitch]])
         rows = tuple(part[number] for part in allowed)
         yield Event(tuple(ids), rows, held, sounded, written, before)
         written = (*written, tuple(ids))
@@ -125,22 +122,12 @@ def _allowed(vocabulary: Vocabulary, tokens: Tokens) -> Iterator[NDArray[np.bool
     events, room = len(tokens), -len(tokens) % _PADDED
     padded = by_stream(vocabulary, np.pad(tokens, ((0, room), (0, 0)))[None])
     mask_BT = (np.arange(events + room - 1) < events - 1)[None]
-    for found in _allowed_next(vocabulary, padded, mask_BT):
-        yield np.asarray(found)[0, : events - 1]
-
-
-@partial(jax.jit, static_argnames="vocabulary")
-def _allowed_next(vocabulary: Vocabulary, events: dict[str, Array], mask_BT: Array) -> list[Array]:
-    """For each stream (B, T, V): what is allowed of the last T of T + 1 events."""
-    rules, limits = vocabulary.rules, vocabulary.rules.limits()
-    read = {name: ids[:, :-1] for name, ids in events.items()}
-    _, after = rules.follow(rules.initial_carry(len(mask_BT)), read, mask_BT)
-    found: list[Array] = []
-    earlier: dict[str, Array] = {}
+    found = _allowed_next(vocabulary, padded, mask_BT)
     for name, _ in vocabulary.streams:
-        found.append(rules.allowed(after, limits, name, earlier))
-        earlier = earlier | {name: events[name][:, 1:]}
-    return found
+        yield np.asarray(found[name])[0, : events - 1]
+
+
+_allowed_next = jax.jit(allowed_next, static_argnames="vocabulary")
 
 
 class Unigram:
@@ -247,12 +234,12 @@ def _pitch_contexts(event: Event, stream: int) -> list[Hashable]:
 
 
 def _time_contexts(
-    event: Event, stream: int, pitch_stream: int, pitch: int | None, alone: int | None
+    event: Event, stream: int, place_of_pitch: int, pitch: int | None, alone: int | None
 ) -> list[Hashable]:
     """Each knows what the rules allow here, so that nothing is counted in it that cannot come again."""
     lasted = [part[-1][stream] for part in event.before]
     place, rest = len(event.written), len(_newest(event)) - len(event.written)
-    written, newest = (tuple(ids[pitch_stream] for ids in part) for part in (event.written, _newest(event)))
+    written, newest = (tuple(ids[place_of_pitch] for ids in part) for part in (event.written, _newest(event)))
     counts = (alone, place, rest, event.allowed[stream].tobytes())
     return [
         (0, *counts),

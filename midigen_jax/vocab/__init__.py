@@ -150,9 +150,14 @@ def to_tokens(vocabulary: Vocabulary, events: Mapping[str, Any]) -> Tokens:
     return np.stack([np.asarray(events[stream.name], np.int32) for stream in vocabulary.streams], axis=-1)
 
 
+def length_of(vocabulary: Vocabulary, tokens: Tokens) -> int:
+    """How many ticks go by in some events."""
+    return int(ticks_of(vocabulary.tables, tokens).sum())
+
+
 def slices_of(vocabulary: Vocabulary, tokens: Tokens, trim: bool = True) -> Slices:
     """The canonical slices of any ids; without `trim` rests at the ends stay."""
-    length = None if trim else int(ticks_of(vocabulary.tables, tokens).sum())
+    length = None if trim else length_of(vocabulary, tokens)
     return slice_notes(vocabulary.decode(tokens, trim), length)
 
 
@@ -167,6 +172,7 @@ __all__ = [
     "by_stream",
     "closes_of",
     "interim_vocabulary",
+    "length_of",
     "slices_of",
     "start_event",
     "ticks_of",

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from midigen_jax.vocab import Vocabulary
 from midigen_jax.vocab.base import IdTable
 from midigen_jax.vocab.rules import Events
 
@@ -43,6 +44,19 @@ def closes_of(tables: Mapping[str, IdTable], events: Events) -> Array:
     """(B, T) bool: whether each event is the last one of its slice."""
     parts = [by_id(table.closes, events[name]) for name, table in tables.items() if table.closes.any()]
     return reduce(or_, parts, jnp.bool_(False))
+
+
+def allowed_next(vocabulary: Vocabulary, events: Events, mask_BT: Array) -> dict[str, Array]:
+    """(B, T, V) bool by stream: ids that the rules allow the last T of T + 1 events, given earlier ids."""
+    rules, limits = vocabulary.rules, vocabulary.rules.limits()
+    read = {name: ids[:, :-1] for name, ids in events.items()}
+    _, after = rules.follow(rules.initial_carry(len(mask_BT)), read, mask_BT)
+    found: dict[str, Array] = {}
+    earlier: dict[str, Array] = {}
+    for name, _ in vocabulary.streams:
+        found[name] = rules.allowed(after, limits, name, earlier)
+        earlier = earlier | {name: events[name][:, 1:]}
+    return found
 
 
 def pitch_stream(tables: Mapping[str, IdTable]) -> str:

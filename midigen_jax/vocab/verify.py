@@ -11,6 +11,7 @@ import numpy as np
 from midigen_jax.music.piece import Piece
 from midigen_jax.vocab import Tokens, Vocabulary, by_stream, start_event, to_tokens
 from midigen_jax.vocab.base import END, START, closes_of, ticks_of
+from midigen_jax.vocab.traced import allowed_next
 
 _SHIFT = 3  # semitones
 
@@ -67,15 +68,8 @@ def _verify_tokens(vocabulary: Vocabulary, tokens: Tokens, sizes: Sequence[int])
 
 
 def _verify_rules(vocabulary: Vocabulary, tokens: Tokens) -> None:
-    rules, limits = vocabulary.rules, vocabulary.rules.limits()
     events = jax.tree.map(jnp.asarray, by_stream(vocabulary, tokens[None]))
-    mask_BT = jnp.ones((1, len(tokens) - 1), bool)
-    read = {name: ids_BT[:, :-1] for name, ids_BT in events.items()}
-    _, after = rules.follow(rules.initial_carry(1), read, mask_BT)
-    earlier: dict[str, Any] = {}
-    for name, _ in vocabulary.streams:
-        allowed = np.asarray(rules.allowed(after, limits, name, earlier))[0]
-        own = np.asarray(events[name])[0, 1:]
+    for name, allowed_BTV in allowed_next(vocabulary, events, jnp.ones((1, len(tokens) - 1), bool)).items():
+        allowed, own = np.asarray(allowed_BTV)[0], np.asarray(events[name])[0, 1:]
         wrong = np.flatnonzero(~allowed[np.arange(len(own)), own])
         assert not len(wrong), f"its rules forbid {name} {own[wrong[:1]]} of music at event {wrong[:1] + 1}"
-        earlier = earlier | {name: events[name][:, 1:]}
