@@ -26,14 +26,14 @@ COMMANDS = {
     "train": ["bench", "train"],
     "decode": ["bench", "decode", "--batches", "1,64", "--quick"],
 }
-# name of the row: command, row of that command, batch (None: any), unit
+# name of the row: command, row of that command, batch (None: any)
 MEASURED = {
-    "train": ("train", "train.events_per_s", None, "x"),
-    "decode.1": ("decode", "decode.events_per_s", 1, "x"),
-    "decode.64": ("decode", "decode.events_per_s", 64, "x"),
-    "compile.train": ("train", "train.compile_seconds", None, "x"),
-    "compile.decode.1": ("decode", "decode.compile_seconds", 1, "x"),
-    "compile.decode.64": ("decode", "decode.compile_seconds", 64, "x"),
+    "train": ("train", "train.events_per_s", None),
+    "decode.1": ("decode", "decode.events_per_s", 1),
+    "decode.64": ("decode", "decode.events_per_s", 64),
+    "compile.train": ("train", "train.compile_seconds", None),
+    "compile.decode.1": ("decode", "decode.compile_seconds", 1),
+    "compile.decode.64": ("decode", "decode.compile_seconds", 64),
 }
 
 
@@ -85,7 +85,7 @@ def _turn(side: Path, music: Path, folder: Path) -> dict[str, float]:
     for name, words in COMMANDS.items():
         _run(side, folder, *words, "--out", str(folder / f"{name}.jsonl"))
         said[name] = rows.read(folder / f"{name}.jsonl")
-    for name, (of, row_name, batch, _) in MEASURED.items():
+    for name, (of, row_name, batch) in MEASURED.items():
         chosen = [
             row["value"]
             for row in said[of]

@@ -41,9 +41,9 @@ def measure_decoding(
     compute dtype. `peers` is a folder of rivals, `plot` a file for a picture of all sizes of a batch. Raises
     InputError where two are to write, and for what is not there.
     """
-    if plot is not None and Path(plot).suffix not in (".png", ".svg"):
-        raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
     if plot is not None:
+        if Path(plot).suffix not in (".png", ".svg"):
+            raise InputError(f"--plot {plot}: give a file that ends in .png or .svg")
         check_installed()
     settings = network_settings(run, model, config, settings)
     if model is not None:

@@ -201,7 +201,6 @@ class _Program:
         )
         shared = self.mesh if jax.process_count() > 1 else None
         self.scorer = Scorer(self.network, corpus, corpus.split("valid"), shared)
-        jax.eval_shape(lambda: init_state(self.network, config.train))
 
     def says_what_fits(self) -> AbstractContextManager[None]:
         """Where the steps take more memory than there is, it is said how many rows would fit."""
