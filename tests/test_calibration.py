@@ -7,7 +7,6 @@ import pytest
 
 from midigen_jax import rows
 from midigen_jax.config import Config, override
-from midigen_jax.data.prepare import prepare
 from midigen_jax.model.network import IMPOSSIBLE, init_params, predict, tempered
 from midigen_jax.study.evaluate import evaluate
 from midigen_jax.study.metrics import pick
@@ -17,7 +16,7 @@ from midigen_jax.train.scoring import METRIC, TEMPERATURE, TEMPERATURES, Scorer,
 from midigen_jax.train.step import make_network
 from midigen_jax.vocab.chord import ChordVocabulary
 from midigen_jax.vocab.note import NoteVocabulary
-from tests.tiny import SMALLEST
+from tests.tiny import SMALLEST, tiny_corpus
 
 TINY = override(
     Config(),
@@ -33,8 +32,7 @@ TINY = override(
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, write_melodies):
-    folder = tmp_path_factory.mktemp("corpus")
-    return prepare([str(write_melodies(folder / "music"))], folder / "out", TINY.prepare, workers=1)
+    return tiny_corpus(tmp_path_factory, write_melodies, TINY.prepare)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from midigen_jax import rows
 from midigen_jax.config import Config, override
 from midigen_jax.data.batches import crops_of
-from midigen_jax.data.prepare import prepare
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
 from midigen_jax.train.checkpoint import open_run
@@ -21,6 +20,7 @@ from midigen_jax.train.replicas import by_replica, make_train_steps, shape_key, 
 from midigen_jax.train.step import hyperparameters, init_state
 from midigen_jax.vocab import note
 from midigen_jax.vocab.note import NoteVocabulary
+from tests.tiny import tiny_corpus
 
 TINY = override(
     Config(),
@@ -141,8 +141,7 @@ RUNS = override(TINY, {"batch.length": 16, "train.steps": 6, "train.evaluate_eve
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, write_melodies):
-    folder = tmp_path_factory.mktemp("corpus")
-    return prepare([str(write_melodies(folder / "music"))], folder / "out", RUNS.prepare, workers=1)
+    return tiny_corpus(tmp_path_factory, write_melodies, RUNS.prepare)
 
 
 def group(folder, changes=VALUES[:3]):

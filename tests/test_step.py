@@ -6,7 +6,6 @@ import pytest
 
 from midigen_jax.config import Config, override
 from midigen_jax.data.batches import make_crops
-from midigen_jax.data.prepare import prepare
 from midigen_jax.train.checkpoint import open_run
 from midigen_jax.train.loop import fit
 from midigen_jax.train.step import (
@@ -18,7 +17,7 @@ from midigen_jax.train.step import (
     make_network,
     train_step,
 )
-from tests.tiny import SMALLEST
+from tests.tiny import SMALLEST, tiny_corpus
 
 # Three rows, which two devices cannot share: sums over rows are then in the order of one device.
 TEN = override(
@@ -38,8 +37,7 @@ TEN = override(
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, write_melodies):
-    folder = tmp_path_factory.mktemp("corpus")
-    return prepare([str(write_melodies(folder / "music"))], folder / "out", TEN.prepare, workers=1)
+    return tiny_corpus(tmp_path_factory, write_melodies, TEN.prepare)
 
 
 def train(corpus, config):

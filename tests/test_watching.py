@@ -13,13 +13,12 @@ from midigen_jax import rows
 from midigen_jax.cli import main
 from midigen_jax.config import Config, TrainConfig, override
 from midigen_jax.data.batches import Epochs
-from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.train.loop import fit
 from midigen_jax.train.optimizer import MOST_SKIPPED, make_optimizer
 from midigen_jax.train.run_dir import DivergedError, RowLog
 from midigen_jax.train.step import Metrics
-from tests.tiny import SMALLEST
+from tests.tiny import SMALLEST, tiny_corpus
 
 TINY = override(
     Config(),
@@ -35,8 +34,7 @@ TINY = override(
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, write_melodies):
-    folder = tmp_path_factory.mktemp("corpus")
-    return prepare([str(write_melodies(folder / "music"))], folder / "out", TINY.prepare, workers=1)
+    return tiny_corpus(tmp_path_factory, write_melodies, TINY.prepare)
 
 
 @pytest.mark.parametrize("rule", ["adamw", "rmsprop"])

@@ -1,10 +1,17 @@
 """The smallest training: the settings that tests begin with, its command, a port for it, what it measured."""
 
 import socket
+from functools import partial
 from pathlib import Path
+
+import jax
+import jax.numpy as jnp
 
 from midigen_jax import rows
 from midigen_jax.config import PrepareConfig
+from midigen_jax.data.corpus import Corpus
+from midigen_jax.data.prepare import prepare
+from midigen_jax.model.network import Nats, Network, score
 from midigen_jax.vocab.chord import ChordVocabulary
 
 SMALLEST: dict[str, object] = {
@@ -29,6 +36,24 @@ _COMMAND = SMALLEST | {
 def chord_vocabulary(durations: int, symbols: int) -> ChordVocabulary:
     """Of so many ids in each stream."""
     return ChordVocabulary.typical(PrepareConfig(tokenizer="chord", max_duration=durations - 1), symbols)
+
+
+def tiny_corpus(tmp_path_factory, write_melodies, config: PrepareConfig) -> Corpus:
+    """Of a few melodies that wander about."""
+    folder = tmp_path_factory.mktemp("corpus")
+    return prepare([str(write_melodies(folder / "music"))], folder / "out", config, workers=1)
+
+
+def at_once_and_step_by_step(network: Network, params: dict, events: dict) -> tuple[Nats, Nats]:
+    """The nats of one row, ids (1, T + 1) by stream, that is read in one call, and in T."""
+    run, times = jax.jit(partial(score, network)), next(iter(events.values())).shape[1] - 1
+    _, whole = run(params, network.initial_carry(1), events, jnp.ones((1, times), bool))
+    carry, parts = network.initial_carry(1), []
+    for time in range(times):
+        event = {name: ids[:, time : time + 2] for name, ids in events.items()}
+        carry, nats = run(params, carry, event, jnp.ones((1, 1), bool))
+        parts.append(nats)
+    return whole, jax.tree.map(lambda *steps: jnp.concatenate(steps, axis=1), *parts)
 
 
 def train_words(corpus: Path, run: Path, **changes: object) -> list[str]:
