@@ -24,14 +24,15 @@ _WORDS = {"batch.rows": {"auto": AUTO_ROWS}}  # that stand for values of a setti
 
 _MOST = 2**31 - 1  # what a step counter holds
 _LONGEST = 1 << 20
+_EXAMPLE_OF_BLOCKS = "lstm,lstm,pooled(window=32)"
+_SAID_BY_BLOCKS = {"layers", "attention", "attention_window", "attention_heads", "residual", "backend"}
 _MOST_VOICES = 16
+_MOST_BLOCKS = 256
 _LARGEST_MODEL = {
     "pitch_embedding": 65_536,
     "duration_embedding": 65_536,
     "embedding": 65_536,
     "width": 65_536,
-    "layers": 256,
-    "attention_heads": 1024,
 }
 
 
@@ -47,11 +48,6 @@ def _require(condition: bool, name: str, value: object, remedy: str) -> None:
 def is_address(name: str) -> bool:
     """Whether this names a folder in a bucket."""
     return re.fullmatch(r"gs://[^/]+/.*[^/].*", name) is not None
-
-
-def _spec(name: str, settings: list[str]) -> str:
-    """A block as `ModelConfig.blocks` names it."""
-    return f"{name}({', '.join(settings)})" if settings else name
 
 
 def _require_seed(name: str, seed: int) -> None:
@@ -139,63 +135,23 @@ class ModelConfig:
     pitch_embedding: int = _option(192, "width of the pitch (or chord) embedding")
     duration_embedding: int = _option(64, "width of the duration embedding")
     width: int = _option(256, "units of each layer")
-    layers: int = _option(2, "LSTM layers")
-    attention: Literal["none", "pooled", "multihead"] = _option(
-        "pooled", "pool over past states, attend to them by queries (multihead, needs a window), or none"
-    )
-    attention_window: int = _option(0, "events that attention sees back; 0: the whole past (pooled)")
-    attention_heads: int = _option(4, "multihead: queries a step, between which the width is divided")
-    attention_residual: bool = _option(True, "add attention's context to the state, or let it replace it")
-    attention_values: Literal["states", "events"] = _option(
-        "states", "multihead: finds states, or what came after states like this one"
+    blocks: tuple[str, ...] = _option(
+        ("lstm", "lstm", "pooled"),
+        "the layers: lstm, gru, pooled, multihead or module:Class, with settings as in pooled(window=32)",
     )
     context: ContextConfig = ContextConfig()
     heads: Literal["independent", "chained"] = _option("chained", "does the duration head see the pitch?")
-    residual: bool = _option(False, "add to each layer's output, but the first one's, what went into it")
     dropout: float = _option(0.2, "share of units dropped, the same ones at all times of a row")
     embedding_dropout: float | None = _option(None, "likewise, of what the first layer reads; none: alike")
     recurrent_dropout: float = _option(0.0, "share of recurrent weights dropped in a step (DropConnect)")
     compute_dtype: Literal["float32", "bfloat16"] = _option("float32", "operands of matrix products")
-    backend: Literal["auto", "scan", "cudnn", "pallas"] = _option(
-        "auto", "runs the layers; auto: cudnn if it can, pallas (on a TPU) where it pays, or scan"
-    )
     duration_input: bool = _option(True, "do the layers see durations, or pitches alone?")
-    blocks: tuple[str, ...] = _option(
-        (),
-        "the layers by name, as in lstm,gru,pooled(window=32); none: what layers, attention and others say",
-    )
     embedding: int = _option(32, "width of the embedding of any other stream")
-
-    @property
-    def stack(self) -> tuple[str, ...]:
-        """The blocks from the first to the last, each a name with its settings."""
-        if self.blocks:
-            return self.blocks
-        backend = [] if self.backend == "auto" else [f"backend={self.backend}"]
-        first = _spec("lstm", backend)
-        other = _spec("lstm", [*backend, "residual=true"] if self.residual else backend)
-        layers = [first] + [other] * (self.layers - 1)
-        replaced = [] if self.attention_residual else ["residual=false"]
-        window = f"window={self.attention_window}"
-        attention = {
-            "none": [],
-            "pooled": [_spec("pooled", [window] * (self.attention_window > 0) + replaced)],
-            "multihead": [
-                _spec(
-                    "multihead",
-                    [f"heads={self.attention_heads}", window, f"values={self.attention_values}", *replaced],
-                )
-            ],
-        }
-        return (*layers, *attention[self.attention])
 
     @property
     def summary(self) -> dict[str, Any]:
         """What a row of a benchmark says of a model."""
-        if self.blocks:
-            return {"width": self.width, "blocks": list(self.blocks), "heads": self.heads}
-        names = "width", "layers", "attention", "attention_window", "heads"
-        return {name: getattr(self, name) for name in names}
+        return {"width": self.width, "blocks": list(self.blocks), "heads": self.heads}
 
     def embedding_of(self, stream: str) -> int:
         """The width of the embedding of a stream's ids."""
@@ -210,18 +166,7 @@ class ModelConfig:
         for name, most in _LARGEST_MODEL.items():
             value = getattr(self, name)
             _require(1 <= value <= most, f"model.{name}", value, f"1 to {most:,}")
-        window = self.attention_window
-        _require(0 <= window <= _LONGEST, "model.attention_window", window, f"0 to {_LONGEST:,}")
-        if self.attention == "multihead":
-            remedy = f"multihead attention keeps this many events, 1 to {_LONGEST:,}"
-            _require(window > 0, "model.attention_window", window, remedy)
-            # Each head rotates pairs of units.
-            unit = 2 * self.attention_heads
-            remedy = f"a multiple of {unit} with model.attention_heads = {self.attention_heads}"
-            _require(self.width % unit == 0, "model.width", self.width, remedy)
-        else:
-            remedy = "events are what multihead attention finds; give states"
-            _require(self.attention_values == "states", "model.attention_values", "events", remedy)
+        _require(1 <= len(self.blocks) <= _MOST_BLOCKS, "model.blocks", self.blocks, f"1 to {_MOST_BLOCKS}")
         for name in ("dropout", "embedding_dropout", "recurrent_dropout"):
             rate = getattr(self, name)
             _require(rate is None or 0 <= rate < 1, f"model.{name}", rate, "at least 0 and below 1")
@@ -425,6 +370,8 @@ def override(config: C, changes: Mapping[str, object]) -> C:
     nested: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in known:
+            if name.rpartition(".")[2] in _SAID_BY_BLOCKS:
+                raise InputError(f"no setting {name!r}: model.blocks says it, as in {_EXAMPLE_OF_BLOCKS}")
             raise InputError(f"no setting {name!r}: {nearest(name, known)}")
         *path, leaf = name.split(".")
         inner = nested

@@ -190,7 +190,7 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(
 
 @pytest.mark.slow
 def test_twelve_runs_that_are_killed_again_and_again_end_with_the_rows_of_any_other(music, tmp_path):
-    arms = FASTER | {"deep": {"model.layers": 2}, "wide": {"model.width": 12}}
+    arms = FASTER | {"deep": {"model.blocks": ("lstm", "lstm", "pooled")}, "wide": {"model.width": 12}}
     described = describe(music, arms, seeds=(0, 1, 2))
     alone = run_study(make_study(described, "tiny"), tmp_path / "alone", keep=True)
     assert len(list(tmp_path.glob("alone/runs/*/*/rows.jsonl"))) == 12

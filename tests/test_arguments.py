@@ -87,14 +87,14 @@ def test_words_that_are_not_understood_are_answered_in_a_line_with_the_nearest_n
 
 def test_settings_are_checked_beside_those_of_the_config_that_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text('[model]\nattention = "multihead"\nattention_window = 8\nheads = "independent"')
-    words = ["--model.attention_values", "events"]
+    file.write_text("[batch]\nlength = 300")
+    words = ["--batch.stride", "290"]
     for named in (["--config", str(file)], ["--recipe", str(file)], ["--config", "runs/mine"]):
         command = parse(COMMANDS, GROUPS, ["bench", "compile", *named, *words])
-        assert command.changes == {"model.attention_values": "events"}
+        assert command.changes == {"batch.stride": "290"}
     trained = parse(COMMANDS, GROUPS, ["train", "x", "--out", "y", "--config", str(file), *words])
-    assert (trained.config.model.attention, trained.config.model.attention_values) == ("multihead", "events")
-    with pytest.raises(InputError, match=r"model\.attention_values"):
+    assert (trained.config.batch.length, trained.config.batch.stride) == (300, 290)
+    with pytest.raises(InputError, match=r"batch\.stride"):
         parse(COMMANDS, GROUPS, ["bench", "compile", *words])
 
 

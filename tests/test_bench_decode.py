@@ -103,11 +103,11 @@ def test_the_floor_multiplies_what_a_step_multiplies(subject):
     assert all(any(weight is leaf for leaf in jax.tree.leaves(subject.params)) for weight in found)
 
 
-@pytest.mark.parametrize("attention", ["none", "pooled", "multihead"])
+@pytest.mark.parametrize("attention", [(), ("pooled(window=4)",), ("multihead(window=4)",)])
 @pytest.mark.parametrize("heads", ["independent", "chained"])
 def test_the_floor_is_of_any_network(attention, heads):
-    sizes = {"pitch_embedding": 8, "duration_embedding": 8, "width": 16, "layers": 3}
-    model = ModelConfig(**sizes, attention=attention, attention_window=4, heads=heads)
+    sizes = {"pitch_embedding": 8, "duration_embedding": 8, "width": 16}
+    model = ModelConfig(**sizes, blocks=("lstm",) * 3 + attention, heads=heads)
     network = Network(model, RULES)
     params = jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
     weights = [weight.shape for weight in step_weights(network, params)]
@@ -117,7 +117,7 @@ def test_the_floor_is_of_any_network(attention, heads):
     assert weights.count((16, 64)) == 5
     assert set(weights) <= set(mixes) | {(16, 16)}
     assert (16, 23) in weights
-    assert ((16, 48) in weights) == (attention == "multihead")
+    assert ((16, 48) in weights) == (attention == ("multihead(window=4)",))
 
 
 def test_every_product_of_the_floor_is_in_the_program(subject):
@@ -194,8 +194,8 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
         "8",
         "--model.width",
         "8",
-        "--model.layers",
-        "1",
+        "--model.blocks",
+        "lstm,pooled",
     ]
     words += ["--model.compute_dtype", "bfloat16", "--out", str(tmp_path / "rows.jsonl")]
     assert main(words) == 0
@@ -410,7 +410,7 @@ def test_what_cannot_be_measured_is_refused(capsys, words, complaint):
     ("changed", "complaint"),
     [
         ({"heads": "chained"}, "--peers: model.heads = chained: rivals have the article's network"),
-        ({"attention_window": 32}, "leave it at 0"),
+        ({"blocks": ("gru", "pooled(residual=false)")}, "leave it at lstm,lstm,pooled"),
         ({"compute_dtype": "bfloat16"}, "leave it at float32"),
     ],
 )

@@ -11,6 +11,7 @@ import bench_train
 from midigen_jax.model.network import IMPOSSIBLE, Network
 from midigen_jax.train.step import init_state
 from midigen_jax.vocab import START
+from rivals.job import lstm_layers
 from tests.tiny import chord_vocabulary
 from train_sides import flax_cell, ours
 from train_sides.job import Job, config_of, music_of
@@ -78,13 +79,13 @@ def test_torch_trains_our_model(our_losses, weights, batch_first, adamw):
     state = {
         f"embed_{stream}.weight": weights[f"embed_{stream}"]["embedding"] for stream in ("pitch", "duration")
     }
-    for number in range(config.model.layers):
+    for number in range(lstm_layers(config.model)):
         layer = weights[f"blocks_{number}"]
         state[f"lstm.weight_ih_l{number}"] = layer["input"].T
         state[f"lstm.weight_hh_l{number}"] = layer["recurrent"].T
         state[f"lstm.bias_ih_l{number}"] = layer["bias"]
         state[f"lstm.bias_hh_l{number}"] = np.zeros_like(layer["bias"])
-    state |= column(weights[f"blocks_{config.model.layers}"]["score"], "score")
+    state |= column(weights[f"blocks_{lstm_layers(config.model)}"]["score"], "score")
     state |= column(weights["head_pitch"], "head_pitch") | column(weights["head_duration"], "head_duration")
     twin = torch_lstm.Twin(config.model, music.pitch_size, music.duration_size, batch_first)
     twin.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})

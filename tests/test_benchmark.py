@@ -15,7 +15,7 @@ from midigen_jax.model.cost import flops, tile_share
 from midigen_jax.model.network import Network, init_params, score
 from tests.tiny import chord_vocabulary
 
-SMALL = ModelConfig(pitch_embedding=24, duration_embedding=8, width=32, layers=2, dropout=0.0)
+SMALL = ModelConfig(pitch_embedding=24, duration_embedding=8, width=32, dropout=0.0)
 
 
 def multiplied(jaxpr):
@@ -34,10 +34,10 @@ def multiplied(jaxpr):
 
 
 @pytest.mark.parametrize("heads", ["independent", "chained"])
-@pytest.mark.parametrize("attention", ["none", "pooled", "multihead"])
+@pytest.mark.parametrize("attention", [(), ("pooled(window=16)",), ("multihead(window=16)",)])
 @pytest.mark.parametrize("pitch_size", [40, 4000])
 def test_the_operations_are_those_of_the_products_in_the_program(attention, heads, pitch_size):
-    model = dataclasses.replace(SMALL, attention=attention, attention_window=16, heads=heads)
+    model = dataclasses.replace(SMALL, blocks=("lstm", "lstm", *attention), heads=heads)
     network = Network(model, chord_vocabulary(20, pitch_size))
     params = jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
     events = dict.fromkeys(("pitch", "duration"), jax.ShapeDtypeStruct((16, 65), jnp.int32))
@@ -55,8 +55,8 @@ def test_the_operations_are_those_of_the_products_in_the_program(attention, head
 
 def test_a_tpu_pads_what_is_no_whole_tile():
     rules = chord_vocabulary(128, 256)
-    sizes = {"pitch_embedding": 64, "duration_embedding": 64, "width": 128, "layers": 1}
-    model = ModelConfig(**sizes, attention="none", heads="independent", dropout=0.5)
+    sizes = {"pitch_embedding": 64, "duration_embedding": 64, "width": 128}
+    model = ModelConfig(**sizes, blocks=("lstm",), heads="independent", dropout=0.5)
     assert tile_share(Network(model, rules), 8, 4) == 1
     # 12 rows are 16 in the recurrence; in all other products 48 rows are whole tiles.
     whole, recurrent = 48 * 128 * (512 + 256 + 128), 4 * 128 * 512

@@ -116,7 +116,7 @@ class Growing(Ahead):
         (("lstn",), "no block lstn; did you mean lstm?"),
         (("pooled(windw=3)",), "pooled has no setting 'windw=3'; did you mean window?"),
         (("pooled(window=few)",), r"pooled\(window\) = few: give a whole number such as 0"),
-        (("pooled(window=-1)",), "pooled: give window = 1 or more, or 0"),
+        (("pooled(window=-1)",), "pooled: give window = 1 to 1,048,576, or 0"),
         (("multihead(heads=3)",), "a multiple of 6"),
         (("lstm(",), r"'lstm\(': give NAME or NAME\(setting=value\)"),
         (("tests.test_blocks:Nothing",), "lacks initial_carry"),

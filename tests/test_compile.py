@@ -47,7 +47,7 @@ TINY: dict[str, object] = {
     "model.width": 8,
     "model.pitch_embedding": 4,
     "model.duration_embedding": 4,
-    "model.layers": 1,
+    "model.blocks": ["lstm", "pooled"],
     "batch.rows": 32,
     "batch.length": 8,
 }
@@ -60,19 +60,17 @@ ALL_CONTEXT: dict[str, object] = {
     "model.context.intervals": True,
     "model.context.slices": 8,
 }
-MULTIHEAD: dict[str, object] = {
-    "model.attention": "multihead",
-    "model.attention_window": 256,
-    "model.attention_values": "events",
-}
+MULTIHEAD: dict[str, object] = {"model.blocks": ["lstm", "lstm", "multihead(window=256, values=events)"]}
 BLOCKS: dict[str, dict[str, object]] = {
-    "bare": {"model.attention": "none", "model.heads": "independent"},
-    "window": {"model.attention_window": 3, "model.compute_dtype": "bfloat16", "batch.stream": True},
-    "context": MULTIHEAD
-    | ALL_CONTEXT
+    "bare": {"model.blocks": ["lstm"], "model.heads": "independent"},
+    "window": {
+        "model.blocks": ["lstm", "pooled(window=3)"],
+        "model.compute_dtype": "bfloat16",
+        "batch.stream": True,
+    },
+    "context": ALL_CONTEXT
     | {
-        "model.attention_heads": 2,
-        "model.attention_window": 4,
+        "model.blocks": ["lstm", "multihead(heads=2, window=4, values=events)"],
         "model.recurrent_dropout": 0.1,
         "model.compute_dtype": "bfloat16",
         "batch.before": 4,
@@ -83,7 +81,9 @@ BLOCKS: dict[str, dict[str, object]] = {
 PROGRAMS: dict[str, dict[str, Program]] = {
     "v5e real": {
         "train": Program(),
-        "train scan": Program(settings={"model.backend": "scan"}),
+        "train scan": Program(
+            settings={"model.blocks": ["lstm(backend=scan)", "lstm(backend=scan)", "pooled"]}
+        ),
         "decode": Program(pieces=64),
         "decode filters": Program(pieces=64, filters=True),
         "decode multihead": Program(settings=MULTIHEAD, pieces=32),
@@ -228,9 +228,7 @@ def test_the_model_of_the_package_compiles():
 @needs_libtpu
 @pytest.mark.slow
 def test_what_does_not_fit_says_how_many_rows_do():
-    too_many = Program(
-        settings=TINY | {"batch.rows": 1 << 20, "batch.length": 256, "model.attention": "none"}
-    )
+    too_many = Program(settings=TINY | {"batch.rows": 1 << 20, "batch.length": 256, "model.blocks": ["lstm"]})
     with pytest.raises(InputError, match=r"does not fit into the 17 GB of v5e; \d+ of 1048576 rows do"):
         list(compile_all(find_target("v5e"), [too_many], schedules=False))
 

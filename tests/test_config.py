@@ -22,6 +22,7 @@ from midigen_jax.recipes import NAMES, read_config, read_result
 from midigen_jax.study.contenders import network_settings
 from midigen_jax.study.plan import read_study
 
+ARTICLE = ("lstm", "lstm", "pooled(window=32, residual=false)")
 LEAVES = configs.options(Config)
 RESULTS = rows.read(Path(__file__).parent.parent / "docs" / "results.jsonl")
 
@@ -71,7 +72,7 @@ def test_configs_are_hashable_and_every_setting_has_help() -> None:
         ("prepare.tokenizer", "chord", "chord"),
         ("prepare.tracks", "melody", "melody"),
         ("prepare.tracks", "12", "12"),
-        ("model.attention_residual", "false", False),
+        ("model.duration_input", "false", False),
         ("train.keep_at", "0.05,0.5,1", (0.05, 0.5, 1.0)),
     ],
 )
@@ -104,8 +105,8 @@ def test_steps_and_epochs_change_together() -> None:
         ("prepare.tracks", "drums", "prepare.tracks = 'drums' is out of range: all, piano, melody, or a"),
         ("prepare.tracks", "0", "out of range"),
         ("prepare.transpose", None, "prepare.transpose = None: give text"),
-        ("model.attention_residual", "yes", "give true or false"),
-        ("model.attention_residual", 1, "give true or false"),
+        ("model.duration_input", "yes", "give true or false"),
+        ("model.duration_input", 1, "give true or false"),
         ("sample.seed", -1, "sample.seed = -1 is out of range"),
         ("prepare.seed", 2**32, "out of range"),
     ],
@@ -117,33 +118,15 @@ def test_a_wrong_value_is_named_with_the_remedy(name: str, value: object, compla
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({}, "model.attention_window = 0 is out of range: multihead attention keeps this many events, 1 to"),
-        (
-            {"model.attention_window": 64, "model.width": 250},
-            "model.width = 250 is out of range: a multiple of 8 with model.attention_heads = 4",
-        ),
-        # Three heads of 9 units: not all of them have one to be paired with.
-        ({"model.attention_window": 64, "model.width": 27, "model.attention_heads": 3}, "a multiple of 6"),
-        ({"model.attention_window": 64, "model.attention_heads": 0}, "model.attention_heads = 0 is out of"),
-    ],
-)
-def test_multihead_attention_is_refused_without_an_end_and_with_heads_that_do_not_fit(
-    changes: dict[str, object], complaint: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        configs.override(Config(), {"model.attention": "multihead"} | changes)
-    assert complaint in str(caught.value)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("name", ["layers", "attention", "attention_window", "residual", "backend"])
+def test_a_setting_that_blocks_say_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(InputError, match=f"no setting 'model.{name}': model.blocks says it, as in lstm,"):
+        configs.override(Config(), {f"model.{name}": 1})
 
 
-def test_settings_of_multihead_attention_bind_no_other() -> None:
-    changed = configs.override(Config(), {"model.width": 27, "model.attention_heads": 5})
-    assert (changed.model.attention, changed.model.attention_window) == ("pooled", 0)
-    attention = {"model.attention": "multihead", "model.attention_window": 64}
-    assert configs.override(Config(), attention).model.attention == "multihead"
+def test_a_network_has_a_block() -> None:
+    with pytest.raises(InputError, match=r"model.blocks = \(\) is out of range: 1 to 256"):
+        configs.override(Config(), {"model.blocks": "none"})
 
 
 @given(st.sampled_from(sorted(LEAVES)), JUNK)
@@ -195,7 +178,7 @@ def test_a_file_has_the_settings_that_it_says_and_a_run_s_all_of_them(tmp_path: 
         (["train", "x", "--out", "y", "--preset=tpu"], {"model.width": 512}),
         (["train", "x", "--out", "y", "--config", "{file}", "--seed", "5"], {"model.width": 24}),
         (["bench", "train", "--config", "{file}", "--model.width", "8"], {"model.width": 8}),
-        (["bench", "decode", "--config", "article"], {"model.attention_window": 32}),
+        (["bench", "decode", "--config", "article"], {"model.blocks": ARTICLE}),
         (["bench", "compile", "--config", "{file}"], "{file}"),
         (["ablate", "x.toml", "--dry-run", "--config", "{file}"], "{file}"),
     ],
@@ -217,11 +200,13 @@ def test_commands_begin_with_the_config_that_they_are_given(words, given, tmp_pa
 
 def test_the_base_of_a_study_begins_with_the_config_that_it_is_given(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
-    study.write_text('corpus = ["bach"]\nconfig = "article"\n[budget]\nsteps = 1\n[base]\n"model.layers" = 1')
+    study.write_text(
+        'corpus = ["bach"]\nconfig = "article"\n[budget]\nsteps = 1\n[base]\n"model.blocks" = ["lstm"]'
+    )
     assert read_study(study).base.model.width == 256
     (tmp_path / "mine.toml").write_text("[model]\nwidth = 24")
     found = read_study(study, config=str(tmp_path / "mine.toml")).base
-    assert (found.model.width, found.model.layers, found.model.attention_window) == (24, 1, 0)
+    assert (found.model.width, found.model.blocks) == (24, ("lstm",))
 
 
 @pytest.mark.parametrize("name", NAMES)

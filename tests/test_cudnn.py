@@ -74,17 +74,17 @@ def program(config, replicas=1, together=1, teachers=()):
     )
 
 
-@pytest.mark.parametrize(("attention", "window"), [("none", 0), ("pooled", 0), ("multihead", 3)])
-def test_a_training_lowers_for_cuda_with_two_calls_of_cudnn_for_each_layer(attention, window):
-    changes = {"model.attention": attention, "model.attention_window": window, "model.layers": 2}
-    lowered = program(override(TINY, changes)).lower(lowering_platforms=("cuda",)).as_text()
+@pytest.mark.parametrize("attention", [(), ("pooled",), ("multihead(window=3)",)])
+def test_a_training_lowers_for_cuda_with_two_calls_of_cudnn_for_each_layer(attention):
+    traced = program(override(TINY, {"model.blocks": ("lstm", "lstm", *attention)}))
+    lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert lowered.count("@cudnn_rnn_ffi(") == lowered.count("@cudnn_rnn_bwd_ffi(") == 2
 
 
 def test_replicas_take_turns_with_cudnn_however_many_are_asked_for_at_once():
     for together in (1, 2):
         traced = str(program(TINY, replicas=2, together=together).jaxpr)
-        assert traced.count("rnn_fwd[") == traced.count("rnn_bwd[") == TINY.model.layers
+        assert traced.count("rnn_fwd[") == traced.count("rnn_bwd[") == 2  # its layers
     half = override(TINY, {"model.compute_dtype": "bfloat16"})  # which cuDNN does not do
     assert "rnn_fwd[" not in str(program(half, replicas=2, together=2).jaxpr)
 
@@ -93,7 +93,7 @@ def test_replicas_take_turns_where_their_teachers_are_of_cudnn():
     half = override(TINY, {"model.compute_dtype": "bfloat16", "train.teachers": ("one",)})
     teacher = Network(TINY.model, NoteVocabulary(4))
     traced = str(program(half, replicas=2, together=2, teachers=[teacher]).jaxpr)
-    assert traced.count("rnn_fwd[") == TINY.model.layers
+    assert traced.count("rnn_fwd[") == 2  # its layers
     assert "rnn_bwd[" not in traced
 
 
@@ -101,6 +101,6 @@ def test_a_study_says_that_replicas_take_turns(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     together, why = choose_together(8, Trial(1.0, 10**6), _takes_turns(TINY))
     assert together == 1
-    assert "cuDNN takes one (model.backend = scan, more)" in why
-    scan = override(TINY, {"model.backend": "scan"})
+    assert "cuDNN takes one (lstm(backend=scan) in model.blocks, more)" in why
+    scan = override(TINY, {"model.blocks": ("lstm(backend=scan)", "pooled")})
     assert choose_together(8, Trial(1.0, 10**6), _takes_turns(scan))[0] == 4  # on each of two devices

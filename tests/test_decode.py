@@ -31,22 +31,17 @@ TOLD = ContextConfig(
 
 # Windows that are shorter than what is written: rings go round, sums let go.
 @pytest.fixture(
-    scope="module", params=[("pooled", 0), ("pooled", 5), ("multihead", 5)], ids=lambda p: f"{p[0]}{p[1]}"
+    scope="module", params=["pooled", "pooled(window=5)", "multihead(heads=2, window=5, values=events)"]
 )
 def model(request):
-    kind, window = request.param
     config = ModelConfig(
         pitch_embedding=4,
         duration_embedding=4,
         width=8,
-        layers=1,
-        attention=kind,
-        attention_window=window,
-        attention_heads=2,
-        attention_values="events" if kind == "multihead" else "states",
-        context=TOLD if window == 5 else ContextConfig(),
+        blocks=("lstm", request.param),
+        context=ContextConfig() if request.param == "pooled" else TOLD,
     )
-    network = Network(config, VOCABULARIES[kind])
+    network = Network(config, VOCABULARIES[request.param.partition("(")[0]])
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 
 
@@ -116,11 +111,11 @@ def test_a_row_depends_on_its_own_key_and_settings_alone(model, flags):
 
 def test_the_program_for_tpus_writes_the_same(model, monkeypatch):
     """One row is written as eight there; the kernel that draws is interpreted here."""
-    rows = 3 if model[0].config.attention_window == 0 else 1
+    rows = 3 if model[0].config.blocks[-1] == "pooled" else 1
     monkeypatch.setattr(filters, "draw_by_kernel", partial(filters.draw_by_kernel, interpret=True))
     network, params = model
     keys = jax.random.split(jax.random.key(5), rows)
-    rules = constraints(VOCABULARIES[network.config.attention], repeats=1, bar=6)
+    rules = constraints(network.vocabulary, repeats=1, bar=6)
     values = {"ticks": 30, "rules": rules, "top_k": np.int32(9), "top_p": 0.8, "repetition": 1.3}
     settings = settings_of(keys, np.full(rows, 1.5, np.float32), **values)
     tpu = ALL._replace(tpu=True)
@@ -134,7 +129,7 @@ def test_the_program_for_tpus_writes_the_same(model, monkeypatch):
 def test_calls_together_write_what_one_writes(model):
     network, params = model
     keys, heat = jax.random.split(jax.random.key(2), 3), [0.7, 1.0, 1.3]
-    rules = constraints(VOCABULARIES[network.config.attention], repeats=1, bar=6)
+    rules = constraints(network.vocabulary, repeats=1, bar=6)
     settings = settings_of(keys, heat, ticks=30, rules=rules, repetition=1.3)
     whole = decode(network, params, beginning(3), settings, events=EVENTS, flags=ALL)[1]
     state, first = decode(network, params, beginning(3), settings, events=1, flags=ALL)
@@ -189,13 +184,13 @@ def test_a_prompt_that_is_padded_is_continued_as_it_is_alone(model):
         same(together, written([prompt], keys[row : row + 1], [len(prompt)]), [row])
 
 
-@pytest.mark.parametrize("model", [("pooled", 5)], indirect=True, ids=["pooled5"])
+@pytest.mark.parametrize("model", ["pooled(window=5)"], indirect=True)
 @pytest.mark.parametrize("prompts", [1, 4], ids=["one prompt", "own prompts"])
 def test_devices_that_share_rows_write_what_one_writes(model, prompts):
     network, params = model
     mesh = data_mesh(4)
     assert mesh.size == 2
-    rules = constraints(VOCABULARIES[network.config.attention], repeats=1, bar=6)
+    rules = constraints(network.vocabulary, repeats=1, bar=6)
     settings = settings_of(
         jax.random.split(jax.random.key(9), 4), [0.3, 1.0, 1.3, 2.0], ticks=20, rules=rules
     )

@@ -37,7 +37,7 @@ def chip():
 
 def kernels_of_loops(chip, rows, filters):
     """Kernels in the body of the decode loop, then in those of loops in it; vocabularies of usual size."""
-    config = ModelConfig(pitch_embedding=8, duration_embedding=8, width=16, layers=1)
+    config = ModelConfig(pitch_embedding=8, duration_embedding=8, width=16, blocks=("lstm", "pooled"))
     network = Network(config, NoteVocabulary())
     number, whole = jax.ShapeDtypeStruct((rows,), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
     streams = [name for name, _ in network.vocabulary.streams]

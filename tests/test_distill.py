@@ -19,12 +19,12 @@ from tests.tiny import SMALLEST
 
 TICKS = 5
 VOCABULARY = NoteVocabulary(TICKS)
-ATTENTIVE = ModelConfig(width=8, attention="multihead", attention_window=4, layers=1)
+ATTENTIVE = ModelConfig(width=8, blocks=("lstm", "multihead(window=4)"))
 
 
 def teacher(seed, config=None):
     """A network and weights that are large enough for it to have opinions."""
-    network = Network(config or ModelConfig(width=8, layers=1), VOCABULARY)
+    network = Network(config or ModelConfig(width=8, blocks=("lstm", "pooled")), VOCABULARY)
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(seed)))
 
 
@@ -146,7 +146,9 @@ def test_crops_are_taught_with_what_was_before_them():
     rows = row_numbers(config, jnp.int32(0))
     crops = crops_of([piece], config, VOCABULARY)
     before, now = batch(crops, config, VOCABULARY, 0.6, jax.random.key(0), rows)
-    told = override(ModelConfig(width=8, layers=1), {"context.lags": (1, 2), "context.intervals": True})
+    told = override(
+        ModelConfig(width=8, blocks=("lstm", "pooled")), {"context.lags": (1, 2), "context.intervals": True}
+    )
     network, params = teacher(0, told)
     forgotten = before._replace(mask=jnp.zeros_like(before.mask))
     read = jax.jit(lambda past: mean_prediction([(network, params)], past, now)["pitch"])

@@ -31,7 +31,7 @@ TINY = {
     "model.width": 8,
     "model.pitch_embedding": 4,
     "model.duration_embedding": 4,
-    "model.layers": 1,
+    "model.blocks": "lstm,pooled",
     "batch.length": 16,
     "train.steps": 4,
     "train.warmup": 2,

@@ -30,9 +30,7 @@ from midigen_jax.vocab.chord import ChordVocabulary
 from midigen_jax.vocab.note import NoteVocabulary
 from midigen_jax.vocab.voice import VoiceVocabulary
 
-MODEL = ModelConfig(
-    pitch_embedding=4, duration_embedding=4, width=8, layers=1, attention="pooled", attention_window=0
-)
+MODEL = ModelConfig(pitch_embedding=4, duration_embedding=4, width=8, blocks=("lstm", "pooled"))
 # A held C4 under two notes, a rest, a chord.
 PROMPT = Piece(
     make_notes([6, 6, 12, 24, 24], [12, 6, 6, 12, 12], [60, 64, 65, 62, 67], [0, 1, 1, 0, 1]),

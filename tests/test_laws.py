@@ -28,30 +28,37 @@ from tests.tiny import chord_vocabulary
 CONTEXT = ContextConfig(
     place=True, meters=(6,), previous=True, lags=(1, 3), relative=(1, 5), intervals=True, slices=3, width=4
 )
-# With the window 3 contexts replace the states; in all others they are added to them.
-STACKS = [("gru", 0), ("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3), ("multihead", 9)]
+# By name; contexts replace the states in `replaced`, and are added to them in all others.
+STACKS = {
+    "gru": ("gru", "gru(residual=true)"),
+    "lstm": ("lstm", "lstm"),
+    "pooled": ("lstm", "lstm(residual=true)", "pooled"),
+    "replaced": ("lstm", "lstm", "pooled(window=3, residual=false)"),
+    "states": ("lstm", "lstm", "multihead(heads=2, window=3, residual=false)"),
+    "events": ("lstm", "lstm(residual=true)", "multihead(heads=2, window=9, values=events)"),
+}
 HEADS, VOCABULARIES = ["independent", "chained"], ["note", "chord", "told", "voice"]
 # Blocks, heads and vocabulary meet in `score` alone. So `make test` tries every stack of blocks, and every
 # pair of heads and vocabulary; `make test-all` tries the whole product. ("told" are notes with all context.)
 COVER = {
-    (("gru", 0), "independent", "chord"),
-    (("none", 0), "independent", "note"),
-    (("none", 0), "chained", "told"),
-    (("none", 0), "independent", "voice"),
-    (("pooled", 0), "chained", "chord"),
-    (("pooled", 0), "independent", "told"),
-    (("pooled", 3), "independent", "chord"),
-    (("pooled", 3), "chained", "note"),
-    (("multihead", 3), "independent", "note"),
-    (("multihead", 9), "chained", "told"),
-    (("multihead", 9), "chained", "voice"),
+    ("gru", "independent", "chord"),
+    ("lstm", "independent", "note"),
+    ("lstm", "chained", "told"),
+    ("lstm", "independent", "voice"),
+    ("pooled", "chained", "chord"),
+    ("pooled", "independent", "told"),
+    ("replaced", "independent", "chord"),
+    ("replaced", "chained", "note"),
+    ("states", "independent", "note"),
+    ("events", "chained", "told"),
+    ("events", "chained", "voice"),
 }
 PRODUCT = list(itertools.product(STACKS, HEADS, VOCABULARIES))
 assert set(PRODUCT) > COVER
 KINDS = [
     pytest.param(
         *kind,
-        id=f"{kind[0][0]}{kind[0][1]}-{kind[1]}-{kind[2]}",
+        id="-".join(kind),
         marks=[] if kind in COVER else pytest.mark.slow,
     )
     for kind in PRODUCT
@@ -70,21 +77,13 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
 def tiny(stack, heads, vocabulary):
-    kind, window = stack
     told = vocabulary in ("told", "voice")
     config = ModelConfig(
         pitch_embedding=5,
         duration_embedding=3,
         width=8,
-        layers=2,
-        blocks=("gru", "gru(residual=true)") if kind == "gru" else (),
-        attention="none" if kind == "gru" else kind,
-        attention_window=window,
-        attention_heads=2,
-        attention_residual=window != 3,
-        attention_values="events" if told and kind == "multihead" else "states",
+        blocks=STACKS[stack],
         context=CONTEXT if told else ContextConfig(),
-        residual=told,
         heads=heads,
         dropout=0.0,
     )
@@ -250,7 +249,9 @@ def test_likelihoods_of_all_events_that_may_come_next_sum_to_one(stack, heads, v
 def test_probabilities_of_all_short_pieces_of_a_tiny_vocabulary_sum_to_one(heads):
     """All pieces of at most three events, and all beginnings of longer ones, share the mass 1."""
     vocabulary = ChordVocabulary(((60,), (60, 64)), max_duration=2)
-    config = ModelConfig(pitch_embedding=4, duration_embedding=4, width=6, layers=1, heads=heads, dropout=0.0)
+    config = ModelConfig(
+        pitch_embedding=4, duration_embedding=4, width=6, blocks=("lstm", "pooled"), heads=heads, dropout=0.0
+    )
     network = Network(config, vocabulary)
     params = jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(2)))
     events = [(p, d) for p in range(2, vocabulary.streams[0].size) for d in (1, 2)]

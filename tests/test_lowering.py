@@ -20,10 +20,11 @@ from midigen_jax.train.replicas import make_train_steps, start_alone
 from midigen_jax.vocab.note import NoteVocabulary
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+ATTENTIONS = ((), ("pooled",), ("pooled(window=3)",), ("multihead(window=3, values=events)",))
 # `make test` tries every pair of attention, heads and dtype, `make test-all` the whole product.
 KINDS = [
     pytest.param(*kind, marks=pytest.mark.slow if (number + heads + dtype) % 2 else [])
-    for number, attention in enumerate([("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)])
+    for number, attention in enumerate(ATTENTIONS)
     for heads, head in enumerate(["independent", "chained"])
     for dtype, kind in enumerate((attention, head, name) for name in ("float32", "bfloat16"))
 ]
@@ -33,16 +34,12 @@ TOLD = ContextConfig(place=True, meters=(5,), previous=True, lags=(1,), relative
 
 
 def tiny(attention, heads, dtype):
-    kind, window = attention
     told = heads == "chained"  # all that the network may be told, for one kind of heads
     model = ModelConfig(
         pitch_embedding=4,
         duration_embedding=4,
         width=8,
-        layers=2,
-        attention=kind,
-        attention_window=window,
-        attention_values="events" if told and kind == "multihead" else "states",
+        blocks=("lstm", "lstm", *attention),
         context=TOLD if told else ContextConfig(),
         recurrent_dropout=0.1 if told else 0.0,
         heads=heads,
@@ -69,12 +66,11 @@ PRODUCT = re.compile(
 )
 
 
-@pytest.mark.parametrize("attention", ["none", "pooled", "multihead"])
+@pytest.mark.parametrize("attention", [(), ("pooled",), ("multihead(heads=4, window=256)",)])
 def test_products_on_a_tpu_are_whole_tiles_of_bfloat16(attention):
     """In the setting of docs/tpu.md nothing but vocabularies and single scores are padded to tiles."""
     wide = {"model.width": 512, "model.compute_dtype": "bfloat16", "batch.rows": 128}
-    window = {"model.attention_window": 256 if attention == "multihead" else 0}
-    config = override(Config(), wide | window | {"model.attention": attention})
+    config = override(Config(), wide | {"model.blocks": ("lstm", "lstm", *attention)})
     network = Network(config.model, NoteVocabulary(config.prepare.max_duration))
     crops = crops_of([np.zeros((8, 2), np.int32)] * 2, config.batch, network.vocabulary)
     steps = make_train_steps(network, config, 3, True, data_mesh(1))
@@ -84,7 +80,7 @@ def test_products_on_a_tpu_are_whole_tiles_of_bfloat16(attention):
     assert len(found) >= 15
     assert {(left, right, result) for _, left, _, right, _, result in found} == {("bf16", "bf16", "f32")}
     sizes = {int(size) for shapes in found for shape in shapes[::2] for size in shape.split("x")}
-    padded = {size for size in sizes if size % 128} - {config.model.attention_heads}  # as many products
+    padded = {size for size in sizes if size % 128} - {4}  # heads: as many products
     assert padded <= {*(size for _, size in network.vocabulary.streams), 1}
     assert tile_share(network, config.batch.rows, config.batch.length) > 0.95
 

@@ -143,5 +143,5 @@ def test_agrees_with_cudnn_by_its_reference_in_outputs_and_gradients(case):
 
 def test_a_backend_that_is_not_there_is_refused_if_it_is_named_and_passed_over_if_not():
     assert LSTM(INPUTS, WIDTH, streams=()).runs_on == "scan"
-    with pytest.raises(InputError, match=r"model.backend = cudnn: .* give auto or scan"):
+    with pytest.raises(InputError, match=r"lstm.backend=cudnn.: .* give auto or scan"):
         _ = LSTM(INPUTS, WIDTH, streams=(), backend="cudnn").runs_on

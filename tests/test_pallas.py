@@ -189,7 +189,7 @@ def runs_on(width, **settings):
 
 def test_a_width_that_does_not_fit_is_refused_in_words():
     assert runs_on(2048, backend="pallas") == "pallas"
-    with pytest.raises(InputError, match=r"model.backend = pallas: .* model.width = 4096; give auto or scan"):
+    with pytest.raises(InputError, match=r"lstm.backend=pallas.: .* model.width = 4096; give auto or scan"):
         runs_on(4096, backend="pallas", compute_dtype="bfloat16")
 
 
@@ -203,7 +203,7 @@ def test_a_tpu_with_little_fast_memory_has_the_scan(monkeypatch):
 
 def exported_step(platforms, **changes):
     """The train step of the smallest model, lowered for these platforms."""
-    config = override(Config(), SMALLEST | {"model.backend": "pallas"} | changes)
+    config = override(Config(), SMALLEST | {"model.blocks": ("lstm(backend=pallas)", "pooled")} | changes)
     network = Network(config.model, NoteVocabulary(4))
     crops = crops_of([np.zeros((20, 2), np.int32)] * 2, config.batch, network.vocabulary)
     steps = make_train_steps(network, config, 3, True, data_mesh(1))

@@ -25,13 +25,13 @@ steps = 50
 rows = 8
 
 [arms."no attention"]
-"model.attention" = "none"
+"model.blocks" = ["lstm", "lstm"]
 
 [arms.slower]
 train.learning_rate = 1e-3
 
 [grid]
-"model.layers" = [1, 2]
+"model.blocks" = [["lstm", "pooled"], ["lstm", "lstm", "pooled"]]
 "model.dropout" = [0.2, 0.4]
 """
 
@@ -52,9 +52,9 @@ def test_a_file_is_a_study(tmp_path):
         BASE,
         "no attention",
         "slower",
-        "layers 1, dropout 0.2",
-        "layers 1, dropout 0.4",
-        "layers 2, dropout 0.4",
+        "blocks lstm+pooled, dropout 0.2",
+        "blocks lstm+pooled, dropout 0.4",
+        "blocks lstm+lstm+pooled, dropout 0.4",
     ]
     base = override(Config(), {"model.width": 64, "batch.rows": 8, "train.steps": 50})
     assert found.config(BASE) == base
@@ -68,16 +68,16 @@ def test_runs_of_one_shape_share_a_program(tmp_path):
     groups = by_shape(read_study(path), read_study(path).runs)
     arms = [list(dict.fromkeys(run.arm for run in runs)) for runs in groups]
     assert arms == [
-        [BASE, "slower", "layers 2, dropout 0.4"],
+        [BASE, "slower", "blocks lstm+lstm+pooled, dropout 0.4"],
         ["no attention"],
-        ["layers 1, dropout 0.2", "layers 1, dropout 0.4"],
+        ["blocks lstm+pooled, dropout 0.2", "blocks lstm+pooled, dropout 0.4"],
     ]
     seconds = estimate(read_study(path), groups)
     assert all(spent > 0 for spent in seconds)
     words = "\n".join(plan_in_words(read_study(path), groups, seconds))
     assert "6 arms x 2 seeds = 12 runs" in words
     assert "  slower: train.learning_rate = 0.001" in words
-    assert "program 1: 6 runs (base, slower, layers 2, dropout 0.4), about" in words
+    assert "program 1: 6 runs (base, slower, blocks lstm+lstm+pooled, dropout 0.4), about" in words
     together, why = choose_together(6, None, Config().model)
     assert together == 1
     assert "one after another on each of 2 devices" in why
@@ -137,7 +137,7 @@ def test_what_is_no_study_is_told_in_one_line(changes, words):
 
 
 def test_a_grid_of_many_runs_is_refused_before_it_is_made():
-    grid = {f"model.{name}": list(range(1, 301)) for name in ("width", "layers", "attention_heads")}
+    grid = {f"model.{name}": list(range(1, 301)) for name in ("width", "embedding", "pitch_embedding")}
     with pytest.raises(InputError, match="81,000,006 runs; give --yes"):
         study(grid=grid)
     many = {"train.learning_rate": [rate / 10_000 for rate in range(1, 401)]}

@@ -20,7 +20,7 @@ from midigen_jax.vocab.voice import VoiceVocabulary
 def restored(request):
     vocabulary = request.param
     prepare = PrepareConfig(tokenizer="chord") if vocabulary.name == "chord" else PrepareConfig(voices=2)
-    model = ModelConfig(pitch_embedding=4, duration_embedding=4, width=8, layers=1)
+    model = ModelConfig(pitch_embedding=4, duration_embedding=4, width=8, blocks=("lstm", "pooled"))
     experiment = Metadata(Config(prepare=prepare, model=model), vocabulary, 90.0, (3, 4))
     network = make_network(experiment.config, vocabulary)
     state = TrainState(jax.numpy.int32(7), init_params(network, jax.random.key(0)), ())

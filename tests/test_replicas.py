@@ -49,11 +49,8 @@ VALUES = [
         "batch.transpose_share": 0.9,
     },
 ]
-KINDS = list(
-    itertools.product(
-        [("none", 0), ("pooled", 0), ("pooled", 3), ("multihead", 3)], ["independent", "chained"]
-    )
-)
+ATTENTIONS = [(), ("pooled",), ("pooled(window=3)",), ("multihead(heads=2, window=3)",)]
+KINDS = list(itertools.product(ATTENTIONS, ["independent", "chained"]))
 NOTE = NoteVocabulary(4)
 # Adam divides by the size of gradients, which makes much of the rounding of those that are nearly 0.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -103,12 +100,7 @@ def agree(found, expected, count):
 
 @pytest.mark.parametrize(("attention", "heads"), KINDS)
 def test_a_replica_is_the_run_that_it_would_be_alone(attention, heads):
-    changes = {
-        "model.attention": attention[0],
-        "model.attention_window": attention[1],
-        "model.attention_heads": 2,
-        "model.heads": heads,
-    }
+    changes = {"model.blocks": ("lstm", *attention), "model.heads": heads}
     configs = [override(override(TINY, changes), values) for values in VALUES]
     counts = [4, 3, 4, 2]  # one may be behind the others, as after a cut
     found = train(configs, counts)

@@ -132,12 +132,12 @@ def test_commands_quote_the_names_of_the_run(html, run, parse):
 
 def test_the_command_for_a_wider_model_keeps_what_the_run_was_told(tmp_path, parse):
     run = make_run(tmp_path / "run", steps=())
-    told = {"train.steps": 30, "model.attention_residual": False, "train.keep_at": "0.5,1"}
+    told = {"train.steps": 30, "model.duration_input": False, "train.keep_at": "0.5,1"}
     settings = config.to_json(config.override(config.Config(), told))
     (run / "config.json").write_text(json.dumps(settings))
     write_report(run, tmp_path / "report.html")
     text = parse((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    flags = "--model.attention_residual false --train.steps 30 --train.keep_at 0.5,1.0"
+    flags = "--model.duration_input false --train.steps 30 --train.keep_at 0.5,1.0"
     assert f"--out run-wider --model.width 384 {flags}" in text
 
 

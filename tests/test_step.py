@@ -25,7 +25,7 @@ TEN = override(
     SMALLEST
     | {
         "batch.rows": 3,
-        "model.layers": 2,
+        "model.blocks": ("lstm", "lstm", "pooled"),
         "model.dropout": 0.3,
         "model.recurrent_dropout": 0.1,
         "train.steps": 10,

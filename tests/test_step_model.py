@@ -202,7 +202,7 @@ def test_a_cold_start_that_is_refused_is_told_in_its_words():
 
 
 def test_a_cold_start_writes_an_event_of_fresh_weights():
-    small = {"model.width": "8", "model.layers": "1"}
+    small = {"model.width": "8", "model.blocks": "lstm,pooled"}
     event = first_note._first_event(first_note.Start(settings=small))
     assert 1 <= event[0] < 1000
     assert 0 <= event[1] < 50
@@ -215,7 +215,13 @@ def tiny_network():
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"width": 512}, {"layers": 4}, {"heads": "chained"}, {"width": 64, "pitch_embedding": 300}],
+    [
+        {},
+        {"width": 512},
+        {"blocks": ("lstm",) * 4 + ("pooled(residual=false)",)},
+        {"heads": "chained"},
+        {"width": 64, "pitch_embedding": 300},
+    ],
 )
 def test_a_transformer_has_as_many_parameters(changed):
     network = Network(dataclasses.replace(pooling_article(), **changed), chord_vocabulary(50, 1000))

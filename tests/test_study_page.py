@@ -26,8 +26,8 @@ from midigen_jax.listen.study_charts import (
 ARMS = {
     # name: (changes, nats per frame, difference, corrected p)
     "base": ({}, 0.9, None, None),
-    "no attention": ({"model.attention": "none"}, 0.95, 0.05, 0.0004),
-    "wide & <deep>": ({"model.width": 384, "model.layers": 3}, 0.88, -0.02, 0.03),
+    "no attention": ({"model.blocks": ["lstm", "lstm"]}, 0.95, 0.05, 0.0004),
+    "wide & <deep>": ({"model.width": 384, "model.heads": "independent"}, 0.88, -0.02, 0.03),
     "dropout": ({"model.dropout": 0.25}, 0.87, -0.03, 0.2),
 }
 SEEDS = (0, 1, 2)
@@ -107,8 +107,8 @@ def test_every_arm_stands_in_the_table_with_its_figures(html, parse):
     costs = "1,234,567 2.5e15 99 4,321"
     for words in (
         f"base nothing 0.9000 0.8900 to 0.9100 – – – {costs}",
-        "model.attention none 0.9500 0.9400 to 0.9600 +0.0500 +0.0350 to +0.0650 12.3 % < 0.001 " + costs,
-        "model.width 384 model.layers 3 0.8800",
+        "model.blocks lstm,lstm 0.9500 0.9400 to 0.9600 +0.0500 +0.0350 to +0.0650 12.3 % < 0.001 " + costs,
+        "model.width 384 model.heads independent 0.8800",
         "−0.0200 −0.0350 to −0.0050 12.3 % 0.030 " + costs,
         "dropout fewest nats",
         "−0.0300 −0.0450 to −0.0150 12.3 % 0.200 " + costs,

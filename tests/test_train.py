@@ -202,11 +202,11 @@ def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     settings = json.loads((run / "config.json").read_text())
-    del settings["model"]["attention_heads"]
+    del settings["model"]["embedding"]
     (run / "config.json").write_text(json.dumps(settings))
     assert fit(corpus, TINY, run).step == 12
-    with pytest.raises(InputError, match=r"holds a run with model\.attention_heads = 4, not 2"):
-        fit(corpus, override(TINY, {"model.attention_heads": 2}), run)
+    with pytest.raises(InputError, match=r"holds a run with model\.embedding = 32, not 2"):
+        fit(corpus, override(TINY, {"model.embedding": 2}), run)
 
 
 def test_rows_of_somebody_else_are_not_taken_for_a_run(corpus, tmp_path):

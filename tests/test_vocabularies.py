@@ -58,7 +58,7 @@ def some(name):
 
 
 def small_network(vocabulary, heads="chained"):
-    config = override(Config(), SMALLEST | {"model.attention": "pooled", "model.heads": heads}).model
+    config = override(Config(), SMALLEST | {"model.heads": heads}).model
     network = Network(config, vocabulary)
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 

@@ -117,8 +117,14 @@ def test_callbacks_are_told_of_every_row_once_and_of_how_far_a_run_has_come(corp
 
 def test_tensorboard_has_the_rows_and_takes_more_when_a_training_goes_on(corpus, tmp_path):
     words = ["train", str(corpus.path), "--out", str(tmp_path / "run"), "--tensorboard"]
-    words += ["--model.width=8", "--model.layers=1", "--batch.rows=2", "--batch.length=16", "--steps=4"]
-    words += ["--sample.count=1", "--sample.events=16", "--train.evaluate_every=2"]
+    words += [
+        "--model.width=8",
+        "--model.blocks=lstm,pooled",
+        "--batch.rows=2",
+        "--batch.length=16",
+        "--steps=4",
+    ]
+    words += ["--steps=4", "--sample.count=1", "--sample.events=16", "--train.evaluate_every=2"]
     assert main(words) == 0
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     content = events.read_bytes()

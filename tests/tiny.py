@@ -18,7 +18,7 @@ SMALLEST: dict[str, object] = {
     "model.width": 8,
     "model.pitch_embedding": 4,
     "model.duration_embedding": 4,
-    "model.layers": 1,
+    "model.blocks": "lstm,pooled",
     "batch.rows": 2,
     "batch.length": 16,
 }

@@ -67,7 +67,7 @@ def compile_program(
     of = {
         "dtype": model.compute_dtype,
         "width": model.width,
-        "layers": model.layers,
+        "blocks": list(model.blocks),
         "backend": network.runs_on,
     }
     began = time.perf_counter()

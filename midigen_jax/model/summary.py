@@ -45,7 +45,7 @@ def parts(network: Network) -> list[Part]:
         found.append(
             part(["enter"], "projection", network.inputs, width, [Matmul(1, 1, network.inputs, width)])
         )
-    for place, (spec, block) in enumerate(zip(config.stack, network.blocks_apart(), strict=True)):
+    for place, (spec, block) in enumerate(zip(config.blocks, network.blocks_apart(), strict=True)):
         found.append(part([f"blocks_{place}"], spec, block.inputs, block.width, block.matmuls(1, 1)))
     for place, (name, size) in enumerate(streams):
         products = [Matmul(1, 1, width, size)]

@@ -13,6 +13,7 @@ from midigen_jax.files import read_json, read_toml
 
 _FOLDER = Path(__file__).parent
 _RESULT = "result"  # the table that is about the figure, and is no setting
+POOLING_BLOCKS = ("lstm", "lstm", "pooled(residual=false)")  # the article's, over the whole past
 NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 
 
@@ -54,7 +55,7 @@ def is_config(named: str) -> bool:
 
 def pooling_article() -> ModelConfig:
     """The article's network, but that it pools over the whole past: what decoding is measured with."""
-    return override(read_config("article"), {"model.attention_window": 0}).model
+    return override(read_config("article"), {"model.blocks": POOLING_BLOCKS}).model
 
 
 def _read(named: str) -> dict[str, Any]:

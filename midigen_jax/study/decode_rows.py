@@ -103,7 +103,7 @@ def _about(subject: Subject, measured: Measured) -> tuple[dict[str, Any], dict[s
         config |= {"context": asdict(model.context)}
     mesh = rows_mesh(measured.batch)
     config |= {"devices": 1 if mesh is None else mesh.size, "cores": _cores()}
-    name = f"midigen-jax {__version__}, {subject.origin}, {' '.join(model.stack)}, {model.width} units"
+    name = f"midigen-jax {__version__}, {subject.origin}, {' '.join(model.blocks)}, {model.width} units"
     parameters = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
     return config, {"model": name, "parameters": parameters} | _place()
 

@@ -111,7 +111,7 @@ def choose_together(runs: int, trial: Trial | None, takes_turns: bool) -> tuple[
         return 1, f"one after another on each of {devices} devices: one replica keeps a core busy"
     if takes_turns:
         turns = f"one after another on each of {devices} devices"
-        return 1, f"{turns}: cuDNN takes one (model.backend = scan, more)"
+        return 1, f"{turns}: cuDNN takes one (lstm(backend=scan) in model.blocks, more)"
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     fits = max(1, int(_MEMORY_SHARE * limit / trial.bytes)) if limit else most
     together = min(most, fits)

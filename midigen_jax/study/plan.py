@@ -15,10 +15,10 @@ In: a TOML file. Out: `Study`, validated with the classes that hold any experime
     "model.width" = 128
 
     [arms."no attention"]               # and of one
-    "model.attention" = "none"
+    "model.blocks" = ["lstm", "lstm"]
 
     [grid]                              # an arm for each combination
-    "model.layers" = [1, 2]
+    "model.width" = [128, 256]
 """
 
 import itertools
@@ -255,7 +255,9 @@ def _points(base: Config, grid: Mapping[str, Sequence[Any]]) -> Iterable[Arm]:
     for values in itertools.product(*grid.values()) if grid else ():
         changes = dict(_pairs(dict(zip(grid, values, strict=True))))
         if override(base, changes) != base:
-            words = (f"{key.rpartition('.')[2]} {configs.spell(value)}" for key, value in changes.items())
+            # Commas stand between settings, so none within a value.
+            spelled = (configs.spell(value).replace(",", "+") for value in changes.values())
+            words = (f"{key.rpartition('.')[2]} {value}" for key, value in zip(changes, spelled, strict=True))
             yield Arm(", ".join(words), tuple(changes.items()))
 
 

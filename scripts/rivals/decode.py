@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from midigen_jax.config import spell
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Carry, EmbeddingProjections, Network, Trunk
 from midigen_jax.recipes import pooling_article
@@ -136,12 +137,14 @@ def _check(subject: Subject) -> None:
     if subject.origin != "fresh":
         raise InputError("--peers: rivals write with fresh weights; leave RUN out")
     # Sizes may differ, the kind of network may not.
-    kind = ("blocks", "attention", "attention_window", "attention_residual", "context", "residual", "heads")
-    for name in (*kind, "compute_dtype"):
-        here, theirs = (getattr(config, name) for config in (subject.network.config, pooling_article()))
-        if here != theirs:
+    ours, article = subject.network.config, pooling_article()
+    for name in ("context", "heads", "compute_dtype", "blocks"):
+        here, theirs = (getattr(config, name) for config in (ours, article))
+        same = set(here) == set(theirs) if name == "blocks" else here == theirs
+        if not same:
             raise InputError(
-                f"--peers: model.{name} = {here}: rivals have the article's network; leave it at {theirs}"
+                f"--peers: model.{name} = {spell(here)}: rivals have the article's network; leave it at "
+                f"{spell(theirs)}"
             )
     if jax.default_backend() != "cpu":
         raise InputError("--peers: rivals run on the CPU; set JAX_PLATFORMS=cpu for a fair comparison")

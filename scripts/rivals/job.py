@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from midigen_jax.config import ModelConfig
 from midigen_jax.vocab import START
 from rivals import side
 
@@ -61,6 +62,11 @@ def layers_of(weights: Weights) -> list[dict[str, NDArray[np.float32]]]:
     count = sum(name.startswith("blocks_") for name in weights)
     blocks = (weights[f"blocks_{place}"] for place in range(count))
     return [block for block in blocks if "recurrent" in block]
+
+
+def lstm_layers(config: ModelConfig) -> int:
+    """How many of a network's blocks are LSTM layers."""
+    return sum(block.startswith("lstm") for block in config.blocks)
 
 
 def score_of(weights: Weights) -> dict[str, NDArray[np.float32]]:

@@ -11,7 +11,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from midigen_jax.config import ModelConfig
-from rivals.job import Job, Weights, draw, layers_of, load_weights, score_of
+from rivals.job import Job, Weights, draw, layers_of, load_weights, lstm_layers, score_of
 from rivals.side import Side
 
 WINDOW = 32
@@ -27,7 +27,7 @@ def article_model(config: ModelConfig, pitch_size: int, duration_size: int, leng
         layers.Embedding(duration_size, config.duration_embedding, name="embed_duration")(duration),
     ]
     hidden = layers.Concatenate()(embedded)
-    for place in range(config.layers):
+    for place in range(lstm_layers(config)):
         hidden = layers.LSTM(config.width, return_sequences=True, name=f"blocks_{place}")(hidden)
     weight = layers.Softmax(axis=1)(layers.Dense(1, activation="tanh", name="score")(hidden))
     context = ops.sum(weight * hidden, axis=1)
@@ -48,7 +48,7 @@ def model_of(weights: Weights, length: int = WINDOW) -> keras.Model:
         pitch_embedding=pitch,
         duration_embedding=duration,
         width=stack[0]["recurrent"].shape[0],
-        layers=len(stack),
+        blocks=("lstm",) * len(stack),
     )
     model = article_model(config, pitch_size, duration_size, length)
     for stream in ("embed_pitch", "embed_duration"):

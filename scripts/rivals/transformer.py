@@ -24,6 +24,7 @@ from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.filters import SamplingParams, draw, mix
 from midigen_jax.study.subject import CHORDS
 from midigen_jax.vocab import END, START
+from rivals.job import lstm_layers
 
 _HEAD = 64  # units of a head of attention
 _TEMPO = 120  # quarters a minute
@@ -74,11 +75,12 @@ def shape_of(network: Network) -> Shape:
     ours = jax.eval_shape(partial(init_params, network), jax.random.key(0))
     wanted = sum(leaf.size for leaf in jax.tree.leaves(ours))
     sizes = size_of["pitch"], size_of["duration"], model.pitch_embedding, model.duration_embedding
-    bare = Shape(*sizes, model.width, model.layers, 0)
+    layers = lstm_layers(model)
+    bare = Shape(*sizes, model.width, layers, 0)
     others = sum(
         leaf.size for leaf in jax.tree.leaves(jax.eval_shape(partial(fresh, bare), jax.random.key(0)))
     )
-    exact = (wanted - others) / (2 * model.width * model.layers)
+    exact = (wanted - others) / (2 * model.width * layers)
     multiple = 8 if exact >= 64 else 1  # as vector units like it
     return bare._replace(feed_forward=max(1, multiple * round(exact / multiple)))
 

@@ -14,6 +14,7 @@ from jax import Array
 from midigen_jax.config import Config, ModelConfig
 from midigen_jax.model.network import cross_entropy
 from midigen_jax.train.optimizer import make_optimizer
+from rivals.job import lstm_layers
 from rivals.side import Settings, Side
 from train_sides.job import Job, config_of, music_of
 
@@ -38,7 +39,7 @@ class Twin(nn.Module):
         embedded_pitch = nn.Embed(self.pitch_size, self.config.pitch_embedding)(pitch)
         embedded_duration = nn.Embed(self.duration_size, self.config.duration_embedding)(duration)
         hidden: Any = jnp.concatenate([embedded_pitch, embedded_duration], axis=-1)
-        for _ in range(self.config.layers):
+        for _ in range(lstm_layers(self.config)):
             cell = nn.OptimizedLSTMCell(self.config.width)
             hidden = nn.RNN(cell, time_major=self.time_major, unroll=self.unroll)(hidden)
         weight = jnp.exp(jnp.tanh(nn.Dense(1)(hidden)))

@@ -16,7 +16,7 @@ import numpy as np
 
 from midigen_jax.config import Config, override
 from midigen_jax.errors import InputError
-from midigen_jax.recipes import read_config
+from midigen_jax.recipes import POOLING_BLOCKS, read_config
 from midigen_jax.vocab import END, Tokens
 from rivals import side
 
@@ -47,7 +47,7 @@ def config_of(job: Job) -> Config:
     if job.data:
         return override(read_config("article"), sizes)
     adamw = {"train.optimizer": "adamw", "train.weight_decay": 0.01}
-    return override(read_config("article"), sizes | adamw | {"model.attention_window": 0})
+    return override(read_config("article"), sizes | adamw | {"model.blocks": POOLING_BLOCKS})
 
 
 def music_of(job: Job) -> Music:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from midigen_jax.config import Config, ModelConfig, TrainConfig
+from rivals.job import lstm_layers
 from rivals.side import Settings, Side
 from train_sides.job import Job, config_of, music_of
 
@@ -26,7 +27,8 @@ class Twin(nn.Module):
         self.embed_pitch = nn.Embedding(pitch_size, config.pitch_embedding)
         self.embed_duration = nn.Embedding(duration_size, config.duration_embedding)
         embedded = config.pitch_embedding + config.duration_embedding
-        self.lstm = nn.LSTM(embedded, config.width, num_layers=config.layers, batch_first=batch_first)
+        layers = lstm_layers(config)
+        self.lstm = nn.LSTM(embedded, config.width, num_layers=layers, batch_first=batch_first)
         self.score = nn.Linear(config.width, 1)
         self.head_pitch = nn.Linear(config.width, pitch_size)
         self.head_duration = nn.Linear(config.width, duration_size)

@@ -45,7 +45,7 @@ def make_blocks(
     Raises InputError for a block that is not there, a setting that it has not, and a class that is no block.
     """
     found = []
-    for spec in config.stack:
+    for spec in config.blocks:
         kind, settings = _parsed(spec)
         common: dict[str, Any] = {
             "streams": tuple(streams),

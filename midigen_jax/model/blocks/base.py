@@ -11,6 +11,8 @@ from jax import Array
 
 from midigen_jax.vocab.base import Stream
 
+LONGEST_WINDOW = 1 << 20  # events
+
 
 class Step(NamedTuple):
     """The events that a chunk reads: what a block may look at beside the vectors."""

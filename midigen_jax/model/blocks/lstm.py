@@ -55,14 +55,14 @@ class LSTM(Recurrent):
         if self.backend == "pallas":
             if not _kernels_fit(width, dtype):
                 raise InputError(
-                    f"model.backend = pallas: a TPU's fast memory has no room for the recurrent weights of "
+                    f"lstm(backend=pallas): a TPU's fast memory has no room for the recurrent weights of "
                     f"model.width = {width}; give auto or scan, or a smaller width"
                 )
             return "pallas"
         possible = dtype == "float32" and self.backend != "scan" and has_cudnn()
         if self.backend == "cudnn" and not possible:
             raise InputError(
-                "model.backend = cudnn: needs cuDNN on CUDA and model.compute_dtype = float32; give auto or "
+                "lstm(backend=cudnn): needs cuDNN on CUDA and model.compute_dtype = float32; give auto or "
                 "scan"
             )
         if possible:

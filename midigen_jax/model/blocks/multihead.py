@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array, lax
 
 from midigen_jax.errors import InputError
-from midigen_jax.model.blocks.base import Block, DropConnect, Matmul, Step
+from midigen_jax.model.blocks.base import LONGEST_WINDOW, Block, DropConnect, Matmul, Step
 from midigen_jax.model.precision import dense, einsum
 
 SHORTEST, LONGEST = 3, 2304  # periods in ticks: a sixteenth; 48 bars of 4/4, which are 64 of 3/4
@@ -65,8 +65,10 @@ class MultiHead(Block):
             raise InputError(
                 f"multihead: {self.heads} heads rotate pairs of units; make model.width a multiple of {unit}"
             )
-        if self.window < 1 or self.values not in ("states", "events"):
-            raise InputError("multihead: give window = 1 or more, and values = states or events")
+        if not 1 <= self.window <= LONGEST_WINDOW or self.values not in ("states", "events"):
+            raise InputError(
+                f"multihead: give window = 1 to {LONGEST_WINDOW:,} events, and values = states or events"
+            )
 
     def initial_carry(self, rows: int, keep_cache: bool = True) -> RingCarry:
         """Zeros for `rows` sequences: nothing to attend to yet, at time 0."""

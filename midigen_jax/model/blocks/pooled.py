@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from midigen_jax.errors import InputError
-from midigen_jax.model.blocks.base import Block, DropConnect, Matmul, Step
+from midigen_jax.model.blocks.base import LONGEST_WINDOW, Block, DropConnect, Matmul, Step
 from midigen_jax.model.precision import dense, einsum
 
 
@@ -44,8 +44,8 @@ class Pooled(Block):
 
     def check(self) -> None:
         """Raises InputError for settings that cannot be."""
-        if self.window < 0:
-            raise InputError("pooled: give window = 1 or more, or 0 for the whole past")
+        if not 0 <= self.window <= LONGEST_WINDOW:
+            raise InputError(f"pooled: give window = 1 to {LONGEST_WINDOW:,}, or 0 for the whole past")
 
     def initial_carry(self, rows: int, keep_cache: bool = True) -> PooledCarry:
         """Zeros for `rows` sequences: nothing to pool over yet."""
