@@ -183,6 +183,7 @@ run_study(make_study(json.loads(sys.argv[1]), "tiny"), Path(sys.argv[2]), keep=T
 """
 
 
+@pytest.mark.slow
 def test_a_study_that_is_killed_again_and_again_ends_with_the_rows_of_any_other(music, whole, tmp_path):
     kill_again_and_again(describe(music), tmp_path / "out", tmp_path)
     agree(tmp_path / "out", *whole)

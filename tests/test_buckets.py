@@ -66,6 +66,7 @@ def ended(begun):
     return process.wait(timeout=240), said.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_whose_machine_is_lost_goes_on_from_its_bucket(bucket, corpus, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     length = {"train.steps": 80, "train.evaluate_every": 20}

@@ -97,9 +97,9 @@ def test_in_bfloat16_the_state_is_carried_in_float32_and_the_gradient_is_near_th
 @pytest.mark.parametrize(
     ("stack", "heads", "vocabulary"),
     [
-        (("pooled", 0), "chained", "note"),
-        (("multihead", 9), "chained", "told"),
-        (("none", 0), "independent", "voice"),
+        ("pooled", "chained", "note"),
+        ("events", "chained", "told"),
+        ("lstm", "independent", "voice"),
     ],
 )
 def test_a_network_says_the_same_of_music_and_learns_the_same(monkeypatch, stack, heads, vocabulary):

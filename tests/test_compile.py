@@ -47,7 +47,7 @@ TINY: dict[str, object] = {
     "model.width": 8,
     "model.pitch_embedding": 4,
     "model.duration_embedding": 4,
-    "model.blocks": ["lstm", "pooled"],
+    "model.blocks": "lstm,pooled",
     "batch.rows": 32,
     "batch.length": 8,
 }

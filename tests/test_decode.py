@@ -31,7 +31,12 @@ TOLD = ContextConfig(
 
 # Windows that are shorter than what is written: rings go round, sums let go.
 @pytest.fixture(
-    scope="module", params=["pooled", "pooled(window=5)", "multihead(heads=2, window=5, values=events)"]
+    scope="module",
+    params=[
+        "pooled",
+        pytest.param("pooled(window=5)", marks=pytest.mark.slow),
+        "multihead(heads=2, window=5, values=events)",
+    ],
 )
 def model(request):
     config = ModelConfig(

@@ -108,6 +108,7 @@ def corpora(tmp_path_factory, write_melodies):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_runs_and_goes_on_where_it_was_cut(corpora, tmp_path):
     for seed in (1, 2):
         fit(corpora[0], override(TINY, {"train.seed": seed}), tmp_path / f"teacher-{seed}")

@@ -102,7 +102,7 @@ def killed_at(name, moment, words):
     return subprocess.run(command, env=environment, capture_output=True, timeout=240).returncode
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_a_prepare_that_is_killed_at_its_rename_is_done_again(corpus, music, tmp_path, moment):
     out = tmp_path / "out"
     words = ["prepare", str(music), "--out", str(out)]
@@ -194,6 +194,7 @@ def test_a_device_without_memory_says_so_in_the_code_of_its_error():
     assert not is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: in another sense"))
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(corpus, tmp_path, monkeypatch):
     """Rows say when; nothing is decided by it."""
     assert main(train_words(corpus, tmp_path / "run")) == 0

@@ -15,7 +15,10 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize(
     ("path", "devices"),
     [
-        *((path, "2") for path in NOTEBOOKS),
+        *(
+            pytest.param(path, "2", marks=pytest.mark.slow if path.stem == "tpu" else [])
+            for path in NOTEBOOKS
+        ),
         # As on a machine of eight chips.
         pytest.param(NOTEBOOKS[0].with_name("tpu.ipynb"), "8", marks=pytest.mark.slow),
     ],

@@ -91,7 +91,9 @@ def wait_for(path, processes, step):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("stream", ["false", "true"], ids=["held", "streamed"])
+@pytest.mark.parametrize(
+    "stream", ["false", pytest.param("true", marks=pytest.mark.slow)], ids=["held", "streamed"]
+)
 def test_two_processes_are_one_training_to_the_bit(corpus, whole, tmp_path, stream):
     run = tmp_path / "run"
     given = train_words(corpus, run, **{"batch.stream": stream})
@@ -167,7 +169,7 @@ def test_four_processes_and_two_that_go_on_are_it_too(corpus, whole, tmp_path):
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_where_one_process_is_killed_the_other_ends_and_says_so(corpus, tmp_path, lost):
     run = tmp_path / "run"
     given = train_words(corpus, run, **{"train.steps": 100_000, "train.evaluate_every": 50})

@@ -1,6 +1,5 @@
 """Replicas: each of them is the run that it would be alone, for every attention and heads (law 9)."""
 
-import itertools
 import json
 import signal
 
@@ -50,7 +49,12 @@ VALUES = [
     },
 ]
 ATTENTIONS = [(), ("pooled",), ("pooled(window=3)",), ("multihead(heads=2, window=3)",)]
-KINDS = list(itertools.product(ATTENTIONS, ["independent", "chained"]))
+# `make test` tries every attention, with either kind of heads; `make test-all` both with each.
+KINDS = [
+    pytest.param(attention, heads, marks=pytest.mark.slow if (number + place) % 2 else [])
+    for number, attention in enumerate(ATTENTIONS)
+    for place, heads in enumerate(["independent", "chained"])
+]
 NOTE = NoteVocabulary(4)
 # Adam divides by the size of gradients, which makes much of the rounding of those that are nearly 0.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

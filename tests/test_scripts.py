@@ -217,6 +217,7 @@ tried = 3
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_goes_from_the_frame_file_to_its_rows_and_is_not_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,8 +67,7 @@ def measured(run):
     return [(row["step"], row["name"], row["value"]) for row in kept if row["name"].startswith("valid")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [3, 8])
+@pytest.mark.parametrize(("step", "number"), [(3, signal.SIGTERM), (8, signal.SIGINT)])
 def test_a_training_that_was_stopped_anywhere_goes_on_to_the_same_bits(
     corpus, whole, tmp_path, monkeypatch, number, step
 ):
