@@ -193,8 +193,10 @@ def test_what_would_be_misread_is_refused(
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
-def test_a_track_without_its_end_is_refused(tmp_path: Path, quantizer: Quantizer) -> None:
-    assert "cut short" in refusal(tmp_path, midi(on(60) + off(60, 12), end=b""), quantizer)
+def test_a_track_without_its_end_is_read_with_a_remark(tmp_path: Path, quantizer: Quantizer) -> None:
+    piece = read(tmp_path, midi(on(60) + off(60, 12), end=b""), quantizer)
+    assert (piece.notes.tolist(), piece.remarks) == ([[0, 12, 60, 0]], ("a track without its end",))
+    assert "cut short" in refusal(tmp_path, midi((on(60) + off(60, 12))[:-1], end=b""), quantizer)
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)

@@ -198,13 +198,15 @@ def test_slices_and_keys_of_chorales_are_those_of_music21(every: int) -> None:
 
 @pytest.mark.parametrize("every", [34, pytest.param(1, marks=pytest.mark.slow)])
 def test_chorales_are_read_as_music21_reads_them(every: int) -> None:
-    """All but two: a part strikes what it holds, which cuts our note; a tie has no beginning."""
+    """All but three: a part strikes what it holds, which cuts our note; a tie has no beginning; and in
+    bwv171.6 a part leaves out rests, after which music21 has it out of step.
+    """
     different = []
     for source in chorales(every):
         score = without_grace_notes(parsed(source.path))
         if we_hear(read_piece(source).notes) != heard(score.parts):
             different.append(source.name)
-    assert len(different) <= 2
+    assert len(different) <= 3
 
 
 # MIDI through the `music21` quantiser

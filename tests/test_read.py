@@ -248,7 +248,7 @@ def test_a_chorale_has_its_parts_as_tracks_and_its_ties_joined() -> None:
     [
         (b"", "not a MIDI file"),
         (b"PK\x03\x04 and so on and on", "not a MIDI file"),
-        (b"RIFF\x00\x00\x00\x00RMIDdata\x00\x00", "not a MIDI file"),
+        (b"RIFF\x00\x00\x00\x00RMIDdata\x00\x00", "a RIFF file without data"),
         (smf(struck(60, 480), form=2), "format 2"),
         (smf(struck(60, 480), per_quarter=0), "no ticks in a quarter"),
         (smf(struck(60, 480), per_quarter=0xE728), "SMPTE"),

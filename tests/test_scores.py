@@ -134,12 +134,122 @@ def test_repeats_are_not_played_twice(read) -> None:
     assert read("a.xml", musicxml(note("C", 6) + repeat)).notes.tolist() == [[0, 36, 60, 0]]
 
 
+def bars(*contents: str, meter: str = "4/4") -> str:
+    """A part of bars, with 2 divisions in a quarter."""
+    beats, unit = meter.split("/")
+    time = f"<time><beats>{beats}</beats><beat-type>{unit}</beat-type></time>"
+    head = f"<attributes><divisions>2</divisions>{time}"
+    return "".join(
+        f'<measure number="{number}">{"" if number else head + "</attributes>"}{content}</measure>'
+        for number, content in enumerate(contents)
+    )
+
+
+def score(*parts: str) -> str:
+    names = "".join(f'<score-part id="P{number}"/>' for number in range(len(parts)))
+    bodies = "".join(f'<part id="P{number}">{part}</part>' for number, part in enumerate(parts))
+    return f"<score-partwise><part-list>{names}</part-list>{bodies}</score-partwise>"
+
+
+def pitches(text: str, played: bool = True) -> list[int]:
+    return [pitch for _, _, pitch, _ in scores.read_score(".xml", text.encode(), played).notes.tolist()]
+
+
+def line(kind: str, **about: str) -> str:
+    side = "left" if "forward" in about.values() or about.get("type") == "start" else "right"
+    words = " ".join(f'{name}="{value}"' for name, value in about.items())
+    return f'<barline location="{side}"><{kind} {words}/></barline>'
+
+
+def test_repeats_and_endings_are_played_if_they_are_asked_for() -> None:
+    again = line("repeat", direction="backward")
+    assert pitches(score(bars(note("C", 8), note("D", 8) + again, note("E", 8)))) == [60, 62, 60, 62, 64]
+    begin = line("repeat", direction="forward")
+    inner = bars(note("C", 8), begin + note("D", 8) + again, note("E", 8))
+    assert pitches(score(inner)) == [60, 62, 62, 64]
+    assert pitches(score(inner), played=False) == [60, 62, 64]
+    first = line("ending", number="1", type="start") + note("D", 8)
+    first += line("ending", number="1", type="stop") + again
+    second = line("ending", number="2", type="start") + note("E", 8) + line("ending", number="2", type="stop")
+    ended = score(bars(note("C", 8), first, second, note("F", 8) + again), bars(*[note("G", 8)] * 4))
+    assert [pitch for pitch in pitches(ended) if pitch != 67] == [60, 62, 60, 64, 65, 65]
+    thrice = line("repeat", direction="backward", times="3")
+    assert pitches(score(bars(note("C", 8) + thrice, note("D", 8)))) == [60, 60, 60, 62]
+
+
+def test_bars_of_all_parts_begin_together_and_what_was_short_is_told(read) -> None:
+    upper, lower = (
+        bars(*[note("C", 8)] * 3),
+        bars(note("E", 4), note("F", 8, tie("start")), note("F", 6, tie("stop"))),
+    )
+    piece = read("a.xml", score(upper, lower))
+    assert piece.notes[piece.notes[:, 3] == 1].tolist() == [[0, 24, 64, 1], [48, 84, 65, 1]]
+    assert piece.remarks == ("bars that are shorter in one part than in another: 2",)
+    assert read("b.xml", score(upper, bars(note("E", 8)))).remarks == ("parts that end before others: 1",)
+    assert read("c.xml", score(upper, upper)).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("contents", "meter", "first_bar"),
+    [
+        ((note("C", 2), note("D", 8)), "4/4", 12),
+        ((note("C", 1), note("D", 6)), "3/4", 6),
+        ((note("C", 8), note("D", 8)), "4/4", 0),
+        ((note("C", 1), note("D", 3)), "3/8", 6),
+    ],
+)
+def test_a_first_bar_that_is_short_is_an_upbeat(read, contents, meter: str, first_bar: int) -> None:
+    assert read("a.xml", score(bars(*contents, meter=meter))).first_bar == first_bar
+
+
+def test_durations_may_be_decimal_or_those_of_the_signs(read) -> None:
+    half = note("C", 2).replace(">2<", ">0.5<")
+    assert read("a.xml", musicxml(half + note("D", 2))).notes[:, 1].tolist() == [3, 12]
+    signs = [
+        note("C", 2).replace("<duration>2</duration>", f"<type>{kind}</type>{more}")
+        for kind, more in [
+            ("half", ""),
+            ("quarter", "<dot/>"),
+            ("eighth", "<dot/><dot/>"),
+            (
+                "eighth",
+                "<time-modification><actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>",
+            ),
+        ]
+    ]
+    ends = read("b.xml", musicxml("".join(signs))).notes[:, :2].sum(axis=1).tolist()
+    assert ends == [24, 42, 52, 56]  # 7/8 of a quarter is 10.5 ticks: the end lies on the grid
+
+
+def test_what_players_do_not_play_is_silent(read) -> None:
+    cue = note("C", 2).replace("<note>", "<note><cue/>")
+    chord = note("E", 2).replace("<note>", "<note><chord/>")
+    assert read("a.xml", musicxml(cue + note("D", 2) + chord)).notes.tolist() == [
+        [12, 12, 62, 0],
+        [12, 12, 64, 0],
+    ]
+
+
+def test_ties_go_from_staff_to_staff_and_may_be_for_the_eye_alone(read) -> None:
+    eye = [f'<notations><tied type="{kind}"/></notations>' for kind in ("start", "stop")]
+    across = note("C", 2, "<staff>1</staff>", eye[0]) + note("C", 4, "<staff>2</staff>", eye[1])
+    assert read("a.xml", musicxml(across)).notes.tolist() == [[0, 36, 60, 0]]
+
+
+def test_staves_are_tracks(read) -> None:
+    low = note("C", 6, "<staff>2</staff>", octave=3)
+    text = musicxml(note("C", 6, "<staff>1</staff>") + "<backup><duration>6</duration></backup>" + low)
+    assert read("a.xml", text).notes.tolist() == [[0, 36, 48, 1], [0, 36, 60, 0]]
+
+
 def test_a_transposing_instrument_sounds_as_it_is_heard(read) -> None:
     clarinet = (
         "<attributes><transpose><diatonic>-1</diatonic><chromatic>-2</chromatic></transpose></attributes>"
     )
     piece = read("a.xml", musicxml(clarinet + note("D", 6), note("C", 6)))
     assert piece.notes.tolist() == [[0, 36, 60, 0], [0, 36, 60, 1]]
+    bass = clarinet.replace("<chromatic>-2</chromatic>", "<octave-change>-1</octave-change>")
+    assert read("b.xml", musicxml(bass + note("C", 6))).notes.tolist() == [[0, 36, 48, 0]]
 
 
 def midi_instrument(channel: int, program: int) -> str:
@@ -176,6 +286,23 @@ def test_a_spine_is_a_part_and_its_ties_are_joined(read) -> None:
     assert (piece.tempo, piece.meter) == (80, (3, 4))
 
 
+@pytest.mark.parametrize("spine", [0, 1])
+def test_a_spine_that_begins_later_is_silent_until_then(read, spine: int) -> None:
+    """Beside one that has split before, too."""
+    lines = ["**kern\t**kern", "*M2/4\t*M2/4", "=1\t=1", "4c\t4e", "4d\t4f", "=2\t=2"]
+    lines += ["*+\t*" if spine == 0 else "*\t*+", "*\t**kern\t*" if spine == 0 else "*\t*\t**kern"]
+    tokens = ["4c", "4e"]
+    tokens.insert(spine + 1, "2b")
+    lines += [
+        "\t".join(tokens),
+        "\t".join("." if one == "2b" else "4r" for one in tokens),
+    ]
+    lines += ["==\t==\t==", "*-\t*-\t*-"]
+    piece = read("a.krn", "\n".join(lines) + "\n")
+    assert piece.notes[piece.notes[:, 2] == 71][:, :2].tolist() == [[24, 24]]
+    assert len(piece.notes) == 7
+
+
 # What is refused
 
 
@@ -186,7 +313,7 @@ def test_a_spine_is_a_part_and_its_ties_are_joined(read) -> None:
         ("a.xml", "<html></html>", "not MusicXML but html"),
         ("a.xml", "<score-timewise/>", "export it by parts"),
         ("a.xml", musicxml(note("C", 2))[:-30], "damaged XML"),
-        ("a.xml", musicxml(note("H", 2)), "damaged score"),
+        ("a.xml", musicxml(note("H", 2)), "no pitch is called 'H'"),
         ("a.xml", musicxml("<note><rest/><duration>2</duration></note>"), "no notes"),
         ("a.xml", musicxml(note("C", 2, octave=12)), "outside 0..127"),
         ("a.xml", musicxml(note("C", 2**23)), "longer than 100,000 quarters"),

@@ -40,7 +40,7 @@ def refusal(content: bytes) -> str:
 
 def test_a_file_is_its_tracks() -> None:
     taken = take_apart(file(chunk(END), chunk(NOTE + END), division=96))
-    assert taken == (1, 96, [END, NOTE + END])
+    assert (taken.form, taken.per_quarter, taken.tracks) == (1, 96, [END, NOTE + END])
 
 
 def test_what_the_standard_leaves_open_is_no_damage() -> None:
@@ -54,7 +54,7 @@ def test_what_the_standard_leaves_open_is_no_damage() -> None:
     ("content", "words"),
     [
         (b"", "not a MIDI file"),
-        (b"RIFF\x00\x00\x00\x00RMIDdata\x00\x00", "not a MIDI file"),
+        (b"RIFF\x00\x00\x00\x00RMIDdata\x00\x00", "a RIFF file without data"),
         (file(chunk(NOTE + END), form=2), "format 2"),
         (file(chunk(NOTE + END), division=0), "no ticks in a quarter"),
         (file(chunk(NOTE + END), division=0xE728), "SMPTE"),
@@ -97,8 +97,6 @@ def test_other_messages_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("track", "words"),
     [
-        (NOTE, "cut short"),
-        (b"", "cut short"),
         (NOTE[:-1], "cut short"),
         (b"\x00\xff\x01\x7fhi" + END, "cut short"),
         (b"\x00\xf0\xff\xff\xff\x7f" + END, "cut short"),
@@ -114,6 +112,22 @@ def test_other_messages_are_passed_over() -> None:
 )
 def test_what_is_not_where_it_may_be_is_refused(track: bytes, words: str) -> None:
     assert words in refusal(file(chunk(track)))
+
+
+def test_what_is_out_of_order_and_yet_whole_is_read_with_a_remark() -> None:
+    whole = file(chunk(NOTE + END))
+    mended = {
+        "a track without its end": file(chunk(NOTE)),
+        "RIFF around it": b"RIFF\x00\x00\x00\x00RMIDdata" + len(whole).to_bytes(4, "little") + whole,
+        "chunks of another kind are counted as tracks": file(
+            chunk(b"whatever", kind=b"XFIH"), chunk(NOTE + END), count=2
+        ),
+    }
+    for remark, content in mended.items():
+        taken = take_apart(content)
+        assert (taken.tracks[0].startswith(NOTE), taken.remarks) == (True, (remark,))
+    assert take_apart(file(chunk(b""), chunk(NOTE + END))).remarks == ("a track without its end",)
+    assert take_apart(whole).remarks == ()
 
 
 CHANNELS, DATA, DELTAS = st.integers(0, 15), st.integers(0, 127), st.integers(0, 2**28 - 1)

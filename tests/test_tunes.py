@@ -7,6 +7,7 @@ import pytest
 
 from midigen_jax.errors import InputError
 from midigen_jax.music.read import Piece, Source, find_sources, read_piece
+from midigen_jax.music.scores import read_score
 
 
 @pytest.fixture
@@ -38,6 +39,94 @@ def test_a_tune_without_meter_and_length_counts_in_eighths(read) -> None:
 def test_ties_voices_and_chord_symbols_of_a_tune(read) -> None:
     piece = read('X:1\nM:2/4\nL:1/4\nK:C\nV:1\n"Am"C-C|-C{d}D|\nV:2\n[C,E,]2|z2|')
     assert piece.notes.tolist() == [[0, 24, 48, 1], [0, 24, 52, 1], [0, 36, 60, 0], [36, 12, 62, 0]]
+
+
+@pytest.mark.parametrize(
+    "adorned",
+    [
+        ".C",
+        "~C",
+        "HC",
+        "LC",
+        "MC",
+        "OC",
+        "PC",
+        "SC",
+        "TC",
+        "uC",
+        "vC",
+        "!trill!C",
+        "!f!C",
+        "!fermata!C",
+        "!crescendo(!C!crescendo)!",
+        "{d}C",
+        "{/d}C",
+        "{Bd}C",
+        '"Am"C',
+        '"^text"C',
+        '"_>"C',
+        '"@1,2 x"C',
+        "(C)",
+        "C !",
+        "C % a remark",
+        "[I:text]C",
+        "[r:remark]C",
+        "yC",
+    ],
+)
+def test_what_stands_by_a_note_has_no_length(read, adorned: str) -> None:  # fmt: skip
+    piece = read(f"X:1\nM:4/4\nL:1/4\nK:C\nE {adorned}\nG|\n")
+    assert piece.notes.tolist() == [[0, 12, 64, 0], [12, 12, 60, 0], [24, 12, 67, 0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "written", "played"),
+    [
+        ("|:CD:|", 2, 4),
+        ("CD:|", 2, 4),
+        ("CD::EF:|", 4, 8),
+        ("CD:|:EF:|", 4, 8),
+        ("CD:||:EF:|", 4, 8),
+        ("|:C[1D:|[2E|]", 3, 4),
+        ("|:C|1D:|2E|]", 3, 4),
+        ("|:C|[1 D:|[2 E||F|]", 4, 5),
+    ],
+)
+def test_repeats_are_played_if_they_are_asked_for(body: str, written: int, played: int) -> None:
+    text = f"X:1\nM:2/4\nL:1/4\nK:C\n{body}\n".encode()
+    found = [len(read_score(".abc", text, asked).notes) for asked in (False, True)]
+    assert found == [written, played]
+
+
+@pytest.mark.parametrize(
+    "voices",
+    [
+        "V:1\nCD|\nV:2\nEF|\n",
+        "[V:1]CD|\n[V:2]EF|\n",
+        "[V:1] C [V:2] E\n[V:1] D| [V:2] F|\n",
+        "V:1 name=a\nV:2 clef=bass\n[V:1]CD|\n[V:2]EF|\n",
+        "CD&EF|\n",
+        "[CE][DF]|\n",
+    ],
+)
+def test_voices_sound_together(read, voices: str) -> None:
+    piece = read(f"X:1\nM:2/4\nL:1/4\nK:C\n{voices}")
+    assert piece.notes[:, :3].tolist() == [[0, 12, 60], [0, 12, 64], [12, 12, 62], [12, 12, 65]]
+
+
+@pytest.mark.parametrize(
+    ("body", "first_bar"),
+    [
+        ("G|CDEF|", 12),
+        ("G/A/|CDEF|", 12),
+        ("z G|CDEF|", 24),
+        ("CDEF|G4|", 0),
+        ("|:G|CDEF:|", 12),
+        ("[K:G]G|CDEF|", 12),
+    ],
+)
+def test_a_tune_may_begin_with_an_upbeat(read, body: str, first_bar: int) -> None:
+    assert read(f"X:1\nM:4/4\nL:1/4\nK:C\n{body}\n").first_bar == first_bar
 
 
 BOOK = (

@@ -101,6 +101,7 @@ def _assemble(
         "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config),
         "config": configs.to_json(config),
         "summary": summary,
+        "remarks": {e.facts.name: list(e.facts.remarks) for e in entries if e.facts.remarks},
         "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
     }
     write_facts(folder, pieces, vocabulary, manifest)

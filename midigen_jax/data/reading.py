@@ -51,6 +51,8 @@ class Facts(NamedTuple):
     """ticks a frame, where the source has frames"""
     meter: tuple[int, int] = (4, 4)
     program: int = 0
+    remarks: tuple[str, ...] = ()
+    """what was out of order, and read all the same"""
     stuck: int = 0
     """keys that were never let go, and whose notes are therefore left out"""
     ticks: int = 0
@@ -112,6 +114,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         tempo=piece.tempo,
         meter=piece.meter,
         program=piece.program,
+        remarks=piece.remarks,
         stuck=piece.stuck,
         frame=piece.frame or 0,
         ticks=int(slices.duration.sum()),
@@ -125,7 +128,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
 def read_as(source: Source, config: PrepareConfig, content: bytes | None = None) -> Piece:
     """The piece at `source` as `read_piece` has it, with a corpus's settings; `content`, where one has it."""
     content = source.content() if content is None else content
-    how = config.quantizer, config.tracks, config.frame_ticks, config.voices > 0
+    how = config.quantizer, config.tracks, config.frame_ticks, config.voices > 0, config.repeats
     return read_content(source, content, *how)
 
 

@@ -87,7 +87,9 @@ class Spool:
         if found is None:
             return None
         facts = json.loads(found[0])
-        return Entry(Facts(**facts | {"meter": tuple(facts["meter"])}), found[1] // _BYTES)
+        return Entry(
+            Facts(**facts | {name: tuple(facts[name]) for name in ("meter", "remarks")}), found[1] // _BYTES
+        )
 
     def append(self, reading: Reading) -> None:
         """Add a reading. A moment later it outlives this process."""

@@ -3,6 +3,7 @@
 In: values as JSON has them. Out: lists of (label, text).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def corpus_in_words(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     for reason, count in manifest["summary"]["reasons"].items():
         example = next(name for name, text in refused.items() if text.startswith(reason))
         lines.append(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
+    remarks = manifest.get("remarks", {})
+    if remarks:
+        said = Counter(one.partition(":")[0] for each in remarks.values() for one in each)
+        lines.append(
+            f"{many(len(remarks), 'file')} read with a remark; {folder / 'manifest.json'} lists them:"
+        )
+        lines += [f"  {count} {words}" for words, count in said.most_common()]
     return lines
 
 

@@ -4,6 +4,7 @@ What symusic would misread without a word is refused (see `smf`) or counted: it 
 no note-off lets go. How hard a note is struck is not read.
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.music import quantize
-from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, ticks_per_bar
 from midigen_jax.music.piece import (
+    DEFAULT_METER,
     DEFAULT_TEMPO,
     LONGEST_QUARTERS,
     Piece,
@@ -25,6 +27,8 @@ from midigen_jax.music.piece import (
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose, main_program
+
+_A_PROGRAM = re.compile(rb"[\xc0-\xcf]")  # the status of a program change; or a byte like it
 
 
 def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piece:
@@ -38,7 +42,9 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         events(track)
     scores = [_parse(track, file.per_quarter) for track in file.tracks]
     rows, tracks = _rows(scores, file.form)
+    tracks = _with_programs_of_others(file, scores, tracks)
     _require_bounded(rows, file.per_quarter)
+    remarks = list(file.remarks)
     if quantizer == "music21":
         names = [next((track.name for track in score.tracks), "") for score in scores]
         notes, program, stuck = _by_music21(file, names, wanted)
@@ -47,10 +53,15 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         snap = quantize.adaptive if quantizer == "adaptive" else quantize.uniform
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
+        together = _come_together(rows[:, 0], onset, file.per_quarter)
+        remarks += [f"notes that the grid puts on one another: {together}"] if together else []
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
-    tempo, meter = _beginning(scores)
-    return Piece(notes, tempo, meter, program=program, stuck=stuck)
+    first = int(rows[:, 0].min()) if len(rows) else 0
+    tempo, meter, first_bar = _beginning(scores, first, file.per_quarter)
+    return Piece(
+        notes, tempo, meter, program=program, first_bar=first_bar, remarks=tuple(remarks), stuck=stuck
+    )
 
 
 def read_markers(path: Path) -> list[str]:
@@ -135,16 +146,86 @@ def _rows(scores: Sequence[Any], form: int) -> tuple[Ticks, list[Track]]:
     return np.array([*raw, index], np.int64).T, tracks
 
 
-def _beginning(scores: Sequence[Any]) -> tuple[float, tuple[int, int]]:
-    """The first tempo and meter, or the defaults of MIDI where they make no sense."""
-    tempos = [score.tempos[0] for score in scores if len(score.tempos)]
-    tempo = min(tempos, key=lambda mark: mark.time).qpm if tempos else None
-    signatures = [score.time_signatures[0] for score in scores if len(score.time_signatures)]
-    meter = None
-    if signatures:
-        first = min(signatures, key=lambda mark: mark.time)
-        meter = (int(first.numerator), int(first.denominator))
-    return tempo_or(DEFAULT_TEMPO, tempo), meter_or_default(meter)
+def _with_programs_of_others(file: File, scores: Sequence[Any], tracks: list[Track]) -> list[Track]:
+    """Programs hold for a channel, whatever track sets them: some programs write them all into the first."""
+    told = [_A_PROGRAM.search(track) is not None for track in file.tracks]
+    sounds = [any(len(part.notes) for part in score.tracks) for score in scores]
+    if not any(has and not says for has, says in zip(sounds, told, strict=True)):
+        return tracks  # every track sets its own
+    silent = [
+        events(track).programs
+        for track, has, says in zip(file.tracks, sounds, told, strict=True)
+        if says and not has
+    ]
+    given = {channel: program for programs in silent for channel, program in programs.items()}
+    if not given:
+        return tracks
+    named: list[Track] = []
+    for track in file.tracks:
+        found = events(track)
+        _, _, channel, velocity, program = found.voiced.T
+        struck = (velocity > 0) & (channel != DRUMS)
+        # They sort as symusic sorts its tracks.
+        for player in np.unique(channel[struck] << 7 | program[struck]).tolist():
+            if len(named) == len(tracks):
+                return tracks  # symusic has lost notes of keys that are never let go, and so a track
+            here, own = player >> 7, tracks[len(named)]
+            said = own.program if here in found.programs else given.get(here, own.program)
+            named.append(own._replace(program=said))
+    return named if len(named) == len(tracks) else tracks
+
+
+def _come_together(raw: Ticks, snapped: Ticks, per_quarter: int) -> int:
+    """How many onsets lie on another's, which was more than a sixteenth of a quarter away before.
+
+    What is nearer is a chord that was played, and no fault of the grid.
+    """
+    far = np.abs(raw * TICKS_PER_QUARTER - snapped * per_quarter) * 32 > TICKS_PER_QUARTER * per_quarter
+    if not far.any():
+        return 0  # of two that come together from so far, one has gone half of the way
+    # One sort of whole numbers, neither of which has more than 31 bits: mostly they are in order already.
+    both = np.sort(raw << 31 | snapped, kind="stable")
+    apart = np.diff(both >> 31) * 16 > per_quarter
+    return int(np.count_nonzero(apart & (np.diff(both & 0x7FFFFFFF) == 0)))
+
+
+def _beginning(scores: Sequence[Any], first: int, per_quarter: int) -> tuple[float, tuple[int, int], int]:
+    """Tempo and meter at the first note, in raw ticks, or MIDI's defaults; and where the first bar line lies.
+
+    A first bar in a shorter meter than what follows it at once is an upbeat to that.
+    """
+    tempo = tempo_or(DEFAULT_TEMPO, _last_tempo(scores, first))
+    signatures = sorted(
+        {
+            (mark.time, int(mark.numerator), int(mark.denominator))
+            for score in scores
+            for mark in score.time_signatures
+        }
+    )
+    held = [one for one in signatures if one[0] <= first]
+    if not held:
+        return tempo, DEFAULT_METER, 0
+    begin, *meter = held[-1]
+    now = meter_or_default((meter[0], meter[1]))
+    later = next(((time, (above, below)) for time, above, below in signatures if time > first), None)
+    if begin == 0 and later is not None and (begin, *meter) == signatures[0]:
+        time, after = later[0], meter_or_default(later[1])
+        bar = ticks_per_bar(now)
+        if time * TICKS_PER_QUARTER == bar * per_quarter and bar < ticks_per_bar(after):
+            return tempo, after, bar
+    return tempo, now, 0
+
+
+def _last_tempo(scores: Sequence[Any], first: int) -> float | None:
+    """The tempo at a time in raw ticks; None before the first one. There may be one for every beat."""
+    found, at = None, -1
+    for score in scores:
+        for mark in score.tempos:
+            if mark.time > first:
+                break
+            if mark.time >= at:
+                found, at = mark.qpm, mark.time
+    return found
 
 
 def _by_music21(file: File, names: Sequence[str], wanted: str) -> tuple[Notes, int, int]:

@@ -9,6 +9,8 @@ from midigen_jax.music.slices import Slices, slice_notes
 
 Quantizer = Literal["adaptive", "music21", "uniform"]
 
+Repeats = Literal["written", "played"]
+
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
@@ -37,6 +39,10 @@ class Piece:
     """ticks in a frame (frame files)"""
     program: int = 0
     """General MIDI program, 0 to 127, of the most notes"""
+    first_bar: int = 0
+    """the tick at which a bar line lies: after an upbeat, the first; bars of the meter go on from there"""
+    remarks: tuple[str, ...] = ()
+    """what was out of order in the source, and read all the same"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 

@@ -1,4 +1,4 @@
-"""Reading: a source to a piece, through symusic for MIDI and, in the sandbox, music21 for scores.
+"""Reading: a source to a piece, through symusic for MIDI, and in the sandbox for scores.
 
 What is no music, or lies about itself, raises InputError in one line, so that one bad file among thousands
 can be listed and left out. The parsers are imported when they are needed: they are slow to load.
@@ -8,7 +8,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.music import frames, sandbox, scores
 from midigen_jax.music.midi import read_midi
 from midigen_jax.music.notes import TICKS_PER_QUARTER
-from midigen_jax.music.piece import LONGEST_QUARTERS, Piece, Quantizer, meter_or_default, tempo_or
+from midigen_jax.music.piece import LONGEST_QUARTERS, Piece, Quantizer, Repeats, meter_or_default, tempo_or
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.tracks import Track, choose, main_program
 
@@ -24,15 +24,17 @@ def read_piece(
     tracks: str = "all",
     frame_ticks: int = 0,
     voices: bool = True,
+    repeats: Repeats = "written",
 ) -> Piece:
     """The piece at `source`, drums left out. Only MIDI is quantised: scores are written on a grid.
 
     tracks: all of them, or piano, melody, or a number: see `tracks.choose`. Parts and voices are tracks too.
+    repeats: of scores, as they are written, once, or as they are played.
     frame_ticks: in a frame of a frame file; 0 is what `frames.known_ticks` knows of the file's name.
     voices: without, a frame of a frame file is a set of pitches, whoever sings them: see `frames.as_sets`.
     Raises InputError, which names the source, for what cannot be read or holds no notes.
     """
-    return read_content(source, source.content(), quantizer, tracks, frame_ticks, voices)
+    return read_content(source, source.content(), quantizer, tracks, frame_ticks, voices, repeats)
 
 
 def read_content(
@@ -42,6 +44,7 @@ def read_content(
     tracks: str = "all",
     frame_ticks: int = 0,
     voices: bool = True,
+    repeats: Repeats = "written",
 ) -> Piece:
     """As `read_piece`, for who has the source's bytes already."""
     try:
@@ -49,7 +52,7 @@ def read_content(
             ticks = frame_ticks or frames.known_ticks(source.path.name)
             piece = _read_frames(content, tracks, ticks, voices)
         elif source.suffix in scores.SUFFIXES:
-            piece = _read_score(source.suffix, content, tracks)
+            piece = _read_score(source.suffix, content, tracks, repeats == "played")
         else:
             piece = read_midi(content, quantizer, tracks)
     except InputError as error:
@@ -67,11 +70,12 @@ def _read_frames(content: bytes, tracks: str, ticks: int, voices: bool) -> Piece
     return Piece(notes if voices else frames.as_sets(notes, length), length=length, frame=ticks)
 
 
-def _read_score(suffix: str, content: bytes, tracks: str) -> Piece:
-    score = sandbox.call(scores.read_score, suffix, content)
+def _read_score(suffix: str, content: bytes, tracks: str, played: bool) -> Piece:
+    score = sandbox.call(scores.read_score, suffix, content, played)
     if len(score.notes) and score.notes[:, :2].sum(axis=1).max() > LONGEST_QUARTERS * TICKS_PER_QUARTER:
         raise InputError(f"longer than {LONGEST_QUARTERS:,} quarters; mend its durations")
     parts = [Track(name, program, number) for number, (name, program) in enumerate(score.parts)]
     notes = choose(score.notes, parts, tracks)
     tempo, meter = tempo_or(_SCORE_TEMPO, score.tempo), meter_or_default(score.meter)
-    return Piece(notes, tempo, meter, program=main_program(notes, parts))
+    program = main_program(notes, parts)
+    return Piece(notes, tempo, meter, program=program, first_bar=score.first_bar, remarks=score.remarks)

@@ -2,6 +2,9 @@
 
 In: the bytes of a file. Out: all of it, or InputError. What was cut short, what holds fewer tracks than it
 says, what goes on after its end: nobody knows what is missing there, so it is refused, not read in part.
+What is out of order and yet whole is read, with a remark: no end of a track, chunks of others that are
+counted as tracks, a RIFF around it.
+
 Reading events is a Python loop; `midi` has a way to the notes that is many times faster.
 """
 
@@ -38,6 +41,8 @@ class File(NamedTuple):
     """ticks in a quarter"""
     tracks: list[bytes]
     """the events of each track, still encoded"""
+    remarks: tuple[str, ...] = ()
+    """what was out of order"""
 
 
 class Events(NamedTuple):
@@ -47,10 +52,16 @@ class Events(NamedTuple):
     """(E, 5) note-ons and note-offs: time, pitch, channel 0..15, velocity (0 lets go), program 0..127"""
     marks: Ticks
     """(M,) times of meters, keys, tempi, names and programs"""
+    programs: dict[int, int]
+    """the first program that is set on a channel, by channel"""
 
 
 def take_apart(content: bytes) -> File:
     """The tracks of a file. Raises InputError for what is no MIDI file, or not a whole one."""
+    remarks = []
+    if content[:4] == b"RIFF" and content[8:12] == b"RMID":
+        content = _from_riff(content)
+        remarks.append("RIFF around it")
     if len(content) < 14 or content[:4] != b"MThd":
         raise InputError("not a MIDI file; convert it to .mid first")
     if len(content) > _MOST_BYTES:
@@ -62,15 +73,42 @@ def take_apart(content: bytes) -> File:
         raise InputError("its time is in SMPTE frames, not beats; export it with beats")
     if division == 0:
         raise damaged("no ticks in a quarter")
-    tracks = _chunks(content, 8 + size)
+    tracks, others = _chunks(content, 8 + size)
     if len(tracks) != count:
-        raise damaged(f"tracks by its header: {count}; in it: {len(tracks)}")
-    return File(form, division, tracks)
+        if len(tracks) + others != count or not tracks:
+            raise damaged(f"tracks by its header: {count}; in it: {len(tracks)}")
+        remarks.append("chunks of another kind are counted as tracks")
+    for number, track in enumerate(tracks):
+        if not track.endswith(END_OF_TRACK):
+            tracks[number] = _ended(track)
+            remarks.append("a track without its end")
+    return File(form, division, tracks, tuple(dict.fromkeys(remarks)))
 
 
-def _chunks(content: bytes, position: int) -> list[bytes]:
-    """The bodies of the track chunks from `position` on. Chunks of other kinds are to be ignored."""
-    tracks = []
+def _ended(track: bytes) -> bytes:
+    """A track with an end, if it is whole without. Raises InputError for one that is not."""
+    whole = track + b"\x00" + END_OF_TRACK
+    events(whole)
+    return whole
+
+
+def _from_riff(content: bytes) -> bytes:
+    """The MIDI file in a RIFF file, which is chunks of a name, a length, and as many bytes, made even."""
+    position = 12
+    while position + 8 <= len(content):
+        kind, size = (
+            content[position : position + 4],
+            int.from_bytes(content[position + 4 : position + 8], "little"),
+        )
+        if kind == b"data":
+            return content[position + 8 : position + 8 + size]
+        position += 8 + size + size % 2
+    raise damaged("a RIFF file without data")
+
+
+def _chunks(content: bytes, position: int) -> tuple[list[bytes], int]:
+    """The bodies of the track chunks from `position` on, and how many chunks of other kinds, which go."""
+    tracks, others = [], 0
     while position + 8 <= len(content):
         kind, size = content[position : position + 4], int.from_bytes(content[position + 4 : position + 8])
         position += 8
@@ -78,8 +116,11 @@ def _chunks(content: bytes, position: int) -> list[bytes]:
             tracks.append(content[position : position + size])
             if len(tracks[-1]) < size:
                 raise damaged(f"cut short in track {len(tracks)}")
+        else:
+            # A name that is nearly right is a track that was damaged.
+            others += kind.isalnum() and sum(map(int.__eq__, kind, b"MTrk")) < 3
         position += size
-    return tracks
+    return tracks, others
 
 
 def damaged(what: str) -> InputError:
@@ -91,14 +132,15 @@ def events(track: bytes) -> Events:
     """The events of a track. Raises InputError for any byte that is not where it may be."""
     voiced: list[int] = []
     marks: list[int] = []
+    programs: dict[int, int] = {}
     try:
-        _collect(track, voiced, marks)
+        _collect(track, voiced, marks, programs)
     except IndexError:
         raise damaged("a track is cut short") from None
-    return Events(np.array(voiced, np.int64).reshape(-1, 5), np.array(marks, np.int64))
+    return Events(np.array(voiced, np.int64).reshape(-1, 5), np.array(marks, np.int64), programs)
 
 
-def _collect(track: bytes, voiced: list[int], marks: list[int]) -> None:
+def _collect(track: bytes, voiced: list[int], marks: list[int], first: dict[int, int]) -> None:
     """Append what `Events` holds, row by row in one list. Raises IndexError where the end is missing."""
     programs = [0] * 16
     time = position = running = 0
@@ -125,13 +167,14 @@ def _collect(track: bytes, voiced: list[int], marks: list[int]) -> None:
             running, position = status, position + 1
         kind, channel = running & 0xF0, running & 0x0F
         size = 1 if 0xC0 <= kind <= 0xD0 else 2
-        first, last = track[position], track[position + size - 1]
-        if running == 0 or first >= 0x80 or last >= 0x80:
+        key, last = track[position], track[position + size - 1]
+        if running == 0 or key >= 0x80 or last >= 0x80:
             raise damaged("an event without its status or its data")
         if kind <= 0x90:
-            voiced += (time, first, channel, last if kind == 0x90 else 0, programs[channel])
+            voiced += (time, key, channel, last if kind == 0x90 else 0, programs[channel])
         elif kind == 0xC0:
-            programs[channel] = first
+            programs[channel] = key
+            first.setdefault(channel, key)
             marks.append(time)
         position += size
 

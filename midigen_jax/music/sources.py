@@ -19,9 +19,9 @@ from typing import cast
 
 from midigen_jax.errors import InputError
 from midigen_jax.music import frames, scores
+from midigen_jax.music.abc import split_tunes
 from midigen_jax.music.collections import COLLECTIONS, collection
 from midigen_jax.music.piece import MAX_PIECE_BYTES, Split
-from midigen_jax.music.tunes import split_tunes
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 SUFFIXES = (*MIDI_SUFFIXES, *scores.SUFFIXES)

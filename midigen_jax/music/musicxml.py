@@ -1,0 +1,276 @@
+"""MusicXML to the parts of a score.
+
+In: the bytes of a score, plain or zipped. Out: `Written`. It was read by partitura, which needs what has no
+sound taken out and each pitch spelt as it sounds before. That walks through every note, and the little that
+is left to do on the way is less code, and much faster. Partitura and music21 are its referees
+(docs/preparing.md).
+"""
+
+import io
+import re
+import zipfile
+from math import floor
+from typing import Any
+
+import numpy as np
+from lxml import etree
+
+from midigen_jax.errors import InputError, one_line
+from midigen_jax.music.parts import Part, Quarters, Written
+from midigen_jax.music.piece import MAX_PIECE_BYTES
+from midigen_jax.music.smf import DRUMS
+
+Element = Any  # of lxml, which has no types
+
+_STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_QUARTERS = {"breve": 8.0, "whole": 4.0, "half": 2.0, "quarter": 1.0, "eighth": 0.5, "16th": 0.25}
+_CLOSE = 1e-6  # quarters: sums of thirds are not exact
+_MOST_BARS = 100_000
+
+
+def read_musicxml(content: bytes, played: bool = False) -> Written:
+    """The score, a part for each staff; with `played`, its repeats and endings are played.
+
+    Notes tied together are one; grace notes, cue notes, drums and chord symbols are left out. Raises
+    InputError for what is no MusicXML by parts.
+    """
+    root = _root(_unzipped(content) if content[:2] == b"PK" else content)
+    about = {item.get("id"): item for item in root.iterfind("part-list/score-part")}
+    parts = []
+    for element in root.iterfind("part"):
+        item = about.get(element.get("id"))
+        rows, bars = _Reading(_drums(item)).read(element)
+        name = "" if item is None else item.findtext("part-name", "").strip()
+        for staff in np.unique(rows[:, 3]) if len(rows) else [1]:
+            parts.append(Part(name, _program(item), rows[rows[:, 3] == staff, :3], bars))
+    if played and parts:
+        order = _as_played(max(root.iterfind("part"), key=lambda part: len(part.findall(".//repeat"))))
+        parts = [_in_order(part, order) for part in parts]
+    return Written(parts, _tempo(root), _meter(root))
+
+
+class _Reading:
+    """Reads a part from its first bar to its last: what holds from one bar to the next is kept here."""
+
+    def __init__(self, drums: set[str]):
+        self.drums = drums
+        self.divisions = 1.0  # of a quarter
+        self.moved: dict[
+            str, int
+        ] = {}  # semitones from written to sounding pitch, by staff; "" is all of them
+        self.struck: set[str] = set()  # staves whose clef is that of percussion
+        self.rows: list[list[float]] = []
+        self.open: dict[int, list[list[float]]] = {}  # notes by pitch that are tied to a later one
+
+    def read(self, part: Element) -> tuple[Quarters, Quarters]:
+        """Onset, end, pitch and staff of its notes, and its bars, in quarters from its beginning."""
+        bars, begin = [], 0.0
+        for bar in part.iterfind("measure"):
+            end = self._bar(bar, begin)
+            bars.append((begin, end))
+            begin = end
+        return np.array(self.rows, float).reshape(-1, 4), np.array(bars, float).reshape(-1, 2)
+
+    def _bar(self, bar: Element, begin: float) -> float:
+        """Read a bar, and say when it ends."""
+        now = onset = end = begin
+        for element in bar:
+            if element.tag == "attributes":
+                self._attributes(element)
+            elif element.tag == "backup":
+                now = max(begin, now - self._duration(element))
+            elif element.tag == "forward":
+                now += self._duration(element)
+            elif element.tag == "note" and element.find("grace") is None:
+                duration = self._duration(element)
+                if element.find("chord") is None:
+                    onset, now = now, now + duration
+                if duration > 0 and self._sounds(element):
+                    self._note(element, onset, onset + duration)
+            end = max(end, now)
+        return end
+
+    def _attributes(self, element: Element) -> None:
+        self.divisions = _number(element, "divisions") or self.divisions
+        for transpose in element.iterfind("transpose"):
+            octaves = 12 * _number(transpose, "octave-change")
+            self.moved[transpose.get("number", "")] = round(_number(transpose, "chromatic") + octaves)
+        for clef in element.iterfind("clef"):
+            change = self.struck.add if clef.findtext("sign") == "percussion" else self.struck.discard
+            change(clef.get("number", "1"))
+
+    def _duration(self, element: Element) -> float:
+        """In quarters; a note that does not say has the length of its sign."""
+        if element.find("duration") is not None:
+            return max(0.0, _number(element, "duration")) / self.divisions
+        length = _QUARTERS.get(element.findtext("type", ""), 0.0)
+        length *= 2 - 0.5 ** len(element.findall("dot"))
+        actual = _number(element, "time-modification/actual-notes")
+        return length * _number(element, "time-modification/normal-notes") / actual if actual else length
+
+    def _sounds(self, note: Element) -> bool:
+        player, staff = note.find("instrument"), note.findtext("staff", "1")
+        drum = staff in self.struck or ("" if player is None else player.get("id")) in self.drums
+        return note.find("pitch") is not None and note.find("cue") is None and not drum
+
+    def _note(self, note: Element, onset: float, end: float) -> None:
+        staff = note.findtext("staff", "1")
+        pitch = _height(note.find("pitch")) + self.moved.get(staff, self.moved.get("", 0))
+        # Ties are said twice, for the ear and for the eye, and some programs write only the second.
+        ties = note.findall("tie") or note.findall("notations/tied")
+        kinds = {tie.get("type") for tie in ties}
+        waiting = self.open.get(pitch, [])
+        before = next((row for row in waiting if abs(row[1] - onset) < _CLOSE), None)
+        if "stop" in kinds and before is not None:
+            waiting.remove(before)
+            before[1], row = end, before
+        else:
+            row = [onset, end, pitch, _number(note, "staff") or 1]
+            self.rows.append(row)
+        if "start" in kinds:
+            self.open.setdefault(pitch, []).append(row)
+
+
+def _height(pitch: Element) -> int:
+    """The MIDI pitch; a quarter tone goes up to the next semitone."""
+    step = _STEPS.get(pitch.findtext("step", "").strip().upper())
+    if step is None:
+        raise InputError(f"no pitch is called {pitch.findtext('step')!r}; export it again")
+    return floor(12 * (_number(pitch, "octave") + 1) + step + _number(pitch, "alter") + 0.5)
+
+
+def _as_played(part: Element) -> list[int]:
+    """The numbers of the bars in the order in which repeats and endings have them played."""
+    bars = part.findall("measure")
+    starts, times, endings = set[int](), dict[int, int](), list[set[int]]()
+    within: set[int] = set()
+    for number, bar in enumerate(bars):
+        for ending in bar.iterfind("barline/ending[@type='start']"):
+            within = {int(one) for one in re.findall(r"\d+", ending.get("number", "1"))}
+        endings.append(within)
+        for ending in bar.iterfind("barline/ending"):
+            within = within if ending.get("type") == "start" else set()
+        for repeat in bar.iterfind("barline/repeat"):
+            if repeat.get("direction") == "forward":
+                starts.add(number)
+            else:
+                times[number] = int(repeat.get("times") or 2)
+    order, number, start, turn = list[int](), 0, 0, 1
+    while number < len(bars) and len(order) < _MOST_BARS:
+        left = number > 0 and bool(endings[number - 1]) and not endings[number] and order[-1:] == [number - 1]
+        if (number in starts and number != start) or left:
+            start, turn = number, 1
+        if not endings[number] or turn in endings[number]:
+            order.append(number)
+            if number in times and turn < max(times[number], *endings[number], 0):
+                number, turn = start, turn + 1
+                continue
+            if number in times and not endings[number]:
+                start, turn = number + 1, 1
+        number += 1
+    return order
+
+
+def _in_order(part: Part, order: list[int]) -> Part:
+    """The part with its bars in another order; a note belongs to the bar in which it begins."""
+    owner = np.searchsorted(part.bars[:, 0], part.notes[:, 0] + _CLOSE) - 1
+    notes, bars, now = [part.notes[:0]], list[tuple[float, float]](), 0.0
+    for number in order:
+        if number < len(part.bars):
+            begin, end = part.bars[number]
+            notes.append(part.notes[owner == number] + [now - begin, now - begin, 0])
+            bars.append((now, now + end - begin))
+            now += end - begin
+    return Part(part.name, part.program, np.concatenate(notes), np.array(bars, float).reshape(-1, 2))
+
+
+def _root(content: bytes) -> Element:
+    try:
+        root = etree.fromstring(content, etree.XMLParser(remove_comments=True, resolve_entities=False))
+    except etree.XMLSyntaxError as error:
+        if error.code == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from None
+        raise InputError(f"damaged XML ({one_line(error)}); export it again") from None
+    if root.tag == "score-timewise":
+        raise InputError("MusicXML by measures (score-timewise); export it by parts (score-partwise)")
+    if root.tag != "score-partwise":
+        raise InputError(f"not MusicXML but {str(root.tag)[:80]}; leave it out")
+    return root
+
+
+def _number(parent: Element, name: str) -> float:
+    """The number in a child; 0 where there is none."""
+    try:
+        return float(parent.findtext(name, "0"))
+    except ValueError:
+        return 0.0
+
+
+def _drums(item: Element | None) -> set[str]:
+    """The instruments of a part that play on the channel of percussion; "" is a note's that names none."""
+    players = [] if item is None else item.findall("midi-instrument")
+    drums = {one.get("id", "") for one in players if _number(one, "midi-channel") == DRUMS + 1}
+    return drums | {""} if players and len(drums) == len(players) else drums
+
+
+def _program(item: Element | None) -> int:
+    """The first program that is said, from 0; the piano where none is."""
+    programs = [] if item is None else item.findall("midi-instrument/midi-program")
+    said = [int(program.text or 0) for program in programs if (program.text or "").strip().isdecimal()]
+    return next((number - 1 for number in said if 1 < number <= 128), 0)
+
+
+def _meter(root: Element) -> tuple[int, int] | None:
+    """The first meter; the parts of an additive one, as in 3+2 over 8, are summed."""
+    for time in root.iter("time"):
+        beats, unit = time.findtext("beats", ""), time.findtext("beat-type", "").strip()
+        parts = [part.strip() for part in beats.split("+")]
+        if unit.isdecimal() and all(part.isdecimal() for part in parts):
+            return sum(map(int, parts)), int(unit)
+    return None
+
+
+def _tempo(root: Element) -> float | None:
+    """The first tempo in quarters a minute: what players are told, or else what the metronome's mark says."""
+    for place in root.iter():
+        if place.tag not in ("direction", "sound"):
+            continue
+        sound = place if place.tag == "sound" else place.find("sound[@tempo]")
+        told = _first_number("" if sound is None else sound.get("tempo", ""))
+        mark = place.find("direction-type/metronome")
+        if told is None and mark is not None:
+            told = _first_number(mark.findtext("per-minute", ""))
+            unit = _QUARTERS.get(mark.findtext("beat-unit", "quarter"), 1.0)
+            told = None if told is None else told * unit * (2 - 0.5 ** len(mark.findall("beat-unit-dot")))
+        if told is not None:
+            return told
+    return None
+
+
+def _first_number(text: str) -> float | None:
+    match = re.search(r"\d+(\.\d+)?", text)
+    return float(match[0]) if match else None
+
+
+def _unzipped(content: bytes) -> bytes:
+    """The score inside an .mxl: the one that its container names, or the first XML file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [name for name in archive.namelist() if not name.startswith("META-INF/")]
+            names = [name for name in names if name.lower().endswith((".xml", ".musicxml"))]
+            if "META-INF/container.xml" in archive.namelist():
+                container = etree.fromstring(_member(archive, "META-INF/container.xml"))
+                names = [file.get("full-path", "") for file in container.iter("rootfile")] + names
+            if not names:
+                raise InputError("no MusicXML in it; export it again")
+            return _member(archive, names[0])
+    except (zipfile.BadZipFile, etree.XMLSyntaxError, KeyError, EOFError, NotImplementedError) as error:
+        raise InputError(f"damaged .mxl ({error}); export it again") from None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """At most as many bytes as the zip declares: zipfile stops there."""
+    size = archive.getinfo(name).file_size
+    if size > MAX_PIECE_BYTES:
+        raise InputError(f"{size >> 20} MiB when unpacked is no piece of music; the limit is 64 MiB")
+    return archive.read(name)

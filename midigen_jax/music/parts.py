@@ -1,0 +1,70 @@
+"""The parts of a score in quarters, as readers give them, and their bars laid side by side.
+
+A part may leave out the rests at the end of a bar, and then all that follows would come too early in it. So
+a bar begins where the longest bar before it ends in any part.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Quarters = NDArray[np.float64]
+
+_CLOSE = 1e-6  # quarters; readers may count in floats
+
+
+class Part(NamedTuple):
+    """What one player plays."""
+
+    name: str
+    program: int
+    """General MIDI, 0 to 127"""
+    notes: Quarters
+    """(N, 3): onset, end, MIDI pitch"""
+    bars: Quarters
+    """(M, 2): where each bar begins and ends; M is 0 where nothing is known of bars"""
+
+
+class Written(NamedTuple):
+    """A score as it is written; tempo (quarters a minute) and meter are None where it says nothing."""
+
+    parts: list[Part]
+    tempo: float | None
+    meter: tuple[int, int] | None
+    first_bar: float | None = None
+    """quarters in the first bar, where bars are not known part by part"""
+
+
+def side_by_side(parts: list[Part]) -> tuple[list[Quarters], Quarters, list[str]]:
+    """The notes of each part on a common time, the common bar lines (M + 1,), and what was out of step."""
+    count = max((len(part.bars) for part in parts), default=0)
+    if count == 0:
+        return [part.notes for part in parts], np.zeros(0), []
+    lengths = np.full((len(parts), count), np.nan)
+    for row, part in zip(lengths, parts, strict=True):
+        row[: len(part.bars)] = part.bars[:, 1] - part.bars[:, 0]
+    longest = np.nanmax(lengths, axis=0)
+    lines = np.append(0, np.cumsum(longest))
+    moved = []
+    for part in parts:
+        notes, begins = part.notes.copy(), part.bars[:, 0]
+        if len(notes) and len(begins):
+            first = np.maximum(np.searchsorted(begins, notes[:, 0] + _CLOSE) - 1, 0)
+            last = np.maximum(np.searchsorted(begins, notes[:, 1] - _CLOSE) - 1, 0)
+            notes[:, 0] += (lines[:-1][: len(begins)] - begins)[first]
+            notes[:, 1] += (lines[:-1][: len(begins)] - begins)[last]
+        moved.append(notes)
+    return moved, lines, _out_of_step(parts, lengths, longest)
+
+
+def _out_of_step(parts: list[Part], lengths: Quarters, longest: Quarters) -> list[str]:
+    sounding = np.array([len(part.notes) > 0 for part in parts])
+    said = []
+    ended = sounding & (np.isfinite(lengths).sum(axis=1) < len(longest))
+    if ended.any():
+        said.append(f"parts that end before others: {ended.sum()}")
+    short = (lengths[sounding] < longest[None] - _CLOSE).any(axis=0)
+    if short.any():
+        said.append(f"bars that are shorter in one part than in another: {short.sum()}")
+    return said
