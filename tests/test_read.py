@@ -1,5 +1,6 @@
 """Reading: what is found, what is read, and what is refused in one line."""
 
+import os
 import pickle
 import struct
 import zipfile
@@ -64,11 +65,20 @@ def struck(pitch: int, length: int, channel: int = 0, before: int = 0) -> list[A
 
 
 def test_a_folder_is_searched_through_and_sorted(tmp_path: Path, midi: bytes) -> None:
-    for name in ("b.mid", "a/z.MIDI", "a/c.kar", "a/readme.txt", ".hidden.mid", ".git/x.mid", "._b.mid"):
+    for name in (
+        "b.mid",
+        "a/z.MIDI",
+        "a/c.kar",
+        "a/d.rmi",
+        "a/readme.txt",
+        ".hidden.mid",
+        ".git/x.mid",
+        "._b.mid",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(midi)
     found = find_sources([str(tmp_path)])
-    assert [source.name for source in found] == ["a/c.kar", "a/z.MIDI", "b.mid"]
+    assert [source.name for source in found] == ["a/c.kar", "a/d.rmi", "a/z.MIDI", "b.mid"]
     assert all(source.content() == midi for source in found)
 
 
@@ -131,6 +141,12 @@ def refused(arguments: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         find_sources(arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_what_could_be_waited_for_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mid")
+    refused([str(tmp_path / "pipe.mid")], r"pipe\.mid: neither a file nor a folder")
 
 
 def test_what_is_not_there_is_named_with_the_nearest(tmp_path: Path, midi: bytes) -> None:

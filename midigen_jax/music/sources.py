@@ -23,7 +23,7 @@ from midigen_jax.music.abc import split_tunes
 from midigen_jax.music.collections import COLLECTIONS, collection
 from midigen_jax.music.piece import MAX_PIECE_BYTES, Split
 
-MIDI_SUFFIXES = (".mid", ".midi", ".kar")
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 SUFFIXES = (*MIDI_SUFFIXES, *scores.SUFFIXES)
 """what a folder or zip is searched for; frame files are not, since not every .json is music"""
 MAX_ZIP_BYTES = 2 << 30
@@ -133,6 +133,8 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
             files = _in_folder(path)
         elif path.is_file():
             files = _in_zip(path) if path.suffix.lower() == ".zip" else [Source(path.name, path)]
+        elif path.exists():
+            raise InputError(f"{argument}: neither a file nor a folder; give what it holds as a file")
         else:
             raise InputError(f"{argument}: not there; {_remedy(path)}")
         if not files:
