@@ -24,8 +24,8 @@ import numpy as np
 
 from midigen_jax import rows
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
-from midigen_jax.music.parts import Part, side_by_side
+from midigen_jax.music.notes import Notes
+from midigen_jax.music.parts import Part, in_ticks, side_by_side
 from midigen_jax.music.scores import decoded, read_score
 from midigen_jax.music.sources import find_sources
 
@@ -60,7 +60,7 @@ def by_partitura(suffix: str, content: bytes) -> Notes:
         bars = np.asarray(part.quarter_map(lines), float).reshape(-1, 2)
         for staff in np.unique(columns[:, 3]):
             parts.append(Part("", 0, columns[columns[:, 3] == staff, :3], bars))
-    return _in_ticks(side_by_side(parts)[0])
+    return in_ticks(side_by_side(parts)[0])
 
 
 def by_music21(suffix: str, content: bytes) -> Notes:
@@ -84,14 +84,7 @@ def by_music21(suffix: str, content: bytes) -> Notes:
             for pitch in element.pitches
         ]
         parts.append(np.array(found, float).reshape(-1, 3))
-    return _in_ticks(parts)
-
-
-def _in_ticks(parts: Sequence[Any]) -> Notes:
-    track = np.concatenate([np.full(len(part), number) for number, part in enumerate(parts)])
-    columns = np.concatenate(list(parts))
-    begin, end = np.rint(np.round(columns[:, :2].T * TICKS_PER_QUARTER, 6)).astype(np.int64)
-    return make_notes(begin, end - begin, columns[:, 2], track)
+    return in_ticks(parts)
 
 
 REFEREES: dict[str, Callable[[str, bytes], Notes]] = {"partitura": by_partitura, "music21": by_music21}

@@ -160,19 +160,20 @@ def _with_programs_of_others(file: File, scores: Sequence[Any], tracks: list[Tra
     given = {channel: program for programs in silent for channel, program in programs.items()}
     if not given:
         return tracks
-    named: list[Track] = []
+    players: list[tuple[dict[int, int], int]] = []  # what their track sets, and their channel
     for track in file.tracks:
         found = events(track)
         _, _, channel, velocity, program = found.voiced.T
         struck = (velocity > 0) & (channel != DRUMS)
         # They sort as symusic sorts its tracks.
-        for player in np.unique(channel[struck] << 7 | program[struck]).tolist():
-            if len(named) == len(tracks):
-                return tracks  # symusic has lost notes of keys that are never let go, and so a track
-            here, own = player >> 7, tracks[len(named)]
-            said = own.program if here in found.programs else given.get(here, own.program)
-            named.append(own._replace(program=said))
-    return named if len(named) == len(tracks) else tracks
+        numbers = np.unique(channel[struck] << 7 | program[struck]).tolist()
+        players += [(found.programs, number >> 7) for number in numbers]
+    if len(players) != len(tracks):
+        return tracks  # symusic has lost all notes of a player, whose keys are never let go
+    return [
+        one if channel in own else one._replace(program=given.get(channel, one.program))
+        for (own, channel), one in zip(players, tracks, strict=True)
+    ]
 
 
 def _come_together(raw: Ticks, snapped: Ticks, per_quarter: int) -> int:

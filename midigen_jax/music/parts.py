@@ -4,10 +4,13 @@ A part may leave out the rests at the end of a bar, and then all that follows wo
 a bar begins where the longest bar before it ends in any part.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
 
 Quarters = NDArray[np.float64]
 
@@ -50,12 +53,21 @@ def side_by_side(parts: list[Part]) -> tuple[list[Quarters], Quarters, list[str]
     for part in parts:
         notes, begins = part.notes.copy(), part.bars[:, 0]
         if len(notes) and len(begins):
-            first = np.maximum(np.searchsorted(begins, notes[:, 0] + _CLOSE) - 1, 0)
-            last = np.maximum(np.searchsorted(begins, notes[:, 1] - _CLOSE) - 1, 0)
-            notes[:, 0] += (lines[:-1][: len(begins)] - begins)[first]
-            notes[:, 1] += (lines[:-1][: len(begins)] - begins)[last]
+            later = lines[: len(begins)] - begins
+            # A note that ends with a bar belongs to that bar, and one that begins there to the next.
+            bars = np.searchsorted(begins, notes[:, :2] + [_CLOSE, -_CLOSE]) - 1
+            notes[:, :2] += later[np.maximum(bars, 0)]
         moved.append(notes)
     return moved, lines, _out_of_step(parts, lengths, longest)
+
+
+def in_ticks(parts: Sequence[Quarters]) -> Notes:
+    """The notes of all parts, a track for each."""
+    track = np.repeat(np.arange(len(parts)), np.array([len(notes) for notes in parts], int))
+    columns = np.concatenate([np.zeros((0, 3)), *parts])
+    # A half of a tick goes to the even one, whatever floats made of it.
+    begin, end = np.rint(np.round(columns[:, :2].T * TICKS_PER_QUARTER, 6)).astype(np.int64)
+    return make_notes(begin, end - begin, columns[:, 2], track)
 
 
 def _out_of_step(parts: list[Part], lengths: Quarters, longest: Quarters) -> list[str]:

@@ -2,18 +2,16 @@
 
 In: the bytes of a score. Out: what it holds. Each format has the reader that was right most often, as
 docs/preparing.md shows; they can be slow, take memory and crash, so whoever reads files of others calls this
-in the `sandbox`. Repeats are read as they are written, once; drums are left out.
+in the `sandbox`. Drums are left out.
 """
 
 import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from midigen_jax.errors import InputError, one_line
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, ticks_per_bar
-from midigen_jax.music.parts import Written, side_by_side
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, ticks_per_bar
+from midigen_jax.music.parts import Written, in_ticks, side_by_side
 from midigen_jax.music.piece import meter_or_default
 
 SUFFIXES = (".xml", ".musicxml", ".mxl", ".abc", ".krn")
@@ -43,18 +41,13 @@ def read_score(suffix: str, content: bytes, played: bool = False) -> Score:
     with _in_words():
         written = _read(suffix, content, played)
     parts, lines, remarks = side_by_side(written.parts)
-    columns = np.concatenate(
-        [np.column_stack([notes, np.full(len(notes), track)]) for track, notes in enumerate(parts)]
-        or [np.zeros((0, 4))]
-    )
-    # A half of a tick goes to the even one, whatever floats made of it.
-    begin, end = np.rint(np.round(columns[:, :2].T * TICKS_PER_QUARTER, 6)).astype(np.int64)
-    notes = make_notes(begin, end - begin, columns[:, 2], columns[:, 3])
     first = written.first_bar if written.first_bar is not None else (lines[1] if len(lines) > 1 else 0.0)
     first_bar = round(first * TICKS_PER_QUARTER)
     upbeat = 0 < first_bar < ticks_per_bar(meter_or_default(written.meter))
     about = [(part.name, part.program) for part in written.parts]
-    return Score(notes, about, written.tempo, written.meter, first_bar if upbeat else 0, tuple(remarks))
+    return Score(
+        in_ticks(parts), about, written.tempo, written.meter, first_bar if upbeat else 0, tuple(remarks)
+    )
 
 
 def _read(suffix: str, content: bytes, played: bool) -> Written:
