@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midigen_jax.errors import InputError
-from midigen_jax.music import sources
+from midigen_jax.music import archives
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.read import Piece, Quantizer, Source, find_sources, read_piece
 from midigen_jax.music.write import write_midi
@@ -71,14 +71,14 @@ def test_a_folder_is_searched_through_and_sorted(tmp_path: Path, midi: bytes) ->
         "a/c.kar",
         "a/d.rmi",
         "a/readme.txt",
-        ".hidden.mid",
-        ".git/x.mid",
+        ".DS_Store",
+        ".hidden/x.mid",
         "._b.mid",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(midi)
     found = find_sources([str(tmp_path)])
-    assert [source.name for source in found] == ["a/c.kar", "a/d.rmi", "a/z.MIDI", "b.mid"]
+    assert [source.name for source in found] == [".hidden/x.mid", "a/c.kar", "a/d.rmi", "a/z.MIDI", "b.mid"]
     assert all(source.content() == midi for source in found)
 
 
@@ -169,7 +169,7 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path: Path, midi: byt
 def test_a_zip_of_gigabytes_is_refused_unread(
     tmp_path: Path, midi: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "MAX_ZIP_BYTES", 10_000)
+    monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 10_000)
     refused([zip_of(tmp_path / "a.zip", ("a.mid", midi), ("b.mid", bytes(10_000)))], "when unpacked")
 
 
@@ -178,7 +178,7 @@ def test_a_member_or_file_that_is_too_large_is_refused(
 ) -> None:
     (tmp_path / "b.mid").write_bytes(midi)
     found = find_sources([zip_of(tmp_path / "a.zip", ("a.mid", midi)), str(tmp_path / "b.mid")])
-    monkeypatch.setattr(sources, "MAX_PIECE_BYTES", 20)
+    monkeypatch.setattr(archives, "MAX_PIECE_BYTES", 20)
     for source in found:
         with pytest.raises(InputError, match="limit"):
             read_piece(source)
@@ -190,7 +190,7 @@ def test_a_zip_that_lies_about_a_size_gives_no_more_than_it_said(tmp_path: Path,
     said = struct.pack("<I", len(midi) + 100_000)
     path.write_bytes(path.read_bytes().replace(said, struct.pack("<I", 50)))
     (source,) = find_sources([str(path)])
-    with pytest.raises(InputError, match=r"a\.mid: damaged in the zip"):
+    with pytest.raises(InputError, match=r"a\.mid: damaged in its archive"):
         source.content()
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_or_encrypted_zip_is_refused(tmp_path: Path, midi: bytes) -> N
     middle = whole.index(b"a.mid") + 20
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
     (source,) = find_sources([str(path)])
-    with pytest.raises(InputError, match="damaged in the zip"):
+    with pytest.raises(InputError, match="damaged in its archive"):
         source.content()
 
 
