@@ -52,8 +52,18 @@ class Inspect:
         "FILE", "the HTML file to write; of a model the picture, .svg or .png (default: figures alone)", None
     )
     limit: int = flag("N", "look at N pieces at the most, evenly drawn", 1000, type=_limit)
+    leaks: bool = switch(
+        "of a CORPUS: only which held-out pieces share music with the training split, and where"
+    )
 
     def __call__(self) -> None:
+        if self.leaks:
+            from midigen_jax.data.leaks import describe_leaks
+
+            if len(self.sources) > 1:
+                raise InputError("--leaks: give one corpus")
+            _say(*describe_leaks(Path(self.sources[0])))
+            return
         from midigen_jax.data.inspect import inspect
         from midigen_jax.listen.findings import describe
         from midigen_jax.listen.inspect import write_inspection

@@ -69,6 +69,10 @@ class PrepareConfig:
     profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
     frame_ticks: int = _option(0, "ticks a frame of piano-roll files, 12 a quarter; 0: as known, else 3")
     repeats: Literal["written", "played"] = _option("written", "of scores: once, or as they are played")
+    group_by: str = _option(
+        "none",
+        "pieces that are one work: none but those found, or of one folder, one stem, or as FILE.csv says",
+    )
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
     valid_share: float = _option(0.1, "share of pieces kept for validation")

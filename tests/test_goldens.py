@@ -91,7 +91,7 @@ def music_of_a_corpus(settings: dict[str, Any]) -> Any:
         for piece in corpus.pieces:
             notes = corpus.vocabulary.decode(np.asarray(corpus.tokens[piece.start : piece.stop]))
             digest = hashlib.sha256(np.ascontiguousarray(notes, "<i4").tobytes()).hexdigest()[:16]
-            said = (piece.split, piece.family, piece.key, piece.shift, len(notes), digest)
+            said = (piece.split, piece.group, piece.key, piece.shift, len(notes), digest)
             found[Path(piece.source).name] = list(said)
         return found
 

@@ -203,13 +203,35 @@ def test_strict_stops_at_the_first_file_that_cannot_be_read(tunes: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_strict_refuses_what_was_mended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tunes(tmp_path / "tunes", 4)
+    mended = tmp_path / "tunes" / "0002.mid"
+    head, track = mended.read_bytes().split(b"MTrk")
+    size = int.from_bytes(track[:4]) - 4  # without the end of the track
+    mended.write_bytes(head + b"MTrk" + size.to_bytes(4) + track[4:-4])
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    refusal = r"^0002\.mid: a track without its end; mend it, or leave out --strict$"
+    for strict in (True, False, True):  # the last goes on where the one that is not strict was stopped
+        monkeypatch.setattr(module, "_assemble", stopped)
+        with pytest.raises(InputError if strict else KeyboardInterrupt, match=refusal if strict else None):
+            prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1, strict=strict)
+    monkeypatch.undo()
+    corpus = prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1)
+    assert corpus.manifest["remarks"] == {"0002.mid": ["a track without its end"]}
+    with pytest.raises(InputError, match=refusal):  # though the corpus is there
+        prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1, strict=True)
+
+
 def test_copies_are_counted_and_kept_together(tmp_path: Path) -> None:
     write_tunes(tmp_path / "tunes", 5)
     for number in range(3):
         (tmp_path / "tunes" / f"copy{number}.mid").write_bytes((tmp_path / "tunes" / "0000.mid").read_bytes())
     corpus = prepare([str(tmp_path / "tunes")], tmp_path / "out", NOTE, workers=1)
     assert corpus.manifest["summary"]["duplicates"] == 3
-    assert corpus.manifest["summary"]["share_a_family"] == 4
+    assert corpus.manifest["summary"]["related"] == 4
     assert len({piece.split for piece in corpus.pieces if piece.source.startswith(("copy", "0000"))}) == 1
 
 

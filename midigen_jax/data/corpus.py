@@ -4,13 +4,14 @@
     pieces.jsonl    a line a piece: where it lies in tokens.npy, its split, source, key …
     vocab.json      the vocabulary
     manifest.json   the settings and their hash, counts, and what could not be read, with the reason
+    groups.jsonl    a line a group of related pieces: its pieces, and what makes them one work
     rows.jsonl      what preparing measured
 
 A folder is written beside its place and renamed, so a reader never sees half of one.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,12 +20,14 @@ import numpy as np
 
 from midigen_jax import config as configs
 from midigen_jax.config import PrepareConfig
+from midigen_jax.data.works import Relation
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
+from midigen_jax.music.notes import ticks_per_bar
 from midigen_jax.music.piece import SPLITS, Split
 from midigen_jax.vocab import Tokens, Vocabulary, vocabulary_from_json
 
-FORMAT = 2
+FORMAT = 3
 
 HELD_OUT = SPLITS[1:]
 
@@ -38,15 +41,21 @@ class CorpusPiece:
     split: Split
     source: str
     digest: str  # SHA-256 of the source's bytes
-    family: int  # pieces of one family share music, and so a split, unless a benchmark's split was given
+    group: int  # pieces of one group are one work, and in one split, unless a benchmark's split was given
     leaked: bool  # held out, but a relative of it is in the training split
     key: str  # as found in the source
     shift: int  # semitones from the source to the corpus
     tempo: float  # quarters a minute
     meter: tuple[int, int]
+    first_bar: int  # the tick at which the first bar line lies after an upbeat; bars go on from there
     program: int  # General MIDI, 0 to 127, of the most notes
     ticks: int  # length, 12 to the quarter
+    merged: int  # onsets that the grid puts on another's, though they were well apart
     frame: int  # ticks a frame, where the source has frames; else 0
+
+    def bar_at(self, share: float) -> int:
+        """The bar in which this share of the piece is over; the first is 1, an upbeat's 0."""
+        return (round(share * self.ticks) - self.first_bar) // ticks_per_bar(self.meter) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,32 @@ def write_facts(
             file.write(json.dumps(vars(piece), ensure_ascii=False) + "\n")
     write_json(path / "vocab.json", vocabulary.to_json())
     write_json(path / "manifest.json", {"format": FORMAT} | manifest)
+
+
+def write_groups(path: Path, pieces: Sequence[CorpusPiece], relations: Iterable[Relation]) -> None:
+    """Write `groups.jsonl` into the folder `path`: each group of related pieces, and why they are."""
+    of_group: dict[int, list[dict[str, Any]]] = {}
+    for one, other, why, share, *spans in relations:
+        told: dict[str, Any] = {"one": pieces[one].source, "other": pieces[other].source, "why": why}
+        if why == "music":
+            told["share"] = share
+            for name, number, span in zip(("one", "other"), (one, other), spans, strict=True):
+                told[f"{name}_bars"] = [pieces[number].bar_at(place) for place in span]
+        of_group.setdefault(pieces[one].group, []).append(told)
+    with (path / "groups.jsonl").open("w", encoding="utf-8") as file:
+        for group, told_of in sorted(of_group.items()):
+            members = [piece.source for piece in pieces if piece.group == group]
+            line = {"group": group, "pieces": members, "relations": told_of}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def load_groups(path: Path) -> list[dict[str, Any]]:
+    """The groups of related pieces of the corpus at `path`, as `write_groups` wrote them."""
+    try:
+        lines = (path / "groups.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None
 
 
 def load_corpus(path: Path) -> Corpus:

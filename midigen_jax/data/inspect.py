@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from midigen_jax.config import PrepareConfig
+from midigen_jax.data import works
 from midigen_jax.data.corpus import Corpus, CorpusPiece, load_corpus
 from midigen_jax.data.reading import Reading, nothing_read, read_all
-from midigen_jax.data.split import families, in_company
+from midigen_jax.data.split import with_relatives
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
 from midigen_jax.music.census import Census, Counted, Inspection, Opening
@@ -65,7 +66,7 @@ def _of_sources(arguments: Sequence[str], limit: int) -> Inspection:
         drawn=len(drawn),
         census=census,
         refused=refused,
-        related=in_company(_families([reading for _, reading in read])),
+        related=with_relatives(_groups([reading for _, reading in read])),
         openings=tuple(
             # Read once more, for the tracks: tokens have none.
             _open(source.name, _count(source, reading), read_piece(source, _CONFIG.quantizer).notes)
@@ -93,7 +94,7 @@ def _of_corpus(argument: str, limit: int) -> Inspection:
         drawn=len(drawn),
         census=census,
         refused=corpus.manifest["quarantine"],
-        related=in_company([piece.family for piece in drawn]),
+        related=with_relatives(piece.group for piece in drawn),
         openings=tuple(openings),
         manifest=corpus.manifest,
     )
@@ -144,7 +145,8 @@ def _evenly(items: Sequence[T], limit: int) -> list[T]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _families(readings: Sequence[Reading]) -> list[int]:
-    marks = [(reading.facts.digest, reading.facts.shape) for reading in readings]
+def _groups(readings: Sequence[Reading]) -> list[int]:
+    marks = [{"bytes": reading.facts.digest, "notes": reading.facts.shape} for reading in readings]
     windows = [reading.windows for reading in readings]
-    return families(marks, list(map(len, windows)), windows.__getitem__).tolist()
+    related = works.relations(marks, list(map(len, windows)), windows.__getitem__)
+    return works.groups(len(readings), related).tolist()

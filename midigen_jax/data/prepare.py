@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +21,14 @@ from midigen_jax import __version__, rows
 from midigen_jax import config as configs
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data import split as splits
+from midigen_jax.data import works
 from midigen_jax.data.corpus import (
     FORMAT,
     Corpus,
     CorpusPiece,
     load_corpus,
     write_facts,
+    write_groups,
     write_tokens,
 )
 from midigen_jax.data.reading import Facts, digest_or_nothing, nothing_read, read_all
@@ -46,9 +48,10 @@ def prepare(
 ) -> Corpus:
     """Make the corpus folder `out` from `arguments`, or open it if this very command made it before.
 
-    `workers` processes share the files; 0 takes one for each core. What cannot be read is listed in the
-    manifest, or, if `strict`, raises InputError at once. Also raises InputError for sources that are not
-    there, for an `out` that holds something else, and for a corpus that is too small to split.
+    `workers` processes share the files; 0 takes one for each core. What cannot be read, and what was out of
+    order, is listed in the manifest, or, if `strict`, raises InputError at once. Also raises InputError for
+    sources that are not there, for an `out` that holds something else, and for a corpus that is too small to
+    split.
     """
     start = time.perf_counter()
     vocabulary_class(config)  # one that is not there is refused before anything is read, as is a misspelt key
@@ -56,16 +59,22 @@ def prepare(
         if name != "none":
             keys.parse_key(name)
     sources = find_sources(arguments)
+    known = works.known_groups(config.group_by, sources)
     partial = out.parent / f"{out.name}.partial"
-    if (finished := _finished(out, sources, config)) is not None:
+    if (finished := _finished(out, sources, config, known)) is not None:
         # An earlier run may have been stopped between its last two lines.
         shutil.rmtree(partial, ignore_errors=True)
+        if strict:
+            _require_flawless(finished)
         return finished
     make_folder(partial)
-    with locked(partial), Spool(partial, _hash([Facts._fields, configs.to_json(config)])) as spool:
+    with (
+        locked(partial),
+        Spool(partial, _hash([Facts._fields, works.WINDOW, configs.to_json(config)])) as spool,
+    ):
         done = _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
         try:
-            summary = _assemble(arguments, sources, spool, config)
+            summary = _assemble(arguments, sources, spool, config, known)
         except InputError:
             # What was read allows no corpus: going on with it would only fail again.
             spool.close()
@@ -79,12 +88,21 @@ def prepare(
 
 
 def _assemble(
-    arguments: Sequence[str], sources: Sequence[Source], spool: Spool, config: PrepareConfig
+    arguments: Sequence[str],
+    sources: Sequence[Source],
+    spool: Spool,
+    config: PrepareConfig,
+    known: Mapping[str, str],
 ) -> dict[str, Any]:
     """Make the corpus out of the spool, beside it; returns its summary."""
     entries = [spool[source.name] for source in sources]
     read = _with_music(entries, arguments, config)
-    families, names = _split(read, {source.name: source.split for source in sources}, spool, config)
+    related = _relations(read, spool, known)
+    groups = works.groups(len(read), related)
+    given = {source.name: source.split for source in sources}
+    names: Any = splits.split(
+        groups, _shares(config), config.seed, [given[entry.facts.name] for entry in read]
+    )
     chosen, kept = vocabulary_class(config), _Kept(spool, interim_vocabulary(config))
     training = (kept.piece(entry) for entry, name in zip(read, names, strict=True) if name == "train")
     vocabulary = chosen.make(config, training if chosen.learned else ())
@@ -93,37 +111,40 @@ def _assemble(
     folder.mkdir()
     encoded = (kept.encoded(entry, vocabulary) for entry in read)
     lengths = write_tokens(folder, encoded, len(vocabulary.streams))
-    pieces = _pieces(read, families, names, lengths)
-    summary = summarise(arguments, entries, pieces, vocabulary)
+    pieces = _pieces(read, groups, names, lengths)
+    summary = summarise(arguments, entries, pieces, vocabulary, related)
     summary |= unknown_share(folder, pieces, vocabulary)
     manifest = {
         "version": __version__,
-        "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config),
+        "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config, known),
         "config": configs.to_json(config),
         "summary": summary,
         "remarks": {e.facts.name: list(e.facts.remarks) for e in entries if e.facts.remarks},
         "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
     }
     write_facts(folder, pieces, vocabulary, manifest)
+    write_groups(folder, pieces, related)
     return summary
 
 
-def _plan(sources: Iterable[tuple[str, str]], config: PrepareConfig) -> str:
-    """A hash of all that decides what a corpus holds: names and digests of the sources, and the settings."""
-    return _hash([configs.to_json(config), [list(source) for source in sources]])
+def _plan(sources: Iterable[tuple[str, str]], config: PrepareConfig, known: Mapping[str, str]) -> str:
+    """A hash of all that decides what a corpus holds: the sources, the settings, what is said of groups."""
+    return _hash([configs.to_json(config), [list(source) for source in sources], dict(known)])
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps([FORMAT, value], sort_keys=True).encode()).hexdigest()
 
 
-def _finished(out: Path, sources: Sequence[Source], config: PrepareConfig) -> Corpus | None:
+def _finished(
+    out: Path, sources: Sequence[Source], config: PrepareConfig, known: Mapping[str, str]
+) -> Corpus | None:
     """The corpus of these in `out`, if it is there. Raises InputError if `out` holds anything else."""
     if not (out / "manifest.json").is_file():
         check_folder(out)
         return None
     corpus = load_corpus(out)
-    plan = _plan(((source.name, digest_or_nothing(source)) for source in sources), config)
+    plan = _plan(((source.name, digest_or_nothing(source)) for source in sources), config, known)
     if corpus.manifest.get("plan") != plan:
         raise InputError(f"{out}: holds a corpus of other sources or settings; give another --out")
     return corpus
@@ -133,22 +154,44 @@ def _read_missing(
     sources: Sequence[Source], spool: Spool, config: PrepareConfig, workers: int, strict: bool
 ) -> int:
     """Read into the spool what is not there yet with the same bytes; returns how many sources that were."""
-    missing = [source for source in sources if not _is_read(source, spool)]
+    missing = [source for source in sources if not _is_read(source, spool, strict)]
     refused = 0
     with Progress("reading", len(sources), "files", done=len(sources) - len(missing)) as progress:
         for reading in read_all(missing, config, workers):
-            if reading.facts.refused and strict:
-                raise InputError(f"{reading.facts.name}: {reading.facts.refused}")
+            if strict and (reason := _not_as_it_should_be(reading.facts)):
+                raise InputError(f"{reading.facts.name}: {reason}")
             spool.append(reading)
             refused += bool(reading.facts.refused)
             progress.advance(note=f"{refused} refused" if refused else "")
     return len(missing)
 
 
-def _is_read(source: Source, spool: Spool) -> bool:
-    """What was refused is tried again: it may have been mended, or only been out of reach."""
+def _require_flawless(corpus: Corpus) -> None:
+    """Raises InputError for the first source of a corpus that was refused or mended."""
+    for name, refused in corpus.manifest["quarantine"].items():
+        raise InputError(f"{name}: {refused}")
+    for name, remarks in corpus.manifest["remarks"].items():
+        raise InputError(f"{name}: {_mended(remarks)}")
+
+
+def _not_as_it_should_be(facts: Facts) -> str:
+    """Why a source was refused, or what was out of order in it; "" where all is well."""
+    if facts.refused or not facts.remarks:
+        return facts.refused
+    return _mended(facts.remarks)
+
+
+def _mended(remarks: Sequence[str]) -> str:
+    return f"{', '.join(remarks)}; mend it, or leave out --strict"
+
+
+def _is_read(source: Source, spool: Spool, strict: bool) -> bool:
+    """What was refused is tried again: it may have been mended, or only been out of reach.
+
+    If `strict`, so is what was read with a remark.
+    """
     entry = spool.get(source.name)
-    if entry is None or entry.facts.refused:
+    if entry is None or entry.facts.refused or (strict and entry.facts.remarks):
         return False
     return entry.facts.digest == digest_or_nothing(source)
 
@@ -166,22 +209,20 @@ def _with_music(entries: Sequence[Entry], arguments: Sequence[str], config: Prep
     return wanted
 
 
-def _split(
-    read: Sequence[Entry], given: dict[str, Split | None], spool: Spool, config: PrepareConfig
-) -> tuple[np.ndarray, list[Split]]:
-    """The family and the split of each piece."""
-    families = splits.families(
-        [(entry.facts.digest, entry.facts.shape) for entry in read],
-        [entry.windows for entry in read],
-        lambda number: spool.windows(read[number]),
-    )
-    shares = {
-        "train": 1 - config.valid_share - config.test_share,
-        "valid": config.valid_share,
-        "test": config.test_share,
-    }
-    names: Any = splits.split(families, shares, config.seed, [given[entry.facts.name] for entry in read])
-    return families, names
+def _relations(read: Sequence[Entry], spool: Spool, known: Mapping[str, str]) -> list[works.Relation]:
+    """What makes pieces one work: what the user knows, their bytes, their notes, their lines."""
+    marks = [
+        {"bytes": facts.digest, "notes": facts.shape, "given": known.get(facts.name, "")}
+        for facts in (entry.facts for entry in read)
+    ]
+    windows = [entry.windows for entry in read]
+    return works.relations(marks, windows, lambda number: spool.windows(read[number]))
+
+
+def _shares(config: PrepareConfig) -> dict[str, float]:
+    """The part of the pieces that each split wants."""
+    held_out = {"valid": config.valid_share, "test": config.test_share}
+    return {"train": 1 - sum(held_out.values())} | held_out
 
 
 class _Kept(NamedTuple):
@@ -209,15 +250,15 @@ class _Kept(NamedTuple):
 
 def _pieces(
     read: Sequence[Entry],
-    families: np.ndarray,
+    groups: np.ndarray,
     names: Sequence[Split],
     lengths: Sequence[int],
 ) -> list[CorpusPiece]:
     """What is known of each piece, and where its events will lie."""
-    leaked = splits.leaked(families, names)
+    leaked = splits.leaked(groups, names)
     pieces, start = [], 0
-    columns = read, families.tolist(), names, leaked.tolist(), lengths
-    for entry, family, name, leak, length in zip(*columns, strict=True):
+    columns = read, groups.tolist(), names, leaked.tolist(), lengths
+    for entry, group, name, leak, length in zip(*columns, strict=True):
         facts, stop = entry.facts, start + length
         pieces.append(
             CorpusPiece(
@@ -226,14 +267,16 @@ def _pieces(
                 split=name,
                 source=facts.name,
                 digest=facts.digest,
-                family=family,
+                group=group,
                 leaked=leak,
                 key=facts.key,
                 shift=facts.shift,
                 tempo=facts.tempo,
                 meter=facts.meter,
+                first_bar=facts.first_bar,
                 program=facts.program,
                 ticks=facts.ticks,
+                merged=facts.merged,
                 frame=facts.frame,
             )
         )

@@ -19,7 +19,7 @@ from loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from midigen_jax.config import PrepareConfig
-from midigen_jax.data.split import fingerprint
+from midigen_jax.data.works import fingerprint
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
 from midigen_jax.music import sandbox
@@ -50,9 +50,13 @@ class Facts(NamedTuple):
     frame: int = 0
     """ticks a frame, where the source has frames"""
     meter: tuple[int, int] = (4, 4)
+    first_bar: int = 0
+    """the tick at which the first bar line lies after an upbeat"""
     program: int = 0
     remarks: tuple[str, ...] = ()
     """what was out of order, and read all the same"""
+    merged: int = 0
+    """onsets that the grid puts on another's"""
     stuck: int = 0
     """keys that were never let go, and whose notes are therefore left out"""
     ticks: int = 0
@@ -69,7 +73,7 @@ class Reading(NamedTuple):
     tokens: Tokens
     """(E, S) of `interim_vocabulary`, from which the music can be had again"""
     windows: NDArray[np.uint64]
-    """(W,) distinct fingerprints of windows of the top line"""
+    """(W,) windows of its lines: see `works.fingerprint`"""
 
 
 def read_all(sources: Sequence[Source], config: PrepareConfig, workers: int) -> Iterator[Reading]:
@@ -105,7 +109,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
     except InputError as error:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
-    shape, windows = fingerprint(slices)
+    shape, windows = fingerprint(piece)
     facts = Facts(
         source.name,
         digest,
@@ -113,8 +117,10 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         shift=shift,
         tempo=piece.tempo,
         meter=piece.meter,
+        first_bar=piece.first_bar,
         program=piece.program,
         remarks=piece.remarks,
+        merged=piece.merged,
         stuck=piece.stuck,
         frame=piece.frame or 0,
         ticks=int(slices.duration.sum()),

@@ -15,8 +15,9 @@ from midigen_jax import config as configs
 from midigen_jax import rows
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data.corpus import HELD_OUT, CorpusPiece
-from midigen_jax.data.split import in_company
+from midigen_jax.data.split import with_relatives
 from midigen_jax.data.spool import Entry
+from midigen_jax.data.works import Relation
 from midigen_jax.errors import kind_of
 from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.piece import SPLITS
@@ -24,7 +25,11 @@ from midigen_jax.vocab import Vocabulary, unknown_of
 
 
 def summarise(
-    arguments: Sequence[str], entries: Sequence[Entry], pieces: Sequence[CorpusPiece], vocabulary: Vocabulary
+    arguments: Sequence[str],
+    entries: Sequence[Entry],
+    pieces: Sequence[CorpusPiece],
+    vocabulary: Vocabulary,
+    relations: Sequence[Relation] = (),
 ) -> dict[str, Any]:
     """The figures that people want to see of a corpus."""
     wanted = [entry.facts for entry in entries if entry.facts.wanted and not entry.facts.refused]
@@ -38,6 +43,7 @@ def summarise(
             name: sum(piece.stop - piece.start for piece in pieces if piece.split == name) for name in SPLITS
         },
         "notes": sum(facts.notes for facts in wanted),
+        "merged": sum(piece.merged for piece in pieces),
         "stuck": sum(facts.stuck for facts in wanted),
         "slices": sum(facts.slices for facts in wanted),
         "hours": round(sum(piece.ticks / TICKS_PER_QUARTER / piece.tempo for piece in pieces) / 60, 3),
@@ -47,7 +53,8 @@ def summarise(
         "reasons": dict(reasons.most_common()),
         "other_keys": sum(not entry.facts.wanted for entry in entries),
         "duplicates": len(pieces) - len({facts.digest for facts in wanted}),
-        "share_a_family": in_company([piece.family for piece in pieces]),
+        "related": with_relatives(piece.group for piece in pieces),
+        "related_by": dict(Counter(relation.why for relation in relations).most_common()),
         "leaked": {name: sum(piece.leaked for piece in pieces if piece.split == name) for name in HELD_OUT},
         **{f"{stream.name}_size": stream.size for stream in vocabulary.streams},
         "drops": list(vocabulary.drops),

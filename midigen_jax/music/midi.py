@@ -44,7 +44,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
     rows, tracks = _rows(scores, file.form)
     tracks = _with_programs_of_others(file, scores, tracks)
     _require_bounded(rows, file.per_quarter)
-    remarks = list(file.remarks)
+    merged = 0
     if quantizer == "music21":
         names = [next((track.name for track in score.tracks), "") for score in scores]
         notes, program, stuck = _by_music21(file, names, wanted)
@@ -53,14 +53,20 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         snap = quantize.adaptive if quantizer == "adaptive" else quantize.uniform
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
-        together = _come_together(rows[:, 0], onset, file.per_quarter)
-        remarks += [f"notes that the grid puts on one another: {together}"] if together else []
+        merged = _come_together(rows[:, 0], onset, file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
     first = int(rows[:, 0].min()) if len(rows) else 0
     tempo, meter, first_bar = _beginning(scores, first, file.per_quarter)
     return Piece(
-        notes, tempo, meter, program=program, first_bar=first_bar, remarks=tuple(remarks), stuck=stuck
+        notes,
+        tempo,
+        meter,
+        program=program,
+        first_bar=first_bar,
+        remarks=tuple(file.remarks),
+        merged=merged,
+        stuck=stuck,
     )
 
 

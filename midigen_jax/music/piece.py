@@ -43,6 +43,8 @@ class Piece:
     """the tick at which a bar line lies: after an upbeat, the first; bars of the meter go on from there"""
     remarks: tuple[str, ...] = ()
     """what was out of order in the source, and read all the same"""
+    merged: int = 0
+    """onsets that the grid puts on another's, though they were more than a sixteenth of a quarter apart"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 

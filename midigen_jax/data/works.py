@@ -1,0 +1,303 @@
+"""Which pieces are the same work, in whatever key, tempo, ornaments and arrangement.
+
+In: the music of each piece, and what the user knows of it. Out: relations, each of two pieces, with what they
+share and where; and groups of pieces that relations connect, which a split has to keep together.
+
+A piece is heard as lines: its highest and its lowest notes, and the highest of each track. A line loses what
+is much shorter than its neighbours (ornaments) and repeats, and keeps nothing of time but its order (tempo,
+rubato). What is left is cut into windows of successive intervals (any key). Windows weigh by their rarity, as
+in text retrieval (Spärck Jones 1972, inverse document frequency). Two pieces are related when they share
+much, or when what they share comes in the same order and all over the shorter one, which chance does not do.
+"""
+
+import csv
+import difflib
+import hashlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from midigen_jax.errors import InputError
+from midigen_jax.music.notes import Notes
+from midigen_jax.music.piece import Piece
+from midigen_jax.music.slices import Slices
+from midigen_jax.music.sources import Source
+
+WINDOW = 6
+"""Intervals in a window: short enough that some stay whole between ornaments."""
+
+_FEWEST = 6  # windows that two pieces have to share: fewer are a phrase, which may be anybody's
+_PLAIN = 0.25  # share of the smaller one, by weight, that makes them one work wherever it lies
+_IN_ORDER = 0.12  # share that does so if it comes in the same order …
+_ORDERED = 0.5  # … which at least so much of what is shared has to do
+_PARTS, _FEWEST_PARTS = 16, 6  # … and lies in 6 sixteenths of the smaller one or more
+
+_ORNAMENT = 0.45  # of the median distance of 15 notes around it: what is shorter is an ornament
+_NEIGHBOURS = 7
+_TOGETHER = 0.2  # of a long distance of attacks: notes of one chord, played, are no further apart
+
+_UNSEEN = 100  # pieces that a small corpus is thought to be larger by: else all it holds would be common
+_NEAREST = 32
+"""Pieces that each piece is compared with through one window: bounds the work that a commonplace makes."""
+_WINDOWS_AT_ONCE = 1 << 17
+# The low bits of a window: 16 say where it lies, in parts of 65,536 of the piece. In an index of all windows
+# 24 say whose it is: 40 are left for its hash, and the few that are equal by chance are too few to matter.
+_PLACE, _OWNER = np.uint64(16), np.uint64(2**24 - 1)
+
+
+class Relation(NamedTuple):
+    """Why two pieces, by their numbers, are one work."""
+
+    one: int
+    other: int
+    why: str
+    """`music`, or the name of the mark that both have"""
+    share: float = 1.0
+    """of the smaller one's weighted windows; 1 for marks"""
+    in_one: tuple[float, float] = (0.0, 1.0)
+    """from where to where it lies in the first piece, as shares of its length"""
+    in_other: tuple[float, float] = (0.0, 1.0)
+
+
+def fingerprint(piece: Piece) -> tuple[str, NDArray[np.uint64]]:
+    """What tells relatives: a mark that is equal for pieces whose slices are equal up to transposition, and
+    (W,) windows of its lines, each a hash (48 bits) with the place of its first note (16 bits).
+
+    The hashes are distinct and ascending.
+    """
+    slices = piece.slices
+    shape = hashlib.sha256()
+    relative = slices.pitch - slices.pitch.min(initial=128)
+    for array in (slices.duration, slices.start, relative, slices.attacked):
+        shape.update(np.ascontiguousarray(array).tobytes())
+    ticks = max(1, int(slices.duration.sum()))
+    windows = [_windows(*line, ticks) for line in _lines(piece.notes, slices)]
+    every = np.sort(np.concatenate(windows))
+    hashes = every >> _PLACE
+    return shape.hexdigest()[:32], every[np.append(True, hashes[1:] != hashes[:-1])[: len(every)]]
+
+
+def known_groups(rule: str, sources: Sequence[Source]) -> dict[str, str]:
+    """What is said of sources, by their names: those of one group are one work.
+
+    rule: `none`; `folder`, the one that each lies in; `stem`, the name of each file without its folder and
+    ending; or a CSV file with the columns `source` and `group`, whose sources are named as `pieces.jsonl`
+    names them. Raises InputError for a file that is none of that, or that names what is not there.
+    """
+    if rule == "none":
+        return {}
+    if rule in ("folder", "stem"):
+        # The tunes of a tunebook lie in their file.
+        paths = {source.name: PurePosixPath(source.name) for source in sources}
+        return {name: str(path.parent if rule == "folder" else path.stem) for name, path in paths.items()}
+    names = {source.name for source in sources}
+    try:
+        with Path(rule).open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+        found = {line["source"]: line["group"] for line in lines}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"--group-by {rule}: not none, folder, stem or a CSV file that can be read ({error})"
+        ) from None
+    except KeyError as error:
+        raise InputError(f"{rule}: has no column {error}; its first line has to be source,group") from None
+    for name in found:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "name pieces as pieces.jsonl does"
+            raise InputError(f"{rule}: {name} is no piece of these sources; {remedy}")
+    return found
+
+
+def relations(
+    marks: Sequence[Mapping[str, str]], sizes: Sequence[int], windows_of: Callable[[int], NDArray[np.uint64]]
+) -> list[Relation]:
+    """What makes pieces one work.
+
+    `marks` are of each piece, by the reason that they give: pieces with an equal one are related, and so is
+    each with the first that has it. `windows_of(i)` are those of piece i, `sizes[i]` in number. Where more
+    than `_NEAREST` pieces have a window in common, it counts only between pieces that stand near each other
+    in that list, which still chains copies together.
+    """
+    found: list[Relation] = []
+    first: dict[tuple[str, str], int] = {}
+    for number, own in enumerate(marks):
+        before = {
+            first.setdefault((why, mark), number): why for why, mark in reversed(list(own.items())) if mark
+        }
+        found += [Relation(other, number, why) for other, why in before.items() if other != number]
+    marked = {(relation.one, relation.other) for relation in found}
+    kept = lru_cache(maxsize=1024)(windows_of)
+    for one, other, share in _sharing(np.asarray(sizes, np.int64), windows_of):
+        if (one, other) not in marked and (relation := _relation(one, other, share, kept)) is not None:
+            found.append(relation)
+    return found
+
+
+def groups(count: int, relations: Iterable[Relation]) -> NDArray[np.int64]:
+    """(count,) a group for each piece, from 0 in order of first appearance: relatives of relatives too."""
+    one, other = np.array([pair[:2] for pair in relations], np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _lines(notes: Notes, slices: Slices) -> list[tuple[NDArray[np.integer], NDArray[np.integer]]]:
+    """Onsets and pitches of each line of a piece."""
+    last, first = slices.start[1:] - 1, slices.start[:-1]
+    lines = [_outer(slices, last), _outer(slices, first)]
+    tracks = np.unique(notes[:, 3])
+    if len(tracks) > 1:
+        for track in tracks:
+            onset, _, pitch, _ = notes[notes[:, 3] == track].T
+            order = np.lexsort((pitch, onset))
+            onset, pitch = onset[order], pitch[order]
+            highest = np.append(onset[1:] != onset[:-1], True)
+            lines.append((onset[highest], pitch[highest]))
+    return lines
+
+
+def _outer(slices: Slices, entry: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """The notes that are outermost in a slice (its `entry`) when they begin, or just after.
+
+    Just after, since the notes of a chord that is played do not begin at once, nor end when the next begins.
+    """
+    begin, owner = np.cumsum(slices.duration) - slices.duration, slices.owner
+    attacks = begin[np.unique(owner[slices.attacked])]
+    if len(attacks) < 3:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # When each entry's note began: that of the last attack of its pitch, since each pitch begins with one.
+    by_pitch = np.argsort(slices.pitch, kind="stable")
+    struck = slices.attacked[by_pitch]
+    latest = np.maximum.accumulate(np.where(struck, np.arange(len(struck)), 0))
+    onset = np.empty(len(owner), np.int64)
+    onset[by_pitch] = begin[owner[by_pitch]][latest]
+    sounding = slices.count > 0
+    entry = entry[sounding]
+    late = begin[sounding] - onset[entry]
+    entry = entry[late <= max(1, _TOGETHER * np.quantile(np.diff(attacks), 0.75))]
+    onset, pitch = onset[entry], slices.pitch[entry]
+    new = np.append(True, (onset[1:] != onset[:-1]) | (pitch[1:] != pitch[:-1]))[: len(onset)]
+    order = np.argsort(onset[new], kind="stable")
+    return onset[new][order], pitch[new][order]
+
+
+def _windows(onset: NDArray[np.integer], pitch: NDArray[np.integer], ticks: int) -> NDArray[np.uint64]:
+    """A line's windows, with their places in a piece of so many ticks."""
+    if len(onset) > WINDOW:
+        distance = np.diff(onset, append=2 * onset[-1] - onset[-2])
+        around = np.lib.stride_tricks.sliding_window_view(
+            np.pad(distance, _NEIGHBOURS, mode="edge"), 2 * _NEIGHBOURS + 1
+        )
+        long = distance >= _ORNAMENT * np.median(around, axis=1)
+        onset, pitch = onset[long], pitch[long]
+        new = np.append(True, pitch[1:] != pitch[:-1])[: len(pitch)]
+        onset, pitch = onset[new], pitch[new]
+    if len(onset) <= WINDOW:
+        return np.empty(0, np.uint64)
+    intervals = np.diff(pitch).astype(np.int8).astype(np.uint8)
+    digits = np.lib.stride_tricks.sliding_window_view(intervals, WINDOW)
+    hashes = _mix(digits.astype(np.uint64) @ (np.uint64(256) ** np.arange(WINDOW, dtype=np.uint64)))
+    place = (np.clip(onset[: len(hashes)], 0, ticks - 1) * 65_536 // ticks).astype(np.uint64)
+    return (hashes >> _PLACE << _PLACE) | place
+
+
+def _mix(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele et al. 2014): every bit of the result depends on every bit."""
+    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number ^ (number >> np.uint64(31))
+
+
+def _sharing(
+    sizes: NDArray[np.int64], windows_of: Callable[[int], NDArray[np.uint64]]
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs of pieces that may be related, one before the other, and the share of the smaller one.
+
+    Memory holds 8 bytes of each window, and the pairs of a few pieces at a time.
+    """
+    count = len(sizes)
+    index = np.empty(int(sizes.sum()), np.uint64)
+    for number, end in enumerate(np.cumsum(sizes).tolist()):
+        index[end - sizes[number] : end] = _codes(windows_of(number), number)
+    index.sort()  # by window, and the owners of one in their order
+    blocks = np.split(np.arange(count), np.flatnonzero(np.diff(np.cumsum(sizes) // _WINDOWS_AT_ONCE)) + 1)
+    whole = np.zeros(count)
+    for block in blocks:
+        owned = [_codes(windows_of(number), number) for number in block.tolist()]
+        whole[block] = [_owners(index, codes, count)[1].sum() for codes in owned]
+    for block in blocks:
+        codes = np.concatenate([_codes(windows_of(number), number) for number in block.tolist()] or [index])
+        later, weight = _owners(index, codes, count)
+        # The owners of a window stand side by side: those after each are its pairs.
+        pairs = np.repeat(np.arange(len(codes)), later)
+        step = np.arange(len(pairs)) - np.repeat(np.cumsum(later) - later, later) + 1
+        other = index[np.searchsorted(index, codes)[pairs] + step] & _OWNER
+        pair = ((codes[pairs] & _OWNER) * np.uint64(count) + other).astype(np.int64)
+        order = np.argsort(pair, kind="stable")
+        pair, first = np.unique(pair[order], return_index=True)
+        if not len(pair):
+            continue
+        one, two = np.divmod(pair, count)
+        share = np.add.reduceat(weight[pairs][order], first) / np.minimum(whole[one], whole[two])
+        shared = np.diff(first, append=len(order))
+        near = (shared >= _FEWEST) & (share >= _IN_ORDER)
+        yield from zip(one[near].tolist(), two[near].tolist(), share[near].tolist(), strict=True)
+
+
+def _codes(windows: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
+    """The windows of piece `number` with the piece in place of where they lie."""
+    return (windows & ~_OWNER) | np.uint64(number)
+
+
+def _owners(
+    index: NDArray[np.uint64], codes: NDArray[np.uint64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How many owners of each window are looked at after its own, and what it weighs among `count` pieces."""
+    begin, end = np.searchsorted(index, codes & ~_OWNER), np.searchsorted(index, codes | _OWNER, "right")
+    later = np.minimum(end - np.searchsorted(index, codes) - 1, _NEAREST)
+    return later, np.log((count + _UNSEEN) / (end - begin))
+
+
+def _relation(
+    one: int, other: int, share: float, windows_of: Callable[[int], NDArray[np.uint64]]
+) -> Relation | None:
+    """That of two pieces which share so much, if they are related at all."""
+    mine, theirs = windows_of(one), windows_of(other)
+    _, at_one, at_other = np.intersect1d(
+        mine >> _PLACE, theirs >> _PLACE, assume_unique=True, return_indices=True
+    )
+    low = np.uint64(65_535)
+    in_one, in_other = (mine[at_one] & low) / 65_536, (theirs[at_other] & low) / 65_536
+    chain = _longest_rising(in_one, in_other)
+    smaller = in_one if len(mine) <= len(theirs) else in_other
+    parts = len(np.unique((smaller[chain] * _PARTS).astype(int)))
+    in_order = len(chain) >= _ORDERED * len(at_one) and parts >= _FEWEST_PARTS
+    if share < _PLAIN and not in_order:
+        return None
+    spans = ((float(place[chain].min()), float(place[chain].max())) for place in (in_one, in_other))
+    return Relation(one, other, "music", min(round(share, 3), 1.0), *spans)
+
+
+def _longest_rising(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[int]:
+    """The indices of a longest run of places that rises in both, by patience sorting (Fredman 1975)."""
+    tops: list[float] = []  # of the piles
+    piles: list[int] = []
+    before: list[int] = []  # of each index in its order, the index below it
+    order = np.lexsort((-second, first)).tolist()
+    below = dict.fromkeys(order, -1)
+    for index in order:
+        pile = bisect_left(tops, second[index])
+        tops[pile : pile + 1], piles[pile : pile + 1] = [second[index]], [index]
+        below[index] = piles[pile - 1] if pile else -1
+    index = piles[-1] if piles else -1
+    while index >= 0:
+        before.append(index)
+        index = below[index]
+    return before[::-1]
