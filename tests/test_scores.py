@@ -236,6 +236,12 @@ def test_ties_go_from_staff_to_staff_and_may_be_for_the_eye_alone(read) -> None:
     assert read("a.xml", musicxml(across)).notes.tolist() == [[0, 36, 60, 0]]
 
 
+def test_a_tie_may_go_to_a_voice_that_is_written_before(read) -> None:
+    upper = "<forward><duration>2</duration></forward>" + note("C", 4, tie("stop"))
+    lower = "<backup><duration>6</duration></backup>" + note("C", 2, tie("start"))
+    assert read("a.xml", musicxml(upper + lower)).notes.tolist() == [[0, 36, 60, 0]]
+
+
 def test_staves_are_tracks(read) -> None:
     low = note("C", 6, "<staff>2</staff>", octave=3)
     text = musicxml(note("C", 6, "<staff>1</staff>") + "<backup><duration>6</duration></backup>" + low)
@@ -284,6 +290,12 @@ def test_a_spine_is_a_part_and_its_ties_are_joined(read) -> None:
     assert piece.notes[piece.notes[:, 2] == 48].tolist() == [[0, 36, 48, 1], [36, 36, 48, 1]]
     assert piece.notes[piece.notes[:, 3] == 0][:, 2].tolist() == [64, 65, 67, 67]
     assert (piece.tempo, piece.meter) == (80, (3, 4))
+
+
+def test_no_note_waits_for_a_grace_note(read) -> None:
+    lines = ["**kern\t**kern", "*M2/4\t*M2/4", "=1\t=1", ".\tgq/LL", ".\taq/JJ", "4C\t4cc", "4D 8eq\t4dd"]
+    piece = read("a.krn", "\n".join([*lines, "=\t=", "*-\t*-"]) + "\n")
+    assert piece.notes.tolist() == [[0, 12, 48, 1], [0, 12, 72, 0], [12, 12, 50, 1], [12, 12, 74, 0]]
 
 
 @pytest.mark.parametrize("spine", [0, 1])

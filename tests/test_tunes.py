@@ -129,6 +129,87 @@ def test_a_tune_may_begin_with_an_upbeat(read, body: str, first_bar: int) -> Non
     assert read(f"X:1\nM:4/4\nL:1/4\nK:C\n{body}\n").first_bar == first_bar
 
 
+def notes_of(body: str, head: str = "M:4/4\nL:1/4") -> list[list[int]]:
+    """Onset, duration and pitch in ticks."""
+    return read_score(".abc", f"X:1\n{head}\nK:C\n{body}\n".encode()).notes[:, :3].tolist()
+
+
+def test_half_a_tick_goes_to_the_even_one_as_in_other_scores() -> None:
+    assert [onset for onset, _, _ in notes_of("C3/8D5/8E3/8F5/8G")] == [0, 4, 12, 16, 24]
+
+
+def test_the_notes_of_a_chord_begin_together() -> None:
+    assert {onset for onset, _, _ in notes_of("[CEGceg]D")} == {0, 12}
+
+
+@pytest.mark.parametrize("line", [":|]", ":[|]|]", "||", "[|", "|[|", ":||:", "|2", ":||2 ", ":|[2", "::[2 "])
+def test_any_bar_line_is_one(line: str) -> None:
+    assert [onset for onset, _, _ in notes_of(f"CD{line}EF|")] == [0, 12, 24, 36]
+
+
+def test_an_ending_may_have_a_name_and_a_chord_a_symbol() -> None:
+    assert [onset for onset, _, _ in notes_of('C||["Coda" DE|]')] == [0, 12, 24]
+    assert [onset for onset, _, _ in notes_of('C|["C"CE]G|')] == [0, 12, 12, 24]
+
+
+@pytest.mark.parametrize(
+    ("meter", "body", "quarters"),
+    [
+        ("4/4", "(5CDEFG", 2),
+        ("3/4", "(5CDEFG", 2),
+        ("6/8", "(7CDEFGAB", 3),
+        ("6/8", "(5:2CDEFG", 2),
+        ("3/4", "[M:9/8](9CDEFGABcd", 3),
+        ("2/4", "(3::2CD", 4 / 3),
+        ("6/8", "(5::2CD", 6 / 5),
+    ],
+)
+def test_a_tuplet_takes_the_time_that_the_meter_says(meter: str, body: str, quarters: float) -> None:
+    assert notes_of(f"{body} c'|", f"M:{meter}\nL:1/4")[-1][0] == round(12 * quarters)
+
+
+@pytest.mark.parametrize(
+    ("said", "pitches"),
+    [
+        ("", [66, 66, 78]),
+        ("%%propagate-accidentals pitch\n", [66, 66, 78]),
+        ("%%propagate-accidentals octave\n", [66, 66, 77]),
+        ("%%propagate-accidentals not\n", [66, 65, 77]),
+    ],
+)
+def test_how_far_an_accidental_holds_may_be_said(said: str, pitches: list[int]) -> None:
+    assert [pitch for _, _, pitch in notes_of("^FFf|", f"{said}L:1/4")] == pitches
+
+
+def test_the_program_is_that_of_the_tune() -> None:
+    text = b"X:1\nL:1/4\n%%MIDI program 40 % violin\nK:C\nC%%D\nE % F\n"
+    score = read_score(".abc", text)
+    assert [program for _, program in score.parts] == [40]
+    assert score.notes[:, 2].tolist() == [60, 64]
+
+
+def test_the_accidental_of_a_grace_note_holds_for_the_bar() -> None:
+    assert [pitch for _, _, pitch in notes_of("{^c}dcc|c{_e}d=e|{^f}\\\nf")] == [74, 73, 73, 72, 74, 76, 78]
+
+
+@pytest.mark.parametrize(
+    ("body", "onsets"),
+    [
+        ("C-C|D", [0, 24]),
+        ("C-|C D", [0, 24]),
+        ("C-D-|E", [0, 12, 24]),
+        ("[CE]-[CE]", [0, 0]),
+        ("[C-E-][CE]", [0, 0]),
+        ("C-\nD-\nE", [0, 12, 24]),
+        ("B{c}-B A", [0, 12, 24]),
+        ("C>-C", [0, 18]),
+        ("^C-C D", [0, 24]),
+    ],
+)
+def test_only_notes_of_one_pitch_are_tied(body: str, onsets: list[int]) -> None:
+    assert [onset for onset, _, _ in notes_of(body)] == onsets
+
+
 BOOK = (
     "M:3/4\nL:1/4\n\nX:7\nT:one\nK:C\nC\n\nThis is not a tune: DDD\n\nX:7\r\nT:two\r\nL:1/8\r\nK:D\r\nF\r\n"
 )
@@ -152,8 +233,8 @@ def test_a_book_in_a_zip_or_folder_is_found_with_its_tunes(tmp_path: Path) -> No
     found = find_sources([str(tmp_path / "a.zip")])
     assert [source.name for source in found] == ["in/book.abc/1", "in/book.abc/2", "in/one.abc"]
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        archive.extractall(tmp_path)
-    again = find_sources([str(tmp_path)])
+        archive.extractall(tmp_path / "unpacked")
+    again = find_sources([str(tmp_path / "unpacked")])
     assert [source.name for source in again] == [source.name for source in found]
     assert [source.content() for source in again] == [source.content() for source in found]
 

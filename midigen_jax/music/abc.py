@@ -2,7 +2,8 @@
 
 In: the bytes of a file. Out: the bytes of its tunes; of one, `Written`. `abc2midi` is a program that comes
 with symusic. What has no length of its own is taken out before it plays: chord symbols, annotations,
-ornaments, grace notes and words; and so are repeats, unless they are asked for.
+ornaments, grace notes and words; and so are repeats, unless they are asked for. What it plays otherwise than
+the standard, ABC 2.1, is written out for it: tuplets, ties, how far accidentals hold.
 """
 
 import re
@@ -20,11 +21,29 @@ from midigen_jax.music.parts import Part, Written
 
 _SECONDS = 20  # that a tune may take
 _FIELD = re.compile(r"[A-Za-z]:(?![|:\]])")
-_PLAYED = re.compile(r"[XMLKQVPUmI]:|%%MIDI +(program|transpose|rtranspose)\b")
+_PLAYED = re.compile(r"[XMLKQVPUmI]:|%%MIDI +(program|transpose|rtranspose)\b|%%propagate-accidentals\b")
+_REMARK = re.compile(r"^(%%.*)|(?<!\\)%.*", re.MULTILINE)
 _INLINE = r"\[[A-Za-z]:[^\]\n]*\]"
-# A field in brackets stays; quoted texts, decorations by name and by sign, and grace notes go.
-_NOT_PLAYED = re.compile(rf'({_INLINE})|"[^"\n]*"|![^!\s|\[\]]*!|\{{[^}}\n]*\}}|[H-Wh-wy~.!]|\\\s*$')
-_REPEATED = re.compile(r"(\||\[|:\|)\s*\d[\d,.-]*|:*\|[|\]:]*|\[\||::+")
+# What an ending is called, as in `|["Coda" CDE|`, and not the first note of a chord, as in `|["C"CEG]`.
+_NAMED = r'(?<=[|:])\["[^"\n]*"(?![^|\]\n]*\])'
+_SAID = rf'{_NAMED}|"[^"\n]*"|![^!\s|\[\]]*!'
+_GRACE = r"\{[^}\n]*\}"
+# A field in brackets stays; quoted texts, decorations by name and by sign, and grace notes go, and ties that
+# do not stand by a note that is played.
+_NOT_PLAYED = re.compile(rf"({_INLINE})|{_SAID}|{_GRACE}-?|(?<=[<>])-|[H-Wh-wy~.!]|\\\s*$")
+_PITCH = re.compile(
+    rf"{_INLINE}|{_SAID}|(?P<grace>{_GRACE})|(?P<bar>\|)|(?P<sign>[_^=]*)(?P<pitch>[A-Ga-g][,']*)"
+)
+_SIGNED = re.compile(r"([_^=]+)([A-Ga-g][,']*)")
+_BAR_LINE = r":*\[?\|[|\]:]*|(?<!\(\d)::+"
+_REPEATED = re.compile(rf"(?:{_BAR_LINE}|\[)\s*\d[\d,.-]*|{_BAR_LINE}")
+_TUPLET = re.compile(r"(?:^|\[)M:\s*(?P<beats>\w*)|\((?P<notes>[579])(?!\d|:\d)(?::(?=:))?", re.MULTILINE)
+# Fields and chords are passed over: what is tied in a chord stays so.
+_TIE = re.compile(
+    rf"^(?:{_FIELD.pattern}|%%).*$|\[[^\]|\n]*\]|"
+    r"(?P<note>(?P<pitch>[A-Ga-g][,']*)[\d/]*)-(?=[\s|:()<>\d]*[_^=]*(?P<next>[A-Ga-g][,']*))",
+    re.MULTILINE,
+)
 _AFTER_BAR = re.compile(r"(?<=\|)(?=[\sA-Ga-gzxZX^_=(])")
 _UPBEAT = re.compile(rf"{_INLINE}|(?<!\[)\||$")
 
@@ -57,8 +76,9 @@ def read_abc(text: str, played: bool = False) -> Written:
         if track.is_drum or not len(track.notes):
             continue
         columns = track.notes.numpy()
-        onset, length = columns["time"] / quarter, columns["duration"] / quarter
-        notes = np.stack([onset, onset + length, columns["pitch"].astype(float)], axis=1)
+        # A note sounds from a tick (of 480) after its onset to its end.
+        onset, end = (columns["time"] - 1) / quarter, (columns["time"] + columns["duration"]) / quarter
+        notes = np.stack([onset, end, columns["pitch"].astype(float)], axis=1)
         parts.append(Part(track.name, track.program, notes, np.zeros((0, 2))))
     meter = next(((one.numerator, one.denominator) for one in score.time_signatures), None)
     tempo = next((float(one.qpm) for one in score.tempos), None) if re.search(r"^Q:", text, re.M) else None
@@ -66,16 +86,54 @@ def read_abc(text: str, played: bool = False) -> Written:
 
 
 def _without_ornaments(text: str, played: bool) -> str:
-    lines = []
-    for line in re.sub(r"(?<!\\)%(?!%).*", "", text).splitlines():
+    lines, signs = list[str](), dict[str, str]()
+    for line in _REMARK.sub(r"\1", text).splitlines():
         if not _FIELD.match(line) and not line.startswith("%%"):
             # abc2midi reads no further than some thousand letters of a line.
-            lines += _AFTER_BAR.split(_bare(line, played))
+            lines += _AFTER_BAR.split(_bare(_signs_of_graces(line, signs), played))
         elif _PLAYED.match(line) and (played or not line.startswith("P:")):
-            lines.append(line)
-    # A tune begins at its number: what the head of a book says comes after it.
-    lines = ["X:1", *(line for line in lines if not line.startswith("X:"))]
-    return "\n".join(line for line in lines if line.strip()) + "\n"
+            # abc2midi knows this word in an I: field alone.
+            lines.append(line.replace("%%propagate", "I:propagate"))
+    # A tune begins at its number: what the head of a book says comes after it. The notes of a chord begin
+    # together, which abc2midi has to be told.
+    lines = ["X:1", "%%MIDI chordattack 0", *(line for line in lines if not line.startswith("X:"))]
+    plain = "\n".join(line for line in lines if line.strip()) + "\n"
+    return _tuplets_in_full(_TIE.sub(_tied, plain))
+
+
+def _signs_of_graces(line: str, signs: dict[str, str]) -> str:
+    """The accidentals of grace notes hold for the bar: each is put before the next note of its pitch.
+
+    `signs` has those that still wait for their note; it goes from line to line.
+    """
+
+    def signed(found: re.Match[str]) -> str:
+        if found["bar"]:
+            signs.clear()
+        signs.update((pitch, sign) for sign, pitch in _SIGNED.findall(found["grace"] or ""))
+        before = signs.pop(found["pitch"] or "", "")
+        return found[0] if found["sign"] else before + found[0]
+
+    return _PITCH.sub(signed, line)
+
+
+def _tied(found: re.Match[str]) -> str:
+    """Only notes of one pitch are tied; abc2midi loses notes where such signs follow one another."""
+    return found[0] if found["next"] in (None, found["pitch"]) else found["note"]
+
+
+def _tuplets_in_full(text: str) -> str:
+    """`(5` as `(5:2`, in a compound meter `(5:3`: abc2midi sees no change of meter, and 3/4 as compound."""
+    time = 2
+
+    def in_full(found: re.Match[str]) -> str:
+        nonlocal time
+        if found["notes"]:
+            return f"({found['notes']}:{time}"
+        time = 3 if found["beats"] in ("6", "9", "12") else 2
+        return found[0]
+
+    return _TUPLET.sub(in_full, text)
 
 
 def _bare(line: str, played: bool) -> str:

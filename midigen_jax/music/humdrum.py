@@ -14,6 +14,7 @@ from midigen_jax.music.parts import Part, Written
 
 _MEI = "{http://www.music-encoding.org/ns/mei}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
+_GRACES = re.compile(r"(?<!\S)\S*q\S*")  # of the notes of a chord
 _RHYTHM = re.compile(r"[^\d]*(\d+(?:%\d+)?\.*)")
 
 
@@ -27,7 +28,7 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     reader = verovio.toolkit()
     reader.setInputFrom("humdrum")
     reader.setOptions({"expandAlways": True} if played else {"expandNever": True})
-    if not reader.loadData(spines_from_the_top(text)):
+    if not reader.loadData(spines_from_the_top(_without_graces(text))):
         raise InputError("damaged score (verovio cannot read it); export it again")
     encoded = ElementTree.fromstring(reader.getMEI())
     staff_of: dict[str, int] = {}
@@ -55,6 +56,19 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     ]
     tempo, meter = re.search(r"^(?:.*\t)?\*MM(\d+(?:\.\d+)?)", text, re.M), _meter(text)
     return Written(parts, float(tempo[1]) if tempo else None, meter)
+
+
+def _without_graces(text: str) -> str:
+    """The same music without its grace notes, for which verovio lets the notes beside them wait."""
+    lines = []
+    for line in text.splitlines():
+        if "q" in line and not line.startswith(("!", "*", "=")):
+            fields = [_GRACES.sub("", token).strip() or "." for token in line.split("\t")]
+            if set(fields) == {"."}:
+                continue
+            line = "\t".join(fields)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def _joined(begun: dict[str, float], ended: dict[str, float], tied: dict[str, str]) -> dict[str, float]:

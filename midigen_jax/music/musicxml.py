@@ -74,6 +74,7 @@ class _Reading:
     def _bar(self, bar: Element, begin: float) -> float:
         """Read a bar, and say when it ends."""
         now = onset = end = begin
+        heard = []
         for element in bar:
             if element.tag == "attributes":
                 self._attributes(element)
@@ -86,8 +87,11 @@ class _Reading:
                 if element.find("chord") is None:
                     onset, now = now, now + duration
                 if duration > 0 and self._sounds(element):
-                    self._note(element, onset, onset + duration)
+                    heard.append((onset, onset + duration, self._pitch(element), element))
             end = max(end, now)
+        # Voices are written one after another, and a tie may go from a later one to an earlier one.
+        for note in sorted(heard, key=lambda note: note[0]):
+            self._note(*note)
         return end
 
     def _attributes(self, element: Element) -> None:
@@ -113,9 +117,11 @@ class _Reading:
         drum = staff in self.struck or ("" if player is None else player.get("id")) in self.drums
         return note.find("pitch") is not None and note.find("cue") is None and not drum
 
-    def _note(self, note: Element, onset: float, end: float) -> None:
-        staff = note.findtext("staff", "1")
-        pitch = _height(note.find("pitch")) + self.moved.get(staff, self.moved.get("", 0))
+    def _pitch(self, note: Element) -> int:
+        moved = self.moved.get(note.findtext("staff", "1"), self.moved.get("", 0))
+        return _height(note.find("pitch")) + moved
+
+    def _note(self, onset: float, end: float, pitch: int, note: Element) -> None:
         # Ties are said twice, for the ear and for the eye, and some programs write only the second.
         ties = note.findall("tie") or note.findall("notations/tied")
         kinds = {tie.get("type") for tie in ties}
