@@ -73,6 +73,9 @@ class PrepareConfig:
         "none",
         "pieces that are one work: none but those found, or of one folder, one stem, or as FILE.csv says",
     )
+    bars: Literal["written", "start"] = _option(
+        "written", "where bars are counted from: the bar lines of the source (upbeats), or the first note"
+    )
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
     valid_share: float = _option(0.1, "share of pieces kept for validation")
@@ -282,6 +285,9 @@ class SampleConfig:
     largest_chord: int | None = _option(None, "most pitches at once")
     most_repeats: int | None = _option(None, "how often the same chord may follow itself")
     meter: str | None = _option(None, "no slice over a bar line, and pieces end on one: 4/4, 3/4 …")
+    upbeat: float | None = _option(
+        None, "quarters before the first bar line; none: the prompt's, or as most training pieces"
+    )
     keep_prompt: bool = _option(True, "begin with the prompt itself")
     tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")
     program: int | None = _option(None, "General MIDI program, 0 to 127; none: the prompt's, or 0, the piano")
@@ -320,6 +326,8 @@ class SampleConfig:
             _require(count is None or 1 <= count <= _MOST, f"sample.{name}", count, "1 or more")
         if self.meter is not None:
             parse_meter(self.meter)
+        upbeat_fits = self.upbeat is None or 0 <= self.upbeat <= 64
+        _require(upbeat_fits, "sample.upbeat", self.upbeat, "0 to 64 quarters")
         tempo_fits = self.tempo is None or 4 <= self.tempo <= 1000
         _require(tempo_fits, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
         _require(self.program is None or 0 <= self.program <= 127, "sample.program", self.program, "0 to 127")

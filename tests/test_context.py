@@ -92,10 +92,11 @@ def padded(tokens):
 
 
 @settings(max_examples=40)
-@given(music(), st.sets(st.integers(1, TIMES - 1)) | st.just(set(range(1, TIMES))))
-def test_features_are_those_of_a_plain_reading_of_the_past_however_it_is_cut(tokens, cuts):
-    arrays = padded(tokens)
-    carry, found = empty_history(CONFIG, 1), []
+@given(music(), st.sets(st.integers(1, TIMES - 1)) | st.just(set(range(1, TIMES))), st.integers(-50, 50))
+def test_features_are_those_of_a_plain_reading_of_the_past_however_it_is_cut(tokens, cuts, begin):
+    """And whenever it begins: before the first bar line, in an upbeat, or after it."""
+    arrays, begin_B = padded(tokens), np.full(1, begin, np.int32)
+    carry, found = empty_history(CONFIG, 1, begin_B), []
     for first, last in itertools.pairwise([0, *sorted(cuts), TIMES]):
         chunk = jax.tree.map(lambda part, here=slice(first, last): part[:, here], arrays)
         carry, features = read(CONFIG, carry, *chunk)
@@ -104,14 +105,15 @@ def test_features_are_those_of_a_plain_reading_of_the_past_however_it_is_cut(tok
     for step, expected in zip(range(min(len(tokens) - 1, TIMES)), plain(tokens, CONFIG), strict=False):
         now = type(whole)(*(part[step] for part in whole))
         for name in ("place", "time", "previous", "reference"):
-            assert getattr(now, f"{name}_BT") == expected[name], (name, step)
+            later = begin if name == "time" else 0
+            assert getattr(now, f"{name}_BT") == expected[name] + later, (name, step)
         chord = now.chord_BTV
         assert chord[chord != NONE].tolist() == expected["chord"]
         for number, lag in enumerate(CONFIG.all_lags):
             pitches, lasted, begun = expected["lags"][lag]
             assert set(np.flatnonzero(now.heard_BTLK[number]).tolist()) == pitches, (lag, step)
             assert (now.lasted_BTL[number], bool(now.begun_BTL[number])) == (lasted, begun), (lag, step)
-    at_once, _ = read(CONFIG, empty_history(CONFIG, 1), *arrays)
+    at_once, _ = read(CONFIG, empty_history(CONFIG, 1, begin_B), *arrays)
     jax.tree.map(np.testing.assert_array_equal, carry, at_once)
 
 

@@ -29,7 +29,7 @@ class Prefix(NamedTuple):
 
     events: dict[str, Array]  # (B, before) by stream
     mask: Array
-    tick_B: Array  # int32: when the first of them begins, in ticks from the start of its piece
+    tick_B: Array  # int32: when the first of them begins, in ticks from the first bar line of its piece
 
 
 class Batch(NamedTuple):
@@ -55,7 +55,7 @@ class Crops(NamedTuple):
     """
 
     events_ALL: dict[str, Array]  # ids by stream
-    tick_ALL: Array  # when each event's slice begins, from the start of its piece
+    tick_ALL: Array  # when each event's slice begins, from the first bar line of its piece
     places: CropIndex
 
 
@@ -85,7 +85,7 @@ def make_crops(corpus: Corpus, split: Split, config: BatchConfig) -> Crops:
     """
     pieces = pieces_taken(corpus, split, config)
     tokens = [corpus.tokens[piece.start : piece.stop] for piece in pieces]
-    return crops_of(tokens, config, corpus.vocabulary)
+    return crops_of(tokens, config, corpus.vocabulary, [piece.first_bar for piece in pieces])
 
 
 def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[CorpusPiece]:
@@ -103,10 +103,15 @@ def pieces_taken(corpus: Corpus, split: Split, config: BatchConfig) -> list[Corp
     return pieces
 
 
-def crops_of(pieces: Sequence[Tokens], config: BatchConfig, vocabulary: Vocabulary) -> Crops:
-    """The crops of these pieces, each of two events or more."""
+def crops_of(
+    pieces: Sequence[Tokens], config: BatchConfig, vocabulary: Vocabulary, first_bars: Sequence[int] = ()
+) -> Crops:
+    """The crops of these pieces, each of two events or more; bar lines are `first_bars` after they begin."""
     ticks = [ticks_of(vocabulary.tables, piece) for piece in pieces]
-    tick_ALL = np.concatenate([np.cumsum(of_piece) - of_piece for of_piece in ticks])
+    begins = [-first_bar for first_bar in first_bars] or [0] * len(pieces)
+    tick_ALL = np.concatenate(
+        [begin + np.cumsum(of_piece) - of_piece for begin, of_piece in zip(begins, ticks, strict=True)]
+    )
     return Crops(
         jax.tree.map(jnp.asarray, by_stream(vocabulary, np.concatenate(pieces))),
         jnp.asarray(tick_ALL, jnp.int32),

@@ -47,7 +47,7 @@ class CorpusPiece:
     shift: int  # semitones from the source to the corpus
     tempo: float  # quarters a minute
     meter: tuple[int, int]
-    first_bar: int  # the tick at which the first bar line lies after an upbeat; bars go on from there
+    first_bar: int  # ticks from the first event to the next bar line; bars of the meter go on from there
     program: int  # General MIDI, 0 to 127, of the most notes
     ticks: int  # length, 12 to the quarter
     merged: int  # onsets that the grid puts on another's, though they were well apart

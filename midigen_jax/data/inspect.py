@@ -110,6 +110,7 @@ def _count(source: Source, reading: Reading) -> Counted:
         facts.meter,
         ticks=facts.ticks,
         events=len(reading.tokens),
+        first_bar=facts.first_bar,
         split=source.split or "",
     )
 
@@ -124,19 +125,20 @@ def _decode(corpus: Corpus, piece: CorpusPiece) -> Counted:
         piece.meter,
         ticks=piece.ticks,
         events=len(tokens),
+        first_bar=piece.first_bar,
         split=piece.split,
         unknown=int(unknown_of(corpus.vocabulary.tables, tokens).sum()),
     )
 
 
 def _open(name: str, piece: Counted, notes: Notes) -> Opening:
-    """What begins in the first eight bars, counted from the bar of the first note."""
+    """What begins in the first eight bars, and in the upbeat."""
     onset, duration, pitch, track = notes.T
-    bar = ticks_per_bar(piece.meter)
-    onset = onset - onset.min(initial=np.iinfo(np.int32).max) // bar * bar
-    duration = np.minimum(duration, _BARS * bar - onset)
-    begun = np.stack([onset, duration, pitch, track], 1)[onset < _BARS * bar]
-    return Opening(name, piece.key, piece.tempo, piece.meter, begun)
+    end = piece.first_bar + _BARS * ticks_per_bar(piece.meter)
+    onset = onset - onset.min(initial=np.iinfo(np.int32).max)
+    duration = np.minimum(duration, end - onset)
+    begun = np.stack([onset, duration, pitch, track], 1)[onset < end]
+    return Opening(name, piece.key, piece.tempo, piece.meter, begun, piece.first_bar)
 
 
 def _evenly(items: Sequence[T], limit: int) -> list[T]:

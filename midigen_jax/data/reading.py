@@ -23,6 +23,7 @@ from midigen_jax.data.works import fingerprint
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
 from midigen_jax.music import sandbox
+from midigen_jax.music.notes import ticks_per_bar
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_content
 from midigen_jax.music.sources import Source
@@ -51,7 +52,7 @@ class Facts(NamedTuple):
     """ticks a frame, where the source has frames"""
     meter: tuple[int, int] = (4, 4)
     first_bar: int = 0
-    """the tick at which the first bar line lies after an upbeat"""
+    """ticks from the first note (the first frame) to the next bar line"""
     program: int = 0
     remarks: tuple[str, ...] = ()
     """what was out of order, and read all the same"""
@@ -110,6 +111,8 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         reason = str(error).removeprefix(f"{source.name}: ")
         return _without_music(Facts(source.name, digest, refused=reason))
     shape, windows = fingerprint(piece)
+    begin = 0 if piece.length is not None else int(piece.notes[:, 0].min())
+    to_bar_line = (piece.first_bar - begin) % ticks_per_bar(piece.meter)
     facts = Facts(
         source.name,
         digest,
@@ -117,7 +120,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         shift=shift,
         tempo=piece.tempo,
         meter=piece.meter,
-        first_bar=piece.first_bar,
+        first_bar=to_bar_line if config.bars == "written" else 0,
         program=piece.program,
         remarks=piece.remarks,
         merged=piece.merged,

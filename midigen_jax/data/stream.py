@@ -47,6 +47,7 @@ class Stream:
         # From events of the split to events of the corpus.
         self._first = np.cumsum(lengths) - lengths
         self._start = np.array([piece.start for piece in pieces])
+        self._first_bar = np.array([piece.first_bar for piece in pieces])
         self._config = config
         # On the CPU, whatever the devices are that train: they are not to wait for this.
         self._cpu = jax.local_devices(backend="cpu")[0]
@@ -73,7 +74,7 @@ class Stream:
             for start, begin in zip(self._start[piece_B], span.begin, strict=True)
         ]
         events = by_stream(self._vocabulary, self._tokens[event_BN])
-        raw: Any = span, events, np.array(tick_B, np.int32)
+        raw: Any = span, events, np.array(tick_B - self._first_bar[piece_B], np.int32)
         return RawRow(*raw)
 
     def steps(self, first: int, steps: int, rows: NDArray[np.intp]) -> Iterator[RawRow]:

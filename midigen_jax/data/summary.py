@@ -35,6 +35,7 @@ def summarise(
     wanted = [entry.facts for entry in entries if entry.facts.wanted and not entry.facts.refused]
     reasons = Counter(kind_of(entry.facts.refused) for entry in entries if entry.facts.refused)
     meter, _ = Counter(piece.meter for piece in pieces).most_common(1)[0]
+    upbeat, _ = Counter(piece.first_bar for piece in pieces if piece.meter == meter).most_common(1)[0]
     return {
         "sources": [Path(argument).name for argument in arguments],
         "tokenizer": vocabulary.name,
@@ -49,6 +50,7 @@ def summarise(
         "hours": round(sum(piece.ticks / TICKS_PER_QUARTER / piece.tempo for piece in pieces) / 60, 3),
         "tempo": round(median(piece.tempo for piece in pieces), 3),
         "meter": list(meter),
+        "upbeat": upbeat,
         "quarantined": sum(reasons.values()),
         "reasons": dict(reasons.most_common()),
         "other_keys": sum(not entry.facts.wanted for entry in entries),

@@ -30,11 +30,12 @@ def draw(
     title: str = "",
     tempo: float | None = None,
     meter: tuple[int, int] = (4, 4),
+    first_bar: int = 0,
 ) -> None:
     """Draw `notes` (N, 4) into the PNG (or, if it is named so, the SVG) at `path`, a colour a track.
 
     With `tempo` (quarters a minute) the length in minutes and seconds stands below; `meter` decides where
-    the bar lines are.
+    the bar lines are, from the tick `first_bar` on.
     """
     check_installed()
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def draw(
     axes = figure.add_axes((LEFT, 0.15, RIGHT - LEFT, 0.74 if title else 0.81))
     bar = ticks_per_bar(meter)
     end = int((notes[:, 0] + notes[:, 1]).max(initial=bar))
-    _draw_paper(axes, notes[:, 2], end, bar)
+    _draw_paper(axes, notes[:, 2], end, bar, first_bar)
     _draw_notes(axes, notes, end)
     if title:
         axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=4, parse_math=False)
@@ -54,7 +55,7 @@ def draw(
     save(figure, path)
 
 
-def _draw_paper(axes: "Axes", pitches: NDArray[np.int32], end: int, bar: int) -> None:
+def _draw_paper(axes: "Axes", pitches: NDArray[np.int32], end: int, bar: int, first_bar: int) -> None:
     """Axes, bar lines, and the black keys as darker rows."""
     low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (60, 60)
     spare = max(24 - (high - low), 4)  # two octaves at least, so that a few notes are no huge blocks
@@ -66,17 +67,16 @@ def _draw_paper(axes: "Axes", pitches: NDArray[np.int32], end: int, bar: int) ->
     tonics = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
     axes.set_yticks(tonics, [f"C{pitch // 12 - 1}" for pitch in tonics])
 
-    bars = -(-end // bar)
+    bars = max(1, -(-(end - first_bar) // bar))
     between = next(step for step in (2**n for n in range(31)) if bars / step <= 14)
     axes.set_xticks(
-        [number * bar for number in range(0, bars, between)],
+        [first_bar + number * bar for number in range(0, bars, between)],
         ["bar 1" if number == 0 else str(number + 1) for number in range(0, bars, between)],
     )
     if bars <= 16:
-        axes.vlines(
-            np.arange(0, end, TICKS_PER_QUARTER), low - 1, high + 1, colors=_LINE, linewidth=0.6, zorder=0.5
-        )
-    lines = np.arange(0, end, bar * (1 if bars <= 40 else between))
+        beats = np.arange(first_bar % TICKS_PER_QUARTER, end, TICKS_PER_QUARTER)
+        axes.vlines(beats, low - 1, high + 1, colors=_LINE, linewidth=0.6, zorder=0.5)
+    lines = np.arange(first_bar, end, bar * (1 if bars <= 40 else between))
     axes.vlines(lines, low - 1, high + 1, colors=_BAR, linewidth=0.8, zorder=0.6)
     axes.hlines(np.array(tonics) - 0.5, 0, end, colors=_LINE, linewidth=0.6, zorder=0.5)
     axes.tick_params(length=0, labelsize=11, colors=_INK, pad=3)

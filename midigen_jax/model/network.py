@@ -141,15 +141,16 @@ class Network(nn.Module):
         """Whether replicas of it must be computed one after another: a library's layers know no vmap."""
         return any(block.multiplies_itself for block in self.blocks_apart())
 
-    def initial_carry(self, rows: int, keep_cache: bool = True) -> Carry:
+    def initial_carry(self, rows: int, keep_cache: bool = True, tick_B: Array | None = None) -> Carry:
         """Zeros for `rows` sequences: nothing has happened yet.
 
+        `tick_B`: when they begin, in ticks from a bar line; none: on one.
         Without `keep_cache` it is for a single chunk: attention then keeps nothing of it, and need not look
         at what it would have kept.
         """
         context = self.config.context
         blocks = tuple(block.initial_carry(rows, keep_cache) for block in self.blocks_apart())
-        history = past.empty_history(context, rows) if context.used else ()
+        history = past.empty_history(context, rows, tick_B) if context.used else ()
         return Carry(blocks, self.vocabulary.rules.initial_carry(rows), history)
 
     def empty_trunk(self, rows: int) -> Trunk:
@@ -168,12 +169,11 @@ class Network(nn.Module):
         """The carry of a crop: past features and rules know of the events before it, blocks begin with zeros.
 
         It is for the crop alone, and does not go on.
-        `tick_B`: when the first of those events begins, in ticks from the start of its piece.
+        `tick_B`: when the first of those events begins, in ticks from the first bar line of its piece.
         """
-        carry, context = self.initial_carry(len(mask_BT), keep_cache=False), self.config.context
+        carry = self.initial_carry(len(mask_BT), keep_cache=False, tick_B=tick_B)
+        context = self.config.context
         rules, history = carry.rules, carry.past
-        if context.used:
-            history = past.empty_history(context, len(mask_BT), tick_B)
         if mask_BT.shape[1] > 0:
             rules, _ = self.vocabulary.rules.follow(rules, events, mask_BT)
             if context.used:

@@ -43,7 +43,7 @@ class SliceHistory(NamedTuple):
     """The last N slices of a row, oldest first, then the one that is being written; zeros to begin with."""
 
     sounding_BNK: Array  # bool: what sounds in each, K = 128 pitches
-    onset_BN: Array  # int32: when each began, in ticks from the start of the piece
+    onset_BN: Array  # int32: when each began, in ticks from the first bar line
     written_B2V: Array  # int32: 1 + the pitches of the last two, in the order of their events; 0: none
     count_B: Array  # int32: events in the slice that is being written
 
@@ -52,7 +52,7 @@ class Features(NamedTuple):
     """What is known of the next event before it is there."""
 
     place_BT: Array  # int32: how many events of its slice are there
-    time_BT: Array  # int32: when its slice begins, in ticks from the start of the piece
+    time_BT: Array  # int32: when its slice begins, in ticks from the first bar line
     previous_BT: Array  # int32: the pitch at the same place in the slice before, or `NONE`
     reference_BT: Array  # int32: the last event's pitch, if it is of this slice; else as `previous_BT`
     heard_BTLK: Array  # bool: what sounded at each of L lags
@@ -62,7 +62,7 @@ class Features(NamedTuple):
 
 
 def empty_history(config: ContextConfig, rows: int, tick_B: Array | None = None) -> SliceHistory:
-    """Nothing was heard yet, `tick_B` ticks (none: 0) after the start of the piece."""
+    """Nothing was heard yet, `tick_B` ticks (none: 0) after a bar line."""
     onset_B = jnp.zeros(rows, jnp.int32) if tick_B is None else tick_B
     return SliceHistory(
         jnp.zeros((rows, config.slices, PITCHES), bool),

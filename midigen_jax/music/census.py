@@ -37,6 +37,8 @@ class Counted:
     """empty where nothing has been split yet"""
     unknown: int = 0
     """events whose chord is lost, because the vocabulary lacks it"""
+    first_bar: int = 0
+    """ticks from the first note to the next bar line"""
 
     @property
     def minutes(self) -> float:
@@ -147,6 +149,8 @@ class Opening:
     tempo: float
     meter: tuple[int, int]
     notes: Notes
+    first_bar: int
+    """the tick of the first bar line after what comes before it"""
 
 
 @dataclass(frozen=True)

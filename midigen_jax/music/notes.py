@@ -14,6 +14,15 @@ Notes = NDArray[np.int32]
 """(N, 4): onset and duration in ticks, MIDI pitch 0..127, track. Made by `make_notes`."""
 
 
+def meter_of(ticks: int) -> tuple[int, int] | None:
+    """The meter in which a bar has so many ticks, in the longest beats that do; None where there is none."""
+    whole = 4 * TICKS_PER_QUARTER
+    for below in (4, 8, 16):
+        if ticks > 0 and ticks * below % whole == 0:
+            return ticks * below // whole, below
+    return None
+
+
 def ticks_per_bar(meter: tuple[int, int]) -> int:
     """Ticks in a bar of a meter such as (3, 4); at least one."""
     return max(4 * TICKS_PER_QUARTER * meter[0] // meter[1], 1)

@@ -40,7 +40,7 @@ class Piece:
     program: int = 0
     """General MIDI program, 0 to 127, of the most notes"""
     first_bar: int = 0
-    """the tick at which a bar line lies: after an upbeat, the first; bars of the meter go on from there"""
+    """the tick of a bar line: after an upbeat, of the first; bars of the meter go on from there"""
     remarks: tuple[str, ...] = ()
     """what was out of order in the source, and read all the same"""
     merged: int = 0

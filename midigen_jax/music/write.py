@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from midigen_jax.files import replacing
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, meter_of
 
 FILE_TICKS_PER_QUARTER = 480
 
@@ -18,11 +18,13 @@ def write_midi(
     velocity: int = 80,
     meter: tuple[int, int] = (4, 4),
     text: Sequence[str] = (),
+    first_bar: int = 0,
 ) -> None:
     """Write `notes` to `path`, at 480 ticks a quarter; a file that was there is replaced in one step.
 
     tempo: quarters a minute. program: General MIDI, 0 to 127. velocity: of every note, 1 to 127.
     meter: beats in a bar and the beat's note value. text: lines that the file carries as markers.
+    first_bar: ticks of an upbeat, which is written as a first bar in a meter of its own.
     """
     from symusic import Note, Score, TextMeta, TimeSignature, Track
     from symusic import Tempo as TempoMark
@@ -30,7 +32,10 @@ def write_midi(
     scale = FILE_TICKS_PER_QUARTER // TICKS_PER_QUARTER
     score: Any = Score(FILE_TICKS_PER_QUARTER)
     score.tempos.append(TempoMark(0, tempo))
-    score.time_signatures.append(TimeSignature(0, *meter))
+    upbeat = meter_of(first_bar)
+    if upbeat is not None:
+        score.time_signatures.append(TimeSignature(0, *upbeat))
+    score.time_signatures.append(TimeSignature(first_bar * scale if upbeat else 0, *meter))
     for line in text:
         score.markers.append(TextMeta(0, line))
     tracks: dict[int, Any] = {}

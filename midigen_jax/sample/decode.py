@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
     key_B: Array  # typed keys
     params: dict[str, SamplingParams]  # by stream
-    begin_B: Array  # int32: how many ticks after a bar line the prompt begins
+    begin_B: Array  # int32: when the prompt begins, in ticks from a bar line
     ticks_B: Array  # int32: a row that has written so many is done
     constraints: Constraints | None = None
 
@@ -50,6 +50,7 @@ class DecodeFlags(NamedTuple):
 
     filters: bool = False  # look at top-k, top-p and min-p
     repetition: bool = False  # look at the repetition penalty
+    bars: bool = True  # past features count from a bar line; else from the first event
     tpu: bool = False  # for TPUs alone: ids are drawn by a kernel, and a lone row is written as eight alike
 
 
@@ -167,7 +168,8 @@ def _shared(
 def _prefill(model: Network, prompt: Prompt, settings: Settings, flags: DecodeFlags) -> State:
     given, rows = len(prompt.mask_BT), len(settings.key_B)
     projections, rules = model.projections(), settings.constraints
-    carry, trunk = _read(model, prompt, projections)
+    begin_B = settings.begin_B[:given] if flags.bars else None
+    carry, trunk = _read(model, prompt, begin_B, projections)
     memory, seen = None, None
     if rules is not None:
         follow = partial(constraints.follow, model.vocabulary, rules)
@@ -185,7 +187,9 @@ def _prefill(model: Network, prompt: Prompt, settings: Settings, flags: DecodeFl
     return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, projections)
 
 
-def _read(model: Network, prompt: Prompt, projections: EmbeddingProjections | None) -> tuple[Carry, Trunk]:
+def _read(
+    model: Network, prompt: Prompt, begin_B: Array | None, projections: EmbeddingProjections | None
+) -> tuple[Carry, Trunk]:
     """The carry after the prompts, and the trunk (T = 1) after each row's last visible event.
 
     A long prompt is read in chunks, so that attention over it needs bounded memory.
@@ -210,7 +214,7 @@ def _read(model: Network, prompt: Prompt, projections: EmbeddingProjections | No
 
         return (carry, jax.tree.map(last, trunk, before[1])), None
 
-    begin = model.initial_carry(rows), model.empty_trunk(rows)
+    begin = model.initial_carry(rows, tick_B=begin_B), model.empty_trunk(rows)
     read_all, _ = lax.scan(read, begin, chunks_NBT)
     return read_all
 

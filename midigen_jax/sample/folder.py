@@ -141,7 +141,8 @@ def write_pieces(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
             text = (origin, replace(recipe, piece=number).text())
             # One that is there is whole: a cut command writes the others.
             if not place.is_file():
-                write_midi(notes, place, music.tempo, music.program, meter=music.meter, text=text)
+                about: Any = {"meter": music.meter, "first_bar": music.first_bar, "text": text}
+                write_midi(notes, place, music.tempo, music.program, **about)
             if beside:
                 write_beside(place, music, notes)
             progress.advance()
@@ -151,7 +152,7 @@ def write_beside(place: Path, music: Generated, notes: Notes) -> None:
     """Picture and sound of a piece beside its file, where they are missing; one without notes is silent."""
     picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
     if not picture.is_file():
-        draw(notes, picture, tempo=music.tempo, meter=music.meter)
+        draw(notes, picture, tempo=music.tempo, meter=music.meter, first_bar=music.first_bar)
     if len(notes) and not audio.is_file():
         write_audio(audio, synthesize(notes, music.tempo, music.program))
 

@@ -68,6 +68,7 @@ class Generated(NamedTuple):
     tempo: float  # quarters a minute: the config's, or the prompt's, or that of the training pieces
     meter: tuple[int, int]  # the config's, or the prompt's, or that of the training pieces
     program: int  # General MIDI: the config's, or the prompt's, or 0
+    first_bar: int  # ticks from the beginning of each piece to a bar line
 
 
 class Sounding(NamedTuple):
@@ -89,6 +90,7 @@ class _Task(NamedTuple):
     prompt: Tokens
     shift: int  # semitones from what is heard to what the model reads
     onset: int  # ticks before the first note of the prompt
+    begin: int  # from a bar line to what the model reads first, in ticks; less than 0 in an upbeat
     given: Notes | None  # the prompt as it was read
     flags: DecodeFlags
     constraints: Constraints | None
@@ -132,7 +134,8 @@ def generate(
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
     pieces = [_music(restored, task, config, tokens) for tokens in written]
-    return Generated(pieces, events, ended, seconds, compile_seconds, task.tempo, task.meter, task.program)
+    about = task.tempo, task.meter, task.program, _first_bar(task, config)
+    return Generated(pieces, events, ended, seconds, compile_seconds, *about)
 
 
 def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = None) -> Iterator[Sounding]:
@@ -200,10 +203,13 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
     if program is None:
         program = 0 if prompt is None else prompt.program
     bar = ticks_per_bar(meter)
+    begin = onset - prompt.first_bar if prompt is not None else -experiment.upbeat
+    if config.upbeat is not None:
+        begin = -round(config.upbeat * TICKS_PER_QUARTER)
     ticks = NEVER
     if config.bars is not None:
-        # A bar that the prompt has begun is ended besides.
-        ticks = config.bars * bar + -(onset + length_of(experiment.vocabulary, tokens)) % bar
+        # A bar that the prompt has begun is ended besides, and an upbeat is none.
+        ticks = config.bars * bar + -(begin + length_of(experiment.vocabulary, tokens)) % bar
     elif config.seconds is not None:
         ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
     network = restored.network
@@ -216,11 +222,28 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
             for values in (getattr(config, name), getattr(config, f"duration_{name}"))
         ),
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
+        bars=experiment.config.prepare.bars == "written",
         tpu=jax.default_backend() == "tpu",
     )
     rules = _constraints(restored, config, shift, bar)
     params = restored.params
-    return _Task(network, params, tokens, shift, onset, given, flags, rules, ticks, tempo, meter, program)
+    return _Task(
+        network, params, tokens, shift, onset, begin, given, flags, rules, ticks, tempo, meter, program
+    )
+
+
+def _first_bar(task: _Task, config: SampleConfig) -> int:
+    """How many ticks after the beginning of what is heard the first bar line lies."""
+    bar = ticks_per_bar(task.meter)
+    if task.given is None:
+        return -task.begin % bar
+    if config.keep_prompt:
+        return (task.onset - task.begin) % bar
+    return (
+        0
+        if config.meter is not None
+        else -(task.begin + length_of(task.network.vocabulary, task.prompt)) % bar
+    )
 
 
 def _constraints(restored: LoadedModel, config: SampleConfig, shift: int, bar: int) -> Constraints | None:
@@ -257,7 +280,7 @@ def _calls(
     settings = Settings(
         jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
         {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
-        jnp.full(rows, task.onset, jnp.int32),
+        jnp.full(rows, task.begin, jnp.int32),
         jnp.full(rows, task.ticks, jnp.int32),
         task.constraints,
     )
@@ -346,7 +369,7 @@ def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: To
         rest = _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
-            begun = (task.onset + stop) % ticks_per_bar(task.meter) if config.meter is not None else 0
+            begun = (task.begin + stop) % ticks_per_bar(task.meter) if config.meter is not None else 0
             return _moved(rest, 0, begun)
         # Where no note is held on into what follows, the prompt is kept as it was, not as the model read it.
         joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])

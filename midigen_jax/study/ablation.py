@@ -295,7 +295,8 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
             restored = checkpoints.restore("best")
         corpus = corpora[study.config(*run).prepare]
         pieces = pieces_of(corpus, study.split)
-        scorer = scorer or Scorer(restored.network, corpus, pieces)
+        bars = restored.metadata.config.prepare.bars == "written"
+        scorer = scorer or Scorer(restored.network, corpus, pieces, bars=bars)
         said = dict(scorer(restored.params))
         measured = [
             measure(event_scores(corpus, piece, *said[number])) for number, piece in enumerate(pieces)
@@ -345,7 +346,8 @@ def _try_arms(study: Study, out: Path, prompt: Piece | None) -> None:
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
         write_beside(place, music, music.pieces[0])
-        write_midi(music.pieces[0], place, music.tempo, music.program, meter=music.meter)
+        about: Any = {"meter": music.meter, "first_bar": music.first_bar}
+        write_midi(music.pieces[0], place, music.tempo, music.program, **about)
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:

@@ -46,7 +46,8 @@ def evaluate(restored: LoadedModel, corpus: Corpus, split: Split, name: str) -> 
             "tokens, prepare this one with the run's --max-duration"
         )
     pieces = pieces_of(corpus, split)
-    scorer = Scorer(restored.network, corpus, pieces)
+    bars = restored.metadata.config.prepare.bars == "written"
+    scorer = Scorer(restored.network, corpus, pieces, bars=bars)
     found: dict[int, PieceScores] = {}
     with Progress(name, len(pieces), "pieces") as progress:
         for number, said in scorer(restored.params):

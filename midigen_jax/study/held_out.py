@@ -57,6 +57,6 @@ def measure_run(
     if samples:
         config = replace(restored.metadata.config.sample, count=samples)
         made = generate(restored, config)
-        compared = samples_of.compare(made.pieces, made.meter, corpus, split)
+        compared = samples_of.compare(made.pieces, made.meter, corpus, split, made.first_bar)
         found = samples_of.rows_of(compared, settings | {"model": name}, **own)
         yield rows.Finding(["", *samples_of.table(compared)], found)

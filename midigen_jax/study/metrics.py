@@ -97,7 +97,7 @@ def nats_by_position(scores: EventScores) -> dict[str, Ratio]:
     """Nats of an event by where its slice begins: on a bar line, on a beat, between beats."""
     bar, beat = ticks_per_bar(scores.piece.meter), max(4 * TICKS_PER_QUARTER // scores.piece.meter[1], 1)
     ticks = scores.ticks[:-1]
-    onset = np.cumsum(ticks) - ticks
+    onset = np.cumsum(ticks) - ticks - scores.piece.first_bar
     where = np.select([onset % bar == 0, onset % bar % beat == 0], [0, 1], 2)
     return _shared_out(scores, where, ("bar line", "beat", "between"))
 

@@ -50,8 +50,12 @@ class Compared(NamedTuple):
     unknown: float  # the share of the split's chords that are not in the vocabulary, and rests in `pieces`
 
 
-def compare(samples: Sequence[Notes], meter: tuple[int, int], corpus: Corpus, split: Split) -> Compared:
-    """Samples, all in one meter, beside the pieces of a split that share no music with training.
+def compare(
+    samples: Sequence[Notes], meter: tuple[int, int], corpus: Corpus, split: Split, first_bar: int = 0
+) -> Compared:
+    """Samples beside the pieces of a split that share no music with training.
+
+    All samples are in one meter, and have their first bar line at one tick.
 
     Grooves are measured in that meter, and of pieces in another one not at all.
 
@@ -65,9 +69,9 @@ def compare(samples: Sequence[Notes], meter: tuple[int, int], corpus: Corpus, sp
         raise InputError(f"{corpus.path}: all of {split} shares music with training; leave --samples out")
     with Progress("comparing", len(samples) + len(people), "pieces") as progress:
         bar = ticks_per_bar(meter)
-        ours = _measure(samples, [bar] * len(samples), known, progress)
+        ours = _measure(samples, [(bar, first_bar)] * len(samples), known, progress)
         notes = [_notes(corpus, piece) for piece in people]
-        bars = [bar if piece.meter == meter else None for piece in people]
+        bars = [(bar if piece.meter == meter else None, piece.first_bar) for piece in people]
         theirs = _measure(notes, bars, known, progress)
     unknown = corpus.manifest["summary"].get("unknown_share", {}).get(split, 0.0)
     sources = [piece.source for piece in training]
@@ -125,11 +129,12 @@ def table(compared: Compared) -> list[str]:
 
 
 def _measure(
-    pieces: Sequence[Notes], bars: Sequence[int | None], known: Training, progress: Progress
+    pieces: Sequence[Notes], bars: Sequence[tuple[int | None, int]], known: Training, progress: Progress
 ) -> Measured:
+    """`bars`: of each piece the ticks of a bar, if it is to have a groove, and those before the first."""
     each, runs = [], []
-    for notes, bar in zip(pieces, bars, strict=True):
-        each.append(statistics(notes, bar))
+    for notes, (bar, first_bar) in zip(pieces, bars, strict=True):
+        each.append(statistics(notes, bar, first_bar))
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
     return Measured(each, runs, {kind: histogram(kind, pieces) for kind in HISTOGRAMS})

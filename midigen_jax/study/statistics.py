@@ -57,8 +57,8 @@ class Statistics(NamedTuple):
 HISTOGRAMS = ("pitch_class", "note_length", "inter_onset")
 
 
-def statistics(notes: Notes, bar: int | None) -> Statistics:
-    """Of one piece whose bars have so many ticks; None: it has no groove.
+def statistics(notes: Notes, bar: int | None, first_bar: int = 0) -> Statistics:
+    """Of one piece whose bars have so many ticks, from `first_bar` on; None: it has no groove.
 
     Parallels count between slices of equally many pitches. Voices are tracks with a note at a time, by their
     mean pitch; of pieces without them nothing is known of crossings.
@@ -72,7 +72,7 @@ def statistics(notes: Notes, bar: int | None) -> Statistics:
         pitch_entropy=_entropy(np.bincount(notes[:, 2])),
         polyphony=_polyphony(slices),
         scale_consistency=_scale_consistency(notes),
-        groove_consistency=float("nan") if bar is None else _groove_consistency(notes, bar),
+        groove_consistency=float("nan") if bar is None else _groove_consistency(notes, bar, first_bar),
         empty_beat_rate=_empty_beat_rate(notes),
         held_share=float(1 - slices.attacked.mean()),
         dissonance=_dissonance(slices),
@@ -131,12 +131,13 @@ def _scale_consistency(notes: Notes) -> float:
     return float(max(np.roll(classes, -tonic)[list(_MAJOR)].sum() for tonic in range(12)) / len(notes))
 
 
-def _groove_consistency(notes: Notes, bar: int) -> float:
-    bars = -(-int((notes[:, 0] + notes[:, 1]).max()) // bar)
+def _groove_consistency(notes: Notes, bar: int, first_bar: int) -> float:
+    onset = notes[:, 0] + -first_bar % bar  # an upbeat ends a bar of its own
+    bars = -(-int((onset + notes[:, 1]).max()) // bar)
     if bars < 2:
         return float("nan")
     onsets = np.zeros((bars, bar), bool)
-    onsets[notes[:, 0] // bar, notes[:, 0] % bar] = True
+    onsets[onset // bar, onset % bar] = True
     return float(1 - (onsets[1:] != onsets[:-1]).mean())
 
 

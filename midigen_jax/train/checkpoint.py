@@ -45,6 +45,7 @@ class Metadata(NamedTuple):
     tempo: float  # of the music that is trained on, the median, in quarters a minute
     meter: tuple[int, int]  # likewise, the most frequent one
     plan: str = ""  # of the corpus: tells it from all others; not known of older checkpoints
+    upbeat: int = 0  # of the music in that meter, the most frequent one, in ticks
 
 
 class LoadedModel(NamedTuple):
@@ -74,6 +75,7 @@ def to_facts(metadata: Metadata, metrics: Mapping[str, float]) -> dict[str, Any]
         "tempo": metadata.tempo,
         "meter": list(metadata.meter),
         "plan": metadata.plan,
+        "upbeat": metadata.upbeat,
         "metrics": dict(metrics),
     }
 
@@ -85,9 +87,12 @@ def from_facts(facts: Mapping[str, Any], name: str) -> Metadata:
             f"{name}: checkpoint format {facts.get('format')}, this version reads {FORMAT}; train it again: "
             "midigen train CORPUS --out NEW --config OLD/config.json"
         )
-    config, vocabulary = configs.from_json(Config, facts["config"]), vocabulary_from_json(facts["vocab"])
-    meter = facts["meter"][0], facts["meter"][1]
-    return Metadata(config, vocabulary, facts["tempo"], meter, facts.get("plan", ""))
+    # Before upbeats were known, bars were counted from the first note.
+    prepared = {"bars": "start"} | facts["config"]["prepare"]
+    config = configs.from_json(Config, {**facts["config"], "prepare": prepared})
+    vocabulary, (above, below) = vocabulary_from_json(facts["vocab"]), facts["meter"]
+    upbeat = facts.get("upbeat", 0)
+    return Metadata(config, vocabulary, facts["tempo"], (above, below), facts.get("plan", ""), upbeat)
 
 
 def digest(step: int, facts: Mapping[str, Any]) -> str:

@@ -295,7 +295,10 @@ class _Run:
         facts, plan = corpus.manifest["summary"], corpus.manifest["plan"]
         # Where checkpoints are is no part of what they are.
         config, address = override(self.config, {"train.checkpoints": ""}), self.config.train.checkpoints
-        self._metadata = Metadata(config, corpus.vocabulary, facts["tempo"], tuple(facts["meter"]), plan)
+        meter = tuple(facts["meter"])
+        self._metadata = Metadata(
+            config, corpus.vocabulary, facts["tempo"], meter, plan, facts.get("upbeat", 0)
+        )
         self._rows = RowLog(
             training.run_dir / "rows.jsonl", self.config, self._schedule.epochs, program.flops
         )

@@ -47,10 +47,12 @@ class Scorer:
         pieces: Sequence[CorpusPiece],
         mesh: Mesh | None = None,
         window: int | None = None,
+        bars: bool = True,
     ):
         """On the devices of `mesh`; without one, on as many as share its rows.
 
-        With a `window` the state is not carried: every so many events begin afresh.
+        With a `window` the state is not carried: every so many events begin afresh. Without `bars` the
+        network knows nothing of upbeats: it takes the first note of a piece for the first of a bar.
         """
         mesh = data_mesh(_ROWS) if mesh is None else mesh
         rows = -(-_ROWS // mesh.size) * mesh.size
@@ -70,7 +72,10 @@ class Scorer:
         # Every process is to have the nats of all rows.
         self._step = jax.jit(step, donate_argnums=1, out_shardings=(self._by_row, self._replicated))
         # Compiled, for an eager one sends each zero from the host.
-        self._initial_carry = jax.jit(partial(network.initial_carry, rows), out_shardings=self._by_row)
+        self._initial_carry = jax.jit(
+            lambda tick_B: network.initial_carry(rows, tick_B=tick_B), out_shardings=self._by_row
+        )
+        self._begins = np.array([-piece.first_bar * bars for piece in pieces] + [0], np.int32)
 
     def __call__(self, params: dict) -> Iterator[tuple[int, Said]]:
         """Each piece's number, and what the model said of its events but the first."""
@@ -81,11 +86,12 @@ class Scorer:
         """The same with nats (K, E, S) of logits that were divided by each of K temperatures."""
         temperature_K, params = to_mesh((np.array(temperatures, np.float32), params), self._replicated)
         for numbers, batch in self._batches:
-            carry = self._initial_carry()
+            tick_B = self._begins[numbers]
+            carry = self._initial_carry(tick_B)
             on_device: list[EventNats] = []
             chunks: list[EventNats] = []
             for chunk in in_chunks(batch, self._length):
-                carry = carry if self._carried else self._initial_carry()
+                carry = carry if self._carried else self._initial_carry(tick_B)
                 carry, said = self._step(params, carry, to_mesh(chunk, self._by_row), temperature_K)
                 on_device.append(said)
                 if len(on_device) == _MOST_CHUNKS:
