@@ -23,7 +23,9 @@ def crops_of(folder, lengths, config):
     tokens = [np.stack([np.full(n, 40 + i), np.arange(n)], axis=1) for i, n in enumerate(lengths)]
     stops = np.cumsum(lengths).tolist()
     pieces = [
-        CorpusPiece(stop - n, stop, "train", f"{i}", "", i, False, "C major", 0, 90.0, (4, 4), 0, 0, n, 0, 0)
+        CorpusPiece(
+            stop - n, stop, "train", f"{i}", "", i, False, "C major", 0, 90.0, (4, 4), 0, 0, n, 0, True, 0
+        )
         for i, (n, stop) in enumerate(zip(lengths, stops, strict=True))
     ]
     write_tokens(folder, tokens, len(VOCABULARY.streams))

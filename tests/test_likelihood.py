@@ -86,7 +86,7 @@ def scores_of(vocabulary, tokens, nats, hits=None, meter=(4, 4), frame=3):
     """What a model said of a piece of these events; <start> is not among them."""
     ticks = int(np.array(tokens)[:, 1].sum())
     facts = CorpusPiece(
-        0, 1 + len(tokens), "test", "a", "", 0, False, "C major", 0, 90.0, meter, 0, 0, ticks, 0, frame
+        0, 1 + len(tokens), "test", "a", "", 0, False, "C major", 0, 90.0, meter, 0, 0, ticks, 0, True, frame
     )
     ranks = None if hits is None else 1 - np.array(hits)  # one id was likelier where the first was wrong
     return EventScores(facts, vocabulary, np.array(tokens, np.int32), np.array(nats, np.float32), ranks)

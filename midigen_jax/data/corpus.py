@@ -51,6 +51,7 @@ class CorpusPiece:
     program: int  # General MIDI, 0 to 127, of the most notes
     ticks: int  # length, 12 to the quarter
     merged: int  # onsets that the grid puts on another's, though they were well apart
+    has_beat: bool  # False: played without regard to the beats of its file, and noise on a grid
     frame: int  # ticks a frame, where the source has frames; else 0
 
     def bar_at(self, share: float) -> int:

@@ -277,6 +277,7 @@ def _pieces(
                 program=facts.program,
                 ticks=facts.ticks,
                 merged=facts.merged,
+                has_beat=facts.has_beat,
                 frame=facts.frame,
             )
         )

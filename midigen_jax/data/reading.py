@@ -58,6 +58,8 @@ class Facts(NamedTuple):
     """what was out of order, and read all the same"""
     merged: int = 0
     """onsets that the grid puts on another's"""
+    has_beat: bool = True
+    """False: it was played without regard to the beats of its file"""
     stuck: int = 0
     """keys that were never let go, and whose notes are therefore left out"""
     ticks: int = 0
@@ -124,6 +126,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         program=piece.program,
         remarks=piece.remarks,
         merged=piece.merged,
+        has_beat=piece.has_beat,
         stuck=piece.stuck,
         frame=piece.frame or 0,
         ticks=int(slices.duration.sum()),

@@ -44,6 +44,7 @@ def summarise(
             name: sum(piece.stop - piece.start for piece in pieces if piece.split == name) for name in SPLITS
         },
         "notes": sum(facts.notes for facts in wanted),
+        "without_beat": sum(not piece.has_beat for piece in pieces),
         "merged": sum(piece.merged for piece in pieces),
         "stuck": sum(facts.stuck for facts in wanted),
         "slices": sum(facts.slices for facts in wanted),

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -49,7 +50,11 @@ _NEAREST = 32
 _WINDOWS_AT_ONCE = 1 << 17
 # The low bits of a window: 16 say where it lies, in parts of 65,536 of the piece. In an index of all windows
 # 24 say whose it is: 40 are left for its hash, and the few that are equal by chance are too few to matter.
+_DIGITS = np.uint64(256) ** np.arange(WINDOW, dtype=np.uint64)
 _PLACE, _OWNER = np.uint64(16), np.uint64(2**24 - 1)
+
+Line = tuple[NDArray[np.integer], NDArray[np.integer]]
+"""Onsets and pitches of successive notes."""
 
 
 class Relation(NamedTuple):
@@ -79,7 +84,7 @@ def fingerprint(piece: Piece) -> tuple[str, NDArray[np.uint64]]:
         shape.update(np.ascontiguousarray(array).tobytes())
     ticks = max(1, int(slices.duration.sum()))
     windows = [_windows(*line, ticks) for line in _lines(piece.notes, slices)]
-    every = np.sort(np.concatenate(windows))
+    every = np.sort(np.concatenate([np.empty(0, np.uint64), *windows]))
     hashes = every >> _PLACE
     return shape.hexdigest()[:32], every[np.append(True, hashes[1:] != hashes[:-1])[: len(every)]]
 
@@ -148,63 +153,68 @@ def groups(count: int, relations: Iterable[Relation]) -> NDArray[np.int64]:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _lines(notes: Notes, slices: Slices) -> list[tuple[NDArray[np.integer], NDArray[np.integer]]]:
+def _lines(notes: Notes, slices: Slices) -> list[Line]:
     """Onsets and pitches of each line of a piece."""
-    last, first = slices.start[1:] - 1, slices.start[:-1]
-    lines = [_outer(slices, last), _outer(slices, first)]
-    tracks = np.unique(notes[:, 3])
-    if len(tracks) > 1:
-        for track in tracks:
-            onset, _, pitch, _ = notes[notes[:, 3] == track].T
-            order = np.lexsort((pitch, onset))
-            onset, pitch = onset[order], pitch[order]
-            highest = np.append(onset[1:] != onset[:-1], True)
-            lines.append((onset[highest], pitch[highest]))
+    lines = _outer(slices)
+    track = notes[:, 3]
+    if len(notes) and track.min() != track.max():
+        # By track, then time, then pitch: the last of each time is the highest.
+        order = np.lexsort((notes[:, 2], notes[:, 0], track))
+        onset, _, pitch, track = notes[order].T
+        new_track = np.append(track[1:] != track[:-1], True)
+        highest = new_track | np.append(onset[1:] != onset[:-1], True)
+        ends = np.cumsum(highest)[new_track]
+        lines += zip(np.split(onset[highest], ends), np.split(pitch[highest], ends), strict=True)
     return lines
 
 
-def _outer(slices: Slices, entry: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """The notes that are outermost in a slice (its `entry`) when they begin, or just after.
+def _outer(slices: Slices) -> list[Line]:
+    """The notes that are highest, and those that are lowest, in a slice when they begin, or just after.
 
     Just after, since the notes of a chord that is played do not begin at once, nor end when the next begins.
     """
     begin, owner = np.cumsum(slices.duration) - slices.duration, slices.owner
-    attacks = begin[np.unique(owner[slices.attacked])]
+    strikes = np.zeros(len(slices), bool)
+    strikes[owner[slices.attacked]] = True
+    attacks = begin[strikes]
     if len(attacks) < 3:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return []
     # When each entry's note began: that of the last attack of its pitch, since each pitch begins with one.
     by_pitch = np.argsort(slices.pitch, kind="stable")
     struck = slices.attacked[by_pitch]
     latest = np.maximum.accumulate(np.where(struck, np.arange(len(struck)), 0))
     onset = np.empty(len(owner), np.int64)
     onset[by_pitch] = begin[owner[by_pitch]][latest]
+    distance = np.diff(attacks)
+    long = np.partition(distance, 3 * len(distance) // 4)[3 * len(distance) // 4]
     sounding = slices.count > 0
-    entry = entry[sounding]
-    late = begin[sounding] - onset[entry]
-    entry = entry[late <= max(1, _TOGETHER * np.quantile(np.diff(attacks), 0.75))]
-    onset, pitch = onset[entry], slices.pitch[entry]
-    new = np.append(True, (onset[1:] != onset[:-1]) | (pitch[1:] != pitch[:-1]))[: len(onset)]
-    order = np.argsort(onset[new], kind="stable")
-    return onset[new][order], pitch[new][order]
+    found = []
+    for entry in (slices.start[1:][sounding] - 1, slices.start[:-1][sounding]):
+        entry = entry[begin[sounding] - onset[entry] <= max(1, _TOGETHER * long)]
+        at, pitch = onset[entry], slices.pitch[entry]
+        new = np.append(True, (at[1:] != at[:-1]) | (pitch[1:] != pitch[:-1]))[: len(at)]
+        order = np.argsort(at[new], kind="stable")
+        found.append((at[new][order], pitch[new][order]))
+    return found
 
 
 def _windows(onset: NDArray[np.integer], pitch: NDArray[np.integer], ticks: int) -> NDArray[np.uint64]:
     """A line's windows, with their places in a piece of so many ticks."""
-    if len(onset) > WINDOW:
-        distance = np.diff(onset, append=2 * onset[-1] - onset[-2])
-        around = np.lib.stride_tricks.sliding_window_view(
-            np.pad(distance, _NEIGHBOURS, mode="edge"), 2 * _NEIGHBOURS + 1
-        )
-        long = distance >= _ORNAMENT * np.median(around, axis=1)
-        onset, pitch = onset[long], pitch[long]
-        new = np.append(True, pitch[1:] != pitch[:-1])[: len(pitch)]
-        onset, pitch = onset[new], pitch[new]
+    if len(onset) <= WINDOW:
+        return np.empty(0, np.uint64)
+    distance = onset[1:] - onset[:-1]
+    ends = [distance[:1]] * _NEIGHBOURS, [distance[-1:]] * (_NEIGHBOURS + 1)
+    around = sliding_window_view(np.concatenate([*ends[0], distance, *ends[1]]), 2 * _NEIGHBOURS + 1)
+    median = np.partition(around, _NEIGHBOURS, axis=1)[:, _NEIGHBOURS]
+    long = np.append(distance, distance[-1]) >= _ORNAMENT * median
+    onset, pitch = onset[long], pitch[long]
+    new = np.append(True, pitch[1:] != pitch[:-1])[: len(pitch)]
+    onset, pitch = onset[new], pitch[new]
     if len(onset) <= WINDOW:
         return np.empty(0, np.uint64)
     intervals = np.diff(pitch).astype(np.int8).astype(np.uint8)
-    digits = np.lib.stride_tricks.sliding_window_view(intervals, WINDOW)
-    hashes = _mix(digits.astype(np.uint64) @ (np.uint64(256) ** np.arange(WINDOW, dtype=np.uint64)))
-    place = (np.clip(onset[: len(hashes)], 0, ticks - 1) * 65_536 // ticks).astype(np.uint64)
+    hashes = _mix(sliding_window_view(intervals, WINDOW).astype(np.uint64) @ _DIGITS)
+    place = (np.minimum(onset[: len(hashes)], ticks - 1) * 65_536 // ticks).astype(np.uint64)
     return (hashes >> _PLACE << _PLACE) | place
 
 

@@ -40,6 +40,7 @@ _CORPUS_LABELS = {
     "slices": "slices",
     "hours": "hours of music",
     "quarantined": "files left out",
+    "without_beat": "played without a beat",
     "merged": "onsets merged by the grid",
     "stuck": "notes without end",
     "other_keys": "in other keys",
@@ -75,6 +76,11 @@ def corpus_in_words(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     for reason, count in manifest["summary"]["reasons"].items():
         example = next(name for name, text in refused.items() if text.startswith(reason))
         lines.append(f"  {count} {reason} ({example}{', …' if count > 1 else ''})")
+    if played := manifest["summary"].get("without_beat", 0):
+        lines.append(
+            f"{many(played, 'piece')} played without regard to the beats of the file: on a grid their rhythm "
+            f"is noise; {folder / 'pieces.jsonl'} says which (has_beat)"
+        )
     remarks = manifest.get("remarks", {})
     if remarks:
         said = Counter(one.partition(":")[0] for each in remarks.values() for one in each)

@@ -45,6 +45,8 @@ class Piece:
     """what was out of order in the source, and read all the same"""
     merged: int = 0
     """onsets that the grid puts on another's, though they were more than a sixteenth of a quarter apart"""
+    has_beat: bool = True
+    """False: it was played without regard to the beats of its file, and its rhythm on a grid is noise"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 
