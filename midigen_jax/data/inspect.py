@@ -12,7 +12,7 @@ import numpy as np
 
 from midigen_jax.config import PrepareConfig
 from midigen_jax.data import works
-from midigen_jax.data.corpus import Corpus, CorpusPiece, load_corpus
+from midigen_jax.data.corpus import Corpus, CorpusPiece, load_corpus, load_groups
 from midigen_jax.data.reading import Reading, nothing_read, read_all
 from midigen_jax.data.split import with_relatives
 from midigen_jax.errors import InputError
@@ -96,6 +96,7 @@ def _of_corpus(argument: str, limit: int) -> Inspection:
         refused=corpus.manifest["quarantine"],
         related=with_relatives(piece.group for piece in drawn),
         openings=tuple(openings),
+        groups=tuple(load_groups(corpus.path)),
         manifest=corpus.manifest,
     )
 

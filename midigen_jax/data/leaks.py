@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from midigen_jax.data.corpus import HELD_OUT, CorpusPiece, load_corpus, load_groups
-
-_SAID = {"bytes": "the same file", "notes": "the same notes, in any key", "given": "--group-by"}
+from midigen_jax.data.works import REASONS
 
 
 def describe_leaks(folder: Path) -> Iterator[str]:
@@ -51,7 +50,7 @@ def _leak(piece: CorpusPiece, group: dict[str, Any], pieces: dict[str, CorpusPie
     nearest = max(near, key=lambda relation: relation.get("share", 1.0))
     other = _other(nearest, piece.source)
     if nearest["why"] != "music":
-        return _SAID[nearest["why"]], f"{piece.source}: with {other}: {_SAID[nearest['why']]}"
+        return REASONS[nearest["why"]], f"{piece.source}: with {other}: {REASONS[nearest['why']]}"
     ours, theirs = ("one", "other") if nearest["one"] == piece.source else ("other", "one")
     bars = [f"bars {nearest[f'{side}_bars'][0]} to {nearest[f'{side}_bars'][1]}" for side in (ours, theirs)]
     shared = f"{100 * nearest['share']:.0f} % of the smaller one's lines"

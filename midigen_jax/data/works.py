@@ -57,13 +57,22 @@ Line = tuple[NDArray[np.integer], NDArray[np.integer]]
 """Onsets and pitches of successive notes."""
 
 
+REASONS = {
+    "bytes": "the same file",
+    "notes": "the same notes, in any key",
+    "given": "--group-by",
+    "music": "shared lines",
+}
+"""What makes two pieces one work, in words."""
+
+
 class Relation(NamedTuple):
     """Why two pieces, by their numbers, are one work."""
 
     one: int
     other: int
     why: str
-    """`music`, or the name of the mark that both have"""
+    """one of `REASONS`; of marks their name"""
     share: float = 1.0
     """of the smaller one's weighted windows; 1 for marks"""
     in_one: tuple[float, float] = (0.0, 1.0)
@@ -108,8 +117,9 @@ def known_groups(rule: str, sources: Sequence[Source]) -> dict[str, str]:
             lines = list(csv.DictReader(file))
         found = {line["source"]: line["group"] for line in lines}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"--group-by {rule}: not none, folder, stem or a CSV file that can be read ({error})"
+            f"--group-by {rule}: not none, folder, stem or a CSV file that can be read ({reason})"
         ) from None
     except KeyError as error:
         raise InputError(f"{rule}: has no column {error}; its first line has to be source,group") from None

@@ -3,13 +3,15 @@
 In: an `Inspection`. Out: lines, and tables of (label, text).
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from midigen_jax.data.works import REASONS
 from midigen_jax.errors import kind_of
 from midigen_jax.listen.tables import aligned, many
 from midigen_jax.music.census import Inspection, ranked
@@ -18,6 +20,7 @@ from midigen_jax.music.piece import SPLITS
 
 _NAMED = 200  # refused files of one kind that are listed by name
 _COMMON = 8  # chords that a table names
+_GROUPS = 3  # of related pieces, that are named
 _KINDS = 3  # of refusals, that one line has room for
 
 
@@ -114,6 +117,13 @@ def notices(found: Inspection) -> list[str]:
             f"Of {found.there:,} {'pieces' if found.manifest else 'files'} {found.drawn:,} were looked at, "
             "evenly drawn, and all figures are of these; --limit takes more."
         )
+    if found.groups:
+        largest = sorted(found.groups, key=lambda group: -len(group["pieces"]))[:_GROUPS]
+        said.append(
+            f"{many(len(found.groups), 'group')} of pieces that are one work; the largest: "
+            f"{'; '.join(map(_group, largest))}. {Path(found.arguments[0]) / 'groups.jsonl'} has all, with "
+            "what they share and where."
+        )
     config = found.manifest.get("config", {})
     if config.get("transpose", "none") != "none":
         said.append(
@@ -131,6 +141,14 @@ def notices(found: Inspection) -> list[str]:
             f"{found.census.whole.unknown:,} of its events are not in its vocabulary: they are silence here."
         )
     return said
+
+
+def _group(group: Mapping[str, Any]) -> str:
+    """How many pieces, which, and why."""
+    first, second, *others = group["pieces"]
+    reasons = Counter(relation["why"] for relation in group["relations"])
+    why = " and ".join(REASONS[reason] for reason, _ in reasons.most_common())
+    return f"{2 + len(others)} pieces ({first}, {second}{', …' if others else ''}: {why})"
 
 
 def refusals(found: Inspection) -> list[Refusal]:

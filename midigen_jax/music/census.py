@@ -168,6 +168,8 @@ class Inspection:
     related: int
     """pieces that share music with another one of those that were looked at"""
     openings: tuple[Opening, ...]
+    groups: tuple[Mapping[str, Any], ...] = ()
+    """of a corpus, pieces that are one work: as `groups.jsonl` has them"""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     """a corpus's own; empty for sources"""
 

@@ -61,7 +61,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
         far = _is_far(rows[:, 0], onset, file.per_quarter)
         merged = _come_together(rows[:, 0], onset, far, file.per_quarter) if far.any() else 0
-        has_beat = not far.any() or far.mean() < _FAR_SHARE or _has_beat(rows[:, 0], file.per_quarter)
+        has_beat = far.sum() <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
     first = int(rows[:, 0].min()) if len(rows) else 0
@@ -74,7 +74,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
         first_bar=first_bar,
         remarks=tuple(file.remarks),
         merged=merged,
-        has_beat=has_beat,
+        has_beat=bool(has_beat),
         stuck=stuck,
     )
 
