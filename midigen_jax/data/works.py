@@ -190,7 +190,7 @@ def _outer(slices: Slices) -> list[Line]:
     if len(attacks) < 3:
         return []
     # When each entry's note began: that of the last attack of its pitch, since each pitch begins with one.
-    by_pitch = np.argsort(slices.pitch, kind="stable")
+    by_pitch = np.argsort(slices.pitch.astype(np.uint8), kind="stable")  # few bits are sorted fast
     struck = slices.attacked[by_pitch]
     latest = np.maximum.accumulate(np.where(struck, np.arange(len(struck)), 0))
     onset = np.empty(len(owner), np.int64)

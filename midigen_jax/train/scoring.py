@@ -72,9 +72,8 @@ class Scorer:
         # Every process is to have the nats of all rows.
         self._step = jax.jit(step, donate_argnums=1, out_shardings=(self._by_row, self._replicated))
         # Compiled, for an eager one sends each zero from the host.
-        self._initial_carry = jax.jit(
-            lambda tick_B: network.initial_carry(rows, tick_B=tick_B), out_shardings=self._by_row
-        )
+        begin = partial(network.initial_carry, rows, True)  # and, for each row, where its bar line lies
+        self._initial_carry = jax.jit(begin, out_shardings=self._by_row)
         self._begins = np.array([-piece.first_bar * bars for piece in pieces] + [0], np.int32)
 
     def __call__(self, params: dict) -> Iterator[tuple[int, Said]]:
