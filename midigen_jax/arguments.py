@@ -28,6 +28,7 @@ RECIPES = f"a recipe ({', '.join(NAMES)}), a .toml file, or a run's config.json"
 _CONFIG = ("--config", "--preset")
 _METAVARS = {
     "batch.rows": "{auto,N}",
+    "prepare.group_by": "{none,folder,stem,FILE.csv}",
     "prepare.tracks": "{all,piano,melody,N}",
     "sample.meter": "N/N",
     "train.checkpoints": "gs://BUCKET/FOLDER",

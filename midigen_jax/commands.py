@@ -60,8 +60,8 @@ class Inspect:
         if self.leaks:
             from midigen_jax.data.leaks import describe_leaks
 
-            if len(self.sources) > 1:
-                raise InputError("--leaks: give one corpus")
+            if len(self.sources) > 1 or self.out is not None:
+                raise InputError("--leaks: give one corpus, and no --out")
             _say(*describe_leaks(Path(self.sources[0])))
             return
         from midigen_jax.data.inspect import inspect

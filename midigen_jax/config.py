@@ -70,11 +70,10 @@ class PrepareConfig:
     frame_ticks: int = _option(0, "ticks a frame of piano-roll files, 12 a quarter; 0: as known, else 3")
     repeats: Literal["written", "played"] = _option("written", "of scores: once, or as they are played")
     group_by: str = _option(
-        "none",
-        "pieces that are one work: none but those found, or of one folder, one stem, or as FILE.csv says",
+        "none", "what else is one work: nothing, files in one folder, files of one name, or as FILE.csv says"
     )
-    bars: Literal["written", "start"] = _option(
-        "written", "where bars are counted from: the bar lines of the source (upbeats), or the first note"
+    bar_lines: Literal["written", "start"] = _option(
+        "written", "where they lie: as the source says (upbeats), or as if each piece started with a bar"
     )
     max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
@@ -286,7 +285,7 @@ class SampleConfig:
     most_repeats: int | None = _option(None, "how often the same chord may follow itself")
     meter: str | None = _option(None, "no slice over a bar line, and pieces end on one: 4/4, 3/4 …")
     upbeat: float | None = _option(
-        None, "quarters before the first bar line; none: the prompt's, or as most training pieces"
+        None, "quarters before the first bar line; none: the prompt's, or the usual one of the corpus"
     )
     keep_prompt: bool = _option(True, "begin with the prompt itself")
     tempo: float | None = _option(None, "quarters a minute; none: the prompt's, or as the training pieces")

@@ -75,3 +75,9 @@ def test_it_is_told_of_a_corpus(tmp_path: Path) -> None:
         line.startswith("1 piece played without regard to the beats")
         for line in corpus_in_words(corpus.path, corpus.manifest)
     )
+
+
+@pytest.mark.parametrize("quantizer", ["adaptive", "uniform", "music21"])
+def test_a_file_without_notes_and_quintuplets_are_no_recordings(quantizer: Quantizer) -> None:
+    assert len(read(np.zeros(0), quantizer).notes) == 0
+    assert read(np.arange(200) / 5, quantizer).has_beat

@@ -1,5 +1,7 @@
 """Distillation: teachers are one exact mixture, and a network learns from it what it says."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,8 @@ from midigen_jax.data.batches import Batch, Prefix, batch, crops_of, row_numbers
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network, init_params, nats_of, predict
-from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train import loop
+from midigen_jax.train.checkpoint import Metadata, open_run
 from midigen_jax.train.distill import cross_entropies, mean_prediction
 from midigen_jax.train.loop import fit
 from midigen_jax.vocab import note
@@ -161,3 +164,23 @@ def test_crops_are_taught_with_what_was_before_them():
 def test_a_share_is_one(wrong):
     with pytest.raises(InputError, match=r"train\.distill = .* between 0 and 1"):
         override(Config(), wrong)
+
+
+def test_a_teacher_has_to_know_bar_lines_as_the_corpus_does(corpora, tmp_path, monkeypatch):
+    def teacher_of(bar_lines, meters):
+        config = override(TINY, {"prepare.bar_lines": bar_lines, "model.context.meters": meters})
+        metadata = Metadata(config, corpora[0].vocabulary, 90.0, (4, 4))
+        return lambda run: SimpleNamespace(metadata=metadata, params=None, network=None)
+
+    taught = override(TINY, {"train.teachers": "old"})
+    monkeypatch.setattr(loop, "load_model", teacher_of("start", (48,)))
+    refusal = (
+        r"train\.teachers: old knows bar lines otherwise than .*out-0; prepare that with --bar-lines start"
+    )
+    with pytest.raises(InputError, match=refusal):
+        fit(corpora[0], taught, tmp_path / "run")
+    for deaf in (teacher_of("start", ()), teacher_of("written", (48,))):
+        monkeypatch.setattr(loop, "load_model", deaf)
+        with pytest.raises(AttributeError):  # it is taken for a teacher, which this stub is not
+            fit(corpora[0], taught, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -37,7 +37,7 @@ from tests.tiny import SMALLEST
 
 FOLDER = Path(__file__).parent / "goldens"
 STEPS, CHORALES = 20, 24  # the losses of a training; the first chorales of the collection
-NOTE, VOICE = {"prepare.tokenizer": "note"}, {"prepare.voices": 4, "prepare.bars": "start"}
+NOTE, VOICE = {"prepare.tokenizer": "note"}, {"prepare.voices": 4, "prepare.bar_lines": "start"}
 CHORD = {"prepare.tokenizer": "chord", "prepare.transpose": "C"}
 
 

@@ -66,3 +66,9 @@ def test_what_a_given_split_lacks_is_dealt() -> None:
     names = split(np.arange(10), SHARES, 0, ["train"] * 5 + [None] * 5)
     assert names[:5] == ["train"] * 5
     assert set(names) == set(SHARES)
+
+
+def test_a_piece_goes_with_relatives_in_training_whatever_else_they_are_given() -> None:
+    given = ["train", "test", None, "valid", "test"]
+    names = split(np.array([0, 0, 0, 1, 2]), SHARES, 0, given)
+    assert names == ["train", "test", "train", "valid", "test"]

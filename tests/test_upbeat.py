@@ -66,7 +66,7 @@ def corpus_of(folder: Path, bars: str = "written") -> Corpus:
         write_midi(scale(upbeat, number), music / f"{number}.mid", first_bar=12 * upbeat)
     late = scale(0, 9) + np.array([24, 0, 0, 0], np.int32)
     write_midi(late, music / "6.mid")
-    config = PrepareConfig(bars=bars)  # type: ignore[arg-type]
+    config = PrepareConfig(bar_lines=bars)  # type: ignore[arg-type]
     return prepare([str(music)], folder / "corpus", config, workers=1)
 
 
@@ -130,7 +130,7 @@ def written(
 ) -> Generated:
     """By a model that was never trained; its training pieces are said to have this upbeat, in ticks."""
     vocabulary = NoteVocabulary(max_duration=16)
-    config = Config(prepare=PrepareConfig(bars="written" if from_bars else "start"), model=MODEL)
+    config = Config(prepare=PrepareConfig(bar_lines="written" if from_bars else "start"), model=MODEL)
     network = make_network(config, vocabulary)
     state = init_state(network, config.train)
     metadata = Metadata(config, vocabulary, 100.0, (4, 4), "", upbeat)
@@ -172,6 +172,37 @@ def test_a_model_hears_an_upbeat_if_it_was_trained_on_them() -> None:
 
 def test_a_checkpoint_from_before_upbeats_counts_from_the_first_note() -> None:
     model = load_model("pretrained:chorales")
-    assert model.metadata.config.prepare.bars == "start"
+    assert model.metadata.config.prepare.bar_lines == "start"
     facts = to_facts(model.metadata, {})
     assert from_facts(facts | {"upbeat": 12}, "run").upbeat == 12
+
+
+@pytest.mark.parametrize(
+    ("marks", "onset", "first_bar"),
+    [
+        ([(0, 1, 4), (480, 4, 4)], 480, 12),  # the bar line where the meter changes
+        ([(0, 3, 4), (1440, 4, 4)], 1440, 36),
+        ([(0, 3, 4), (1440, 4, 4)], 1920, 36),
+        ([(0, 4, 4)], 1920, 0),
+    ],
+)
+def test_bars_go_on_from_the_last_meter_before_the_first_note(
+    marks: list[tuple[int, int, int]], onset: int, first_bar: int
+) -> None:
+    from symusic import Note, Score, TimeSignature, Track
+
+    score: Any = Score(480)
+    for mark in marks:
+        score.time_signatures.append(TimeSignature(*mark))
+    track: Any = Track()
+    track.notes.append(Note(onset, 480, 60, 80))
+    score.tracks.append(track)
+    assert read_midi(score.dumps_midi(), "adaptive").first_bar == first_bar
+
+
+def test_a_piece_that_begins_with_a_rest_is_heard_with_it() -> None:
+    """So that its bar lines lie where they were written."""
+    made = written(None, upbeat=12, count=16)
+    silent = [notes for notes in made.pieces if notes[:, 0].min() > 0]
+    assert silent
+    assert made.first_bar == 12

@@ -169,8 +169,8 @@ def test_kinship_does_not_depend_on_how_many_windows_are_looked_at_at_once(
 def test_what_the_user_knows_is_a_group(tmp_path: Path) -> None:
     sources = [Source(name, tmp_path / name) for name in ("a/1.mid", "a/2.mid", "b/1.mid")]
     assert known_groups("none", sources) == {}
-    assert list(known_groups("folder", sources).values()) == ["a", "a", "b"]
-    assert list(known_groups("stem", sources).values()) == ["1", "2", "1"]
+    assert list(known_groups("folder", sources).values()) == ["a/1.mid", "a/1.mid", "b/1.mid"]
+    assert list(known_groups("stem", sources).values()) == ["a/1.mid", "a/2.mid", "a/1.mid"]
     table = tmp_path / "known.csv"
     table.write_text("source,group,year\na/2.mid,song,1901\nb/1.mid,song,1950\n", encoding="utf-8")
     assert known_groups(str(table), sources) == {"a/2.mid": "song", "b/1.mid": "song"}
@@ -185,6 +185,8 @@ def test_what_the_user_knows_is_a_group(tmp_path: Path) -> None:
             "elsewhere is no piece of these sources; name pieces as pieces.jsonl",
         ),
         ("name,group\na/1.mid,x\n", "has no column 'source'; its first line has to be source,group"),
+        ("source;group\n", "has no column 'source'; its first line has to be source,group"),
+        ("", "has no column 'source'; its first line has to be source,group"),
         (None, "not none, folder, stem or a CSV file that can be read"),
         (b"\xff\xfe\x00", "not none, folder, stem or a CSV file that can be read"),
     ],
@@ -260,3 +262,36 @@ def test_versions_of_a_song_are_one_work() -> None:
     found = groups(len(pieces), found_of(pieces))
     songs = [Path(source.name).stem.partition("-")[0] for source in sources]
     assert len(set(zip(songs, found.tolist(), strict=True))) == len(set(songs)) == found.max() + 1 == 40
+
+
+def test_folders_and_names_are_those_of_files_wherever_they_were_given() -> None:
+    at = Path("/music")
+    sources = [
+        Source("1.mid", at / "A" / "1.mid"),
+        Source("1.mid (2)", at / "B" / "1.mid.gz"),
+        Source("2.mid", at / "B" / "2.mid"),
+        Source("x/3.mid", at / "a.zip", ("x/3.mid",)),
+        Source("x/4.mid", at / "b.zip", ("x/4.mid",)),
+        Source("x/5.mid", at / "b.zip", ("x/5.mid",)),
+        Source("one.abc/3", at / "A" / "one.abc", (), "3"),
+        Source("two.abc/3", at / "A" / "two.abc", (), "3"),
+    ]
+    by_folder = [known_groups("folder", sources)[source.name] for source in sources]
+    first, other = "1.mid", "1.mid (2)"
+    assert by_folder == [first, other, other, "x/3.mid", "x/4.mid", "x/4.mid", first, first]
+    by_stem = known_groups("stem", sources)
+    assert by_stem["1.mid (2)"] == "1.mid"
+    assert len(set(by_stem.values())) == 7
+
+
+def test_silence_before_the_first_note_and_length_change_nothing() -> None:
+    tune = line(0, 3000)
+    rows = [(number * 12, 12, pitch, 0) for number, pitch in enumerate(tune.tolist())]
+    rows += [(number * 12, 12, pitch + 20, 1) for number, pitch in enumerate(line(1, 3000).tolist())]
+    notes = notes_of(rows)
+    _, windows = fingerprint(Piece(notes))
+    _, late = fingerprint(Piece(notes + np.array([1200, 0, 0, 0], np.int32)))
+    np.testing.assert_array_equal(windows, late)
+    place = (windows & np.uint64(65_535)).astype(float) / 65_536
+    assert len(windows) > 5900  # both lines, all of them
+    assert np.histogram(place, 10, (0, 1))[0].min() > 500

@@ -119,18 +119,21 @@ def write_groups(path: Path, pieces: Sequence[CorpusPiece], relations: Iterable[
             for name, number, span in zip(("one", "other"), (one, other), spans, strict=True):
                 told[f"{name}_bars"] = [pieces[number].bar_at(place) for place in span]
         of_group.setdefault(pieces[one].group, []).append(told)
+    members: dict[int, list[str]] = {group: [] for group in of_group}
+    for piece in pieces:
+        if piece.group in members:
+            members[piece.group].append(piece.source)
     with (path / "groups.jsonl").open("w", encoding="utf-8") as file:
         for group, told_of in sorted(of_group.items()):
-            members = [piece.source for piece in pieces if piece.group == group]
-            line = {"group": group, "pieces": members, "relations": told_of}
+            line = {"group": group, "pieces": members[group], "relations": told_of}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def load_groups(path: Path) -> list[dict[str, Any]]:
     """The groups of related pieces of the corpus at `path`, as `write_groups` wrote them."""
     try:
-        lines = (path / "groups.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        with (path / "groups.jsonl").open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None
 
@@ -150,8 +153,8 @@ def load_corpus(path: Path) -> Corpus:
         )
     try:
         tokens = np.load(path / "tokens.npy", mmap_mode="r", allow_pickle=False)
-        lines = (path / "pieces.jsonl").read_text(encoding="utf-8").splitlines()
-        parsed = [json.loads(line) for line in lines]
+        with (path / "pieces.jsonl").open(encoding="utf-8") as file:
+            parsed = [json.loads(line) for line in file]
         pieces = tuple(CorpusPiece(**piece | {"meter": tuple(piece["meter"])}) for piece in parsed)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: damaged corpus ({error}); prepare it again") from None

@@ -69,7 +69,12 @@ def _of_sources(arguments: Sequence[str], limit: int) -> Inspection:
         related=with_relatives(_groups([reading for _, reading in read])),
         openings=tuple(
             # Read once more, for the tracks: tokens have none.
-            _open(source.name, _count(source, reading), read_piece(source, _CONFIG.quantizer).notes)
+            _open(
+                source.name,
+                _count(source, reading),
+                read_piece(source, _CONFIG.quantizer).notes,
+                reading.facts.frame > 0,
+            )
             for source, reading in _evenly(read, _OPENINGS)
         ),
     )
@@ -86,7 +91,7 @@ def _of_corpus(argument: str, limit: int) -> Inspection:
             counted = _decode(corpus, piece)
             census.add(counted)
             if piece.start in shown:
-                openings.append(_open(piece.source, counted, to_notes(counted.slices)))
+                openings.append(_open(piece.source, counted, to_notes(counted.slices), piece.frame > 0))
             progress.advance()
     return Inspection(
         arguments=(argument,),
@@ -132,11 +137,11 @@ def _decode(corpus: Corpus, piece: CorpusPiece) -> Counted:
     )
 
 
-def _open(name: str, piece: Counted, notes: Notes) -> Opening:
-    """What begins in the first eight bars, and in the upbeat."""
+def _open(name: str, piece: Counted, notes: Notes, frames: bool) -> Opening:
+    """What begins in the first eight bars, and in the upbeat; only frames may begin with silence."""
     onset, duration, pitch, track = notes.T
     end = piece.first_bar + _BARS * ticks_per_bar(piece.meter)
-    onset = onset - onset.min(initial=np.iinfo(np.int32).max)
+    onset = onset if frames else onset - onset.min(initial=np.iinfo(np.int32).max)
     duration = np.minimum(duration, end - onset)
     begun = np.stack([onset, duration, pitch, track], 1)[onset < end]
     return Opening(name, piece.key, piece.tempo, piece.meter, begun, piece.first_bar)

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +130,8 @@ def _assemble(
 
 def _plan(sources: Iterable[tuple[str, str]], config: PrepareConfig, known: Mapping[str, str]) -> str:
     """A hash of all that decides what a corpus holds: the sources, the settings, what is said of groups."""
-    return _hash([configs.to_json(config), [list(source) for source in sources], dict(known)])
+    settings = configs.to_json(replace(config, group_by="none"))  # what it says is in `known`
+    return _hash([settings, [list(source) for source in sources], dict(known)])
 
 
 def _hash(value: Any) -> str:

@@ -122,7 +122,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         shift=shift,
         tempo=piece.tempo,
         meter=piece.meter,
-        first_bar=to_bar_line if config.bars == "written" else 0,
+        first_bar=to_bar_line if config.bar_lines == "written" else 0,
         program=piece.program,
         remarks=piece.remarks,
         merged=piece.merged,

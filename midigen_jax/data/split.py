@@ -28,7 +28,11 @@ def split(
     raises InputError when there are fewer groups than splits.
     """
     given = given or [None] * len(groups)
-    placed = {group: name for group, name in zip(groups.tolist(), given, strict=True) if name}
+    placed: dict[int, str] = {}
+    for group, own in zip(groups.tolist(), given, strict=True):
+        # What has relatives in training goes there too, whatever others of its group are held out for.
+        if own and (group not in placed or own == next(iter(shares))):
+            placed[group] = own
     members = np.bincount(groups)
     empty = set(shares) - set(given)
     free = [group for group in range(len(members)) if group not in placed]

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -26,7 +26,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import Slices
 from midigen_jax.music.sources import Source
@@ -60,7 +59,7 @@ Line = tuple[NDArray[np.integer], NDArray[np.integer]]
 REASONS = {
     "bytes": "the same file",
     "notes": "the same notes, in any key",
-    "given": "--group-by",
+    "given": "said so by --group-by",
     "music": "shared lines",
 }
 """What makes two pieces one work, in words."""
@@ -92,7 +91,7 @@ def fingerprint(piece: Piece) -> tuple[str, NDArray[np.uint64]]:
     for array in (slices.duration, slices.start, relative, slices.attacked):
         shape.update(np.ascontiguousarray(array).tobytes())
     ticks = max(1, int(slices.duration.sum()))
-    windows = [_windows(*line, ticks) for line in _lines(piece.notes, slices)]
+    windows = [_windows(*line, ticks) for line in _lines(piece)]
     every = np.sort(np.concatenate([np.empty(0, np.uint64), *windows]))
     hashes = every >> _PLACE
     return shape.hexdigest()[:32], every[np.append(True, hashes[1:] != hashes[:-1])[: len(every)]]
@@ -108,27 +107,41 @@ def known_groups(rule: str, sources: Sequence[Source]) -> dict[str, str]:
     if rule == "none":
         return {}
     if rule in ("folder", "stem"):
-        # The tunes of a tunebook lie in their file.
-        paths = {source.name: PurePosixPath(source.name) for source in sources}
-        return {name: str(path.parent if rule == "folder" else path.stem) for name, path in paths.items()}
+        first: dict[Any, str] = {}
+        group_of = _folder_of if rule == "folder" else _stem_of
+        return {source.name: first.setdefault(group_of(source), source.name) for source in sources}
     names = {source.name for source in sources}
     try:
         with Path(rule).open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file))
-        found = {line["source"]: line["group"] for line in lines}
+            reader = csv.DictReader(file)
+            for column in ("source", "group"):
+                if column not in (reader.fieldnames or ()):
+                    raise InputError(
+                        f"{rule}: has no column {column!r}; its first line has to be source,group"
+                    )
+            found = {line["source"]: line["group"] or "" for line in reader}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"--group-by {rule}: not none, folder, stem or a CSV file that can be read ({reason})"
         ) from None
-    except KeyError as error:
-        raise InputError(f"{rule}: has no column {error}; its first line has to be source,group") from None
     for name in found:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             remedy = f"did you mean {near[0]}?" if near else "name pieces as pieces.jsonl does"
             raise InputError(f"{rule}: {name} is no piece of these sources; {remedy}")
     return found
+
+
+def _folder_of(source: Source) -> tuple[str, ...]:
+    """Where the file lies: on disk, or in an archive."""
+    *around, name = (source.path.absolute().as_posix(), *source.members)
+    return (*around, PurePosixPath(name).parent.as_posix())
+
+
+def _stem_of(source: Source) -> tuple[str, str | None]:
+    """The name of the file, and that of the piece in it if it holds several."""
+    return PurePosixPath(source.file_name.removesuffix(".gz")).stem, source.part
 
 
 def relations(
@@ -163,14 +176,15 @@ def groups(count: int, relations: Iterable[Relation]) -> NDArray[np.int64]:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _lines(notes: Notes, slices: Slices) -> list[Line]:
-    """Onsets and pitches of each line of a piece."""
-    lines = _outer(slices)
+def _lines(piece: Piece) -> list[Line]:
+    """Onsets and pitches of each line of a piece, in ticks from the beginning of its slices."""
+    notes, lines = piece.notes, _outer(piece.slices)
     track = notes[:, 3]
     if len(notes) and track.min() != track.max():
         # By track, then time, then pitch: the last of each time is the highest.
         order = np.lexsort((notes[:, 2], notes[:, 0], track))
-        onset, _, pitch, track = notes[order].T
+        onset, _, pitch, track = notes[order].T.astype(np.int64)
+        onset -= 0 if piece.length is not None else onset.min()
         new_track = np.append(track[1:] != track[:-1], True)
         highest = new_track | np.append(onset[1:] != onset[:-1], True)
         ends = np.cumsum(highest)[new_track]

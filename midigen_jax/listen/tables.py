@@ -45,7 +45,7 @@ _CORPUS_LABELS = {
     "stuck": "notes without end",
     "other_keys": "in other keys",
     "related": "sharing music",
-    "related_by": "pairs joined by",
+    "related_by": "joined by",
     "duplicates": "of one file",
     "leaked": "shared with train",
     "unknown_share": "unseen symbols",

@@ -103,7 +103,7 @@ def open_archive(name: str, file: Path | bytes) -> dict[str, Member]:
             file = decompress(read_file(file))  # the list of its members is at its end
         for written, member in _LISTED[suffix](file, compressed, on_failure):
             inside = written.replace("\\", "/").removeprefix("./")
-            if inside.startswith("/") or ".." in inside.split("/") or re.match(r"[A-Za-z]:", inside):
+            if inside.startswith("/") or ".." in inside.split("/") or re.match(r"[A-Za-z]:/", inside):
                 raise InputError(f"leads out of its folder (member {written!r}); do not trust it")
             total += _ENTRY_BYTES + member.size
             if total > MAX_ARCHIVE_BYTES:

@@ -31,7 +31,7 @@ from midigen_jax.music.tracks import Track, choose, main_program
 
 _FAR_SHARE = 0.15  # of onsets that the grid moves far: below, there is no need to look for a beat
 _FEWEST_ONSETS, _MOST_ONSETS = 32, 512  # of the notes that are looked at
-_DIVISIONS = (3, 4, 6, 8, 12, 16, 24)  # of a quarter
+_DIVISIONS = (3, 4, 5, 6, 7, 8, 12, 16, 24)  # of a quarter
 _KEEPS = 0.35  # recordings without a beat have 0.25 at the most, music with one 0.48 at the least
 _A_PROGRAM = re.compile(rb"[\xc0-\xcf]")  # the status of a program change; or a byte like it
 
@@ -201,6 +201,8 @@ def _has_beat(raw: Ticks, per_quarter: int) -> bool:
 
     The mean of their phases within each division (Rayleigh's test): 1 if all lie on it, near 0 if anywhere.
     """
+    if len(raw) < _FEWEST_ONSETS:
+        return True
     onsets = np.sort(raw[:: -(-len(raw) // _MOST_ONSETS)])
     onsets = onsets[np.append(True, onsets[1:] != onsets[:-1])]
     if len(onsets) < _FEWEST_ONSETS:
@@ -246,7 +248,7 @@ def _beginning(scores: Sequence[Any], first: int, per_quarter: int) -> tuple[flo
         bar = ticks_per_bar(now)
         if time * TICKS_PER_QUARTER == bar * per_quarter and bar < ticks_per_bar(after):
             return tempo, after, bar
-    return tempo, now, 0
+    return tempo, now, round(begin * TICKS_PER_QUARTER / per_quarter)
 
 
 def _last_tempo(scores: Sequence[Any], first: int) -> float | None:

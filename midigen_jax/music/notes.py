@@ -15,10 +15,10 @@ Notes = NDArray[np.int32]
 
 
 def meter_of(ticks: int) -> tuple[int, int] | None:
-    """The meter in which a bar has so many ticks, in the longest beats that do; None where there is none."""
+    """The meter in which a bar has so many ticks, in the longest beats that do; None where MIDI has none."""
     whole = 4 * TICKS_PER_QUARTER
     for below in (4, 8, 16):
-        if ticks > 0 and ticks * below % whole == 0:
+        if 0 < ticks * below <= 255 * whole and ticks * below % whole == 0:
             return ticks * below // whole, below
     return None
 

@@ -233,7 +233,7 @@ def _walk(folder: Path) -> dict[str, str]:
             link = entry.is_symlink()
             if os.path.isdir(entry.path) if link else entry.is_dir():
                 (folders.append if link else folders.appendleft)(name)
-            elif link and not os.path.exists(entry.path):
+            elif link and not os.path.exists(entry.path) and (_may_be_music(name) or "." not in entry.name):
                 found[name] = "a link that leads nowhere; mend it, or take it away"
             elif _may_be_music(name):
                 found[name] = ""

@@ -24,7 +24,7 @@ def write_midi(
 
     tempo: quarters a minute. program: General MIDI, 0 to 127. velocity: of every note, 1 to 127.
     meter: beats in a bar and the beat's note value. text: lines that the file carries as markers.
-    first_bar: ticks of an upbeat, which is written as a first bar in a meter of its own.
+    first_bar: ticks of an upbeat, which is written as a first bar in a meter of its own, if there is one.
     """
     from symusic import Note, Score, TextMeta, TimeSignature, Track
     from symusic import Tempo as TempoMark

@@ -222,7 +222,7 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
             for values in (getattr(config, name), getattr(config, f"duration_{name}"))
         ),
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
-        bars=experiment.config.prepare.bars == "written",
+        bars=experiment.config.prepare.bar_lines == "written",
         tpu=jax.default_backend() == "tpu",
     )
     rules = _constraints(restored, config, shift, bar)
@@ -362,8 +362,7 @@ def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: To
     vocabulary = restored.metadata.vocabulary
     if task.given is None:
         # A budget and bar lines count from the first tick, whatever is heard there.
-        bound = config.meter is not None or task.ticks < NEVER
-        return _moved(_cut(vocabulary.decode(written, trim=not bound), task.ticks), -task.shift)
+        return _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
     stop = length_of(vocabulary, task.prompt)
     if not config.keep_prompt or "held" in vocabulary.drops:
         rest = _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)

@@ -295,7 +295,7 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
             restored = checkpoints.restore("best")
         corpus = corpora[study.config(*run).prepare]
         pieces = pieces_of(corpus, study.split)
-        bars = restored.metadata.config.prepare.bars == "written"
+        bars = restored.metadata.config.prepare.bar_lines == "written"
         scorer = scorer or Scorer(restored.network, corpus, pieces, bars=bars)
         said = dict(scorer(restored.params))
         measured = [

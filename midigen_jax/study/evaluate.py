@@ -46,7 +46,7 @@ def evaluate(restored: LoadedModel, corpus: Corpus, split: Split, name: str) -> 
             "tokens, prepare this one with the run's --max-duration"
         )
     pieces = pieces_of(corpus, split)
-    bars = restored.metadata.config.prepare.bars == "written"
+    bars = restored.metadata.config.prepare.bar_lines == "written"
     scorer = Scorer(restored.network, corpus, pieces, bars=bars)
     found: dict[int, PieceScores] = {}
     with Progress(name, len(pieces), "pieces") as progress:

@@ -40,7 +40,10 @@ def measure_run(
         if given is None:
             raise InputError(f"{corpus.path}: no longer the corpus of {run}; give it as CORPUS to score it")
         differs = "is not" if plan else "may not be"
-        note = f"Note: {given} {differs} the corpus of {run}: leaked and baselines are of its own training."
+        note = (
+            f"Note: {given} {differs} the corpus of {run}: leaked and baselines are of its own training, and "
+            "the model may have been trained on some of these pieces."
+        )
         yield rows.Finding([note])
     models = [evaluate.evaluate(restored, corpus, split, name), *evaluate.evaluate_baselines(corpus, split)]
     settings = {"corpus": corpus.path.resolve().name, "split": split}

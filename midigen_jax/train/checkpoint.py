@@ -88,7 +88,7 @@ def from_facts(facts: Mapping[str, Any], name: str) -> Metadata:
             "midigen train CORPUS --out NEW --config OLD/config.json"
         )
     # Before upbeats were known, bars were counted from the first note.
-    prepared = {"bars": "start"} | facts["config"]["prepare"]
+    prepared = {"bar_lines": "start"} | facts["config"]["prepare"]
     config = configs.from_json(Config, {**facts["config"], "prepare": prepared})
     vocabulary, (above, below) = vocabulary_from_json(facts["vocab"]), facts["meter"]
     upbeat = facts.get("upbeat", 0)

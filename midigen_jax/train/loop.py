@@ -189,6 +189,12 @@ class _Program:
                 raise InputError(
                     f"train.teachers: {run} has another vocabulary than {corpus.path}; leave it out"
                 )
+            taught = teacher.metadata.config
+            if taught.model.context.meters and taught.prepare.bar_lines != settings.bar_lines:
+                raise InputError(
+                    f"train.teachers: {run} knows bar lines otherwise than {corpus.path}; prepare that with "
+                    f"--bar-lines {taught.prepare.bar_lines}, or leave the teacher out"
+                )
         self.teacher_params = [teacher.params for teacher in teachers]
         self.train_steps = make_train_steps(
             self.network,
