@@ -67,7 +67,12 @@ def _measure(options: argparse.Namespace) -> Iterable[tuple[str, float, str, dic
                 Path(folder) / f"{number:04}.mid",
             )
         played = [read_piece(source) for source in find_sources([folder])]
-    config = {"chorales": len(written), "ornaments": options.ornaments, "rubato": options.rubato}
+    config = {
+        "chorales": len(written),
+        "ornaments": options.ornaments,
+        "rubato": options.rubato,
+        "seed": options.seed,
+    }
     joined = {pair[:2] for pair in _related([*written, *played])}
     found = sum((number, number + len(written)) in joined for number in range(len(written)))
     yield "works.pairs_found", found / len(written), "share", config
