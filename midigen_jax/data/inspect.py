@@ -4,9 +4,10 @@ In: the words of the command line. Out: counts, and the first bars of a few piec
 `midigen prepare` reads them by default; what it would refuse is listed here with the same words.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from midigen_jax.data.reading import Reading, nothing_read, read_all
 from midigen_jax.data.split import with_relatives
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
-from midigen_jax.music.census import Census, Counted, Inspection, Opening
+from midigen_jax.music.census import Census, Counted, Inspection, Opening, Work
 from midigen_jax.music.notes import Notes, ticks_per_bar
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.slices import to_notes
@@ -101,7 +102,7 @@ def _of_corpus(argument: str, limit: int) -> Inspection:
         refused=corpus.manifest["quarantine"],
         related=with_relatives(piece.group for piece in drawn),
         openings=tuple(openings),
-        groups=tuple(load_groups(corpus.path)),
+        works=tuple(map(_work, load_groups(corpus.path))),
         manifest=corpus.manifest,
     )
 
@@ -135,6 +136,12 @@ def _decode(corpus: Corpus, piece: CorpusPiece) -> Counted:
         split=piece.split,
         unknown=int(unknown_of(corpus.vocabulary.tables, tokens).sum()),
     )
+
+
+def _work(group: Mapping[str, Any]) -> Work:
+    """A line of `groups.jsonl`."""
+    reasons = Counter(relation["why"] for relation in group["relations"])
+    return Work(tuple(group["pieces"]), tuple(works.REASONS[why] for why, _ in reasons.most_common()))
 
 
 def _open(name: str, piece: Counted, notes: Notes, frames: bool) -> Opening:

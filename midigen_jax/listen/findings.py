@@ -3,24 +3,22 @@
 In: an `Inspection`. Out: lines, and tables of (label, text).
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from midigen_jax.data.works import REASONS
 from midigen_jax.errors import kind_of
 from midigen_jax.listen.tables import aligned, many
-from midigen_jax.music.census import Inspection, ranked
+from midigen_jax.music.census import Inspection, Work, ranked
 from midigen_jax.music.notes import pitch_name
 from midigen_jax.music.piece import SPLITS
 
 _NAMED = 200  # refused files of one kind that are listed by name
 _COMMON = 8  # chords that a table names
-_GROUPS = 3  # of related pieces, that are named
+_WORKS = 3  # of related pieces, that are named
 _KINDS = 3  # of refusals, that one line has room for
 
 
@@ -117,11 +115,11 @@ def notices(found: Inspection) -> list[str]:
             f"Of {found.there:,} {'pieces' if found.manifest else 'files'} {found.drawn:,} were looked at, "
             "evenly drawn, and all figures are of these; --limit takes more."
         )
-    if found.groups:
-        largest = sorted(found.groups, key=lambda group: -len(group["pieces"]))[:_GROUPS]
+    if found.works:
+        largest = sorted(found.works, key=lambda work: -len(work.pieces))[:_WORKS]
         said.append(
-            f"{many(len(found.groups), 'group')} of pieces that are one work; the largest: "
-            f"{'; '.join(map(_group, largest))}. {Path(found.arguments[0]) / 'groups.jsonl'} has all, with "
+            f"{many(len(found.works), 'group')} of pieces that are one work; the largest: "
+            f"{'; '.join(map(_work, largest))}. {Path(found.arguments[0]) / 'groups.jsonl'} has all, with "
             "what they share and where."
         )
     config = found.manifest.get("config", {})
@@ -143,11 +141,10 @@ def notices(found: Inspection) -> list[str]:
     return said
 
 
-def _group(group: Mapping[str, Any]) -> str:
+def _work(work: Work) -> str:
     """How many pieces, which, and why."""
-    first, second, *others = group["pieces"]
-    reasons = Counter(relation["why"] for relation in group["relations"])
-    why = " and ".join(REASONS[reason] for reason, _ in reasons.most_common())
+    first, second, *others = work.pieces
+    why = " and ".join(work.why)
     return f"{2 + len(others)} pieces ({first}, {second}{', …' if others else ''}: {why})"
 
 

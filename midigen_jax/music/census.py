@@ -154,6 +154,14 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Pieces that are one work, by name, and what makes them so, in words."""
+
+    pieces: tuple[str, ...]
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What was found where the user pointed."""
 
@@ -168,8 +176,8 @@ class Inspection:
     related: int
     """pieces that share music with another one of those that were looked at"""
     openings: tuple[Opening, ...]
-    groups: tuple[Mapping[str, Any], ...] = ()
-    """of a corpus, pieces that are one work: as `groups.jsonl` has them"""
+    works: tuple[Work, ...] = ()
+    """of a corpus: all that have several pieces"""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     """a corpus's own; empty for sources"""
 
