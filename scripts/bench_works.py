@@ -15,6 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,8 @@ def _measure(options: argparse.Namespace) -> Iterable[tuple[str, float, str, dic
         songs = [Path(source.name).stem.partition("-")[0] for source in sources]
         group = works.groups(len(pieces), _related(pieces)).tolist()
         pairs = set(zip(songs, group, strict=True))
-        whole = sum(
-            sum(one == song for one, _ in pairs) == 1 and sum(own == other for _, other in pairs) == 1
-            for song, own in pairs
-        )
+        groups_of, songs_of = (Counter(side) for side in zip(*pairs, strict=True))
+        whole = sum(groups_of[song] == songs_of[own] == 1 for song, own in pairs)
         yield (
             "works.songs_whole",
             whole / len(set(songs)),

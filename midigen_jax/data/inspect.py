@@ -161,7 +161,7 @@ def _evenly(items: Sequence[T], limit: int) -> list[T]:
 
 
 def _groups(readings: Sequence[Reading]) -> list[int]:
-    marks = [{"bytes": reading.facts.digest, "notes": reading.facts.shape} for reading in readings]
+    marks = [reading.facts.marks for reading in readings]
     windows = [reading.windows for reading in readings]
     related = works.relations(marks, list(map(len, windows)), windows.__getitem__)
     return works.groups(len(readings), related).tolist()

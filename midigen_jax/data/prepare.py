@@ -213,10 +213,7 @@ def _with_music(entries: Sequence[Entry], arguments: Sequence[str], config: Prep
 
 def _relations(read: Sequence[Entry], spool: Spool, known: Mapping[str, str]) -> list[works.Relation]:
     """What makes pieces one work: what the user knows, their bytes, their notes, their lines."""
-    marks = [
-        {"bytes": facts.digest, "notes": facts.shape, "given": known.get(facts.name, "")}
-        for facts in (entry.facts for entry in read)
-    ]
+    marks = [entry.facts.marks | {"given": known.get(entry.facts.name, "")} for entry in read]
     windows = [entry.windows for entry in read]
     return works.relations(marks, windows, lambda number: spool.windows(read[number]))
 

@@ -68,6 +68,11 @@ class Facts(NamedTuple):
     shape: str = ""
     """equal for two pieces whose slices are equal up to transposition"""
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """What is equal for pieces that are one work, by what makes them so: see `works.REASONS`."""
+        return {"bytes": self.digest, "notes": self.shape}
+
 
 class Reading(NamedTuple):
     """A source that was read, or refused: then its arrays are empty."""

@@ -29,7 +29,7 @@ def summarise(
     entries: Sequence[Entry],
     pieces: Sequence[CorpusPiece],
     vocabulary: Vocabulary,
-    relations: Sequence[Relation] = (),
+    relations: Sequence[Relation],
 ) -> dict[str, Any]:
     """The figures that people want to see of a corpus."""
     wanted = [entry.facts for entry in entries if entry.facts.wanted and not entry.facts.refused]

@@ -55,7 +55,6 @@ _PLACE, _OWNER = np.uint64(16), np.uint64(2**24 - 1)
 Line = tuple[NDArray[np.integer], NDArray[np.integer]]
 """Onsets and pitches of successive notes."""
 
-
 REASONS = {
     "bytes": "the same file",
     "notes": "the same notes, in any key",
@@ -265,14 +264,14 @@ def _sharing(
     whole = np.zeros(count)
     for block in blocks:
         owned = [_codes(windows_of(number), number) for number in block.tolist()]
-        whole[block] = [_owners(index, codes, count)[1].sum() for codes in owned]
+        whole[block] = [_owners(index, codes, count)[2].sum() for codes in owned]
     for block in blocks:
         codes = np.concatenate([_codes(windows_of(number), number) for number in block.tolist()] or [index])
-        later, weight = _owners(index, codes, count)
+        place, later, weight = _owners(index, codes, count)
         # The owners of a window stand side by side: those after each are its pairs.
         pairs = np.repeat(np.arange(len(codes)), later)
         step = np.arange(len(pairs)) - np.repeat(np.cumsum(later) - later, later) + 1
-        other = index[np.searchsorted(index, codes)[pairs] + step] & _OWNER
+        other = index[place[pairs] + step] & _OWNER
         pair = ((codes[pairs] & _OWNER) * np.uint64(count) + other).astype(np.int64)
         order = np.argsort(pair, kind="stable")
         pair, first = np.unique(pair[order], return_index=True)
@@ -292,11 +291,11 @@ def _codes(windows: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
 
 def _owners(
     index: NDArray[np.uint64], codes: NDArray[np.uint64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How many owners of each window are looked at after its own, and what it weighs among `count` pieces."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Of each window: its place, how many owners are looked at after it, its weight among `count` pieces."""
     begin, end = np.searchsorted(index, codes & ~_OWNER), np.searchsorted(index, codes | _OWNER, "right")
-    later = np.minimum(end - np.searchsorted(index, codes) - 1, _NEAREST)
-    return later, np.log((count + _UNSEEN) / (end - begin))
+    place = np.searchsorted(index, codes)
+    return place, np.minimum(end - place - 1, _NEAREST), np.log((count + _UNSEEN) / (end - begin))
 
 
 def _relation(
@@ -322,16 +321,15 @@ def _relation(
 def _longest_rising(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[int]:
     """The indices of a longest run of places that rises in both, by patience sorting (Fredman 1975)."""
     tops: list[float] = []  # of the piles
-    piles: list[int] = []
-    before: list[int] = []  # of each index in its order, the index below it
-    order = np.lexsort((-second, first)).tolist()
-    below = dict.fromkeys(order, -1)
-    for index in order:
+    piles: list[int] = []  # the index on top of each
+    below: dict[int, int] = {}  # of each index, that on top of the pile before its own; -1: none
+    for index in np.lexsort((-second, first)).tolist():
         pile = bisect_left(tops, second[index])
         tops[pile : pile + 1], piles[pile : pile + 1] = [second[index]], [index]
         below[index] = piles[pile - 1] if pile else -1
+    run: list[int] = []
     index = piles[-1] if piles else -1
     while index >= 0:
-        before.append(index)
+        run.append(index)
         index = below[index]
-    return before[::-1]
+    return run[::-1]

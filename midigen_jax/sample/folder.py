@@ -141,8 +141,8 @@ def write_pieces(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
             text = (origin, replace(recipe, piece=number).text())
             # One that is there is whole: a cut command writes the others.
             if not place.is_file():
-                about: Any = {"meter": music.meter, "first_bar": music.first_bar, "text": text}
-                write_midi(notes, place, music.tempo, music.program, **about)
+                how = music.tempo, music.program
+                write_midi(notes, place, *how, meter=music.meter, first_bar=music.first_bar, text=text)
             if beside:
                 write_beside(place, music, notes)
             progress.advance()

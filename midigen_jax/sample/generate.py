@@ -222,7 +222,7 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
             for values in (getattr(config, name), getattr(config, f"duration_{name}"))
         ),
         repetition=bool({*config.repetition_penalty, *config.duration_repetition_penalty} - {1.0}),
-        bars=experiment.config.prepare.bar_lines == "written",
+        bars=experiment.knows_bar_lines,
         tpu=jax.default_backend() == "tpu",
     )
     rules = _constraints(restored, config, shift, bar)
@@ -239,11 +239,9 @@ def _first_bar(task: _Task, config: SampleConfig) -> int:
         return -task.begin % bar
     if config.keep_prompt:
         return (task.onset - task.begin) % bar
-    return (
-        0
-        if config.meter is not None
-        else -(task.begin + length_of(task.network.vocabulary, task.prompt)) % bar
-    )
+    if config.meter is not None:
+        return 0
+    return -(task.begin + length_of(task.network.vocabulary, task.prompt)) % bar
 
 
 def _constraints(restored: LoadedModel, config: SampleConfig, shift: int, bar: int) -> Constraints | None:

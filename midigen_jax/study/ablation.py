@@ -295,7 +295,7 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
             restored = checkpoints.restore("best")
         corpus = corpora[study.config(*run).prepare]
         pieces = pieces_of(corpus, study.split)
-        bars = restored.metadata.config.prepare.bar_lines == "written"
+        bars = restored.metadata.knows_bar_lines
         scorer = scorer or Scorer(restored.network, corpus, pieces, bars=bars)
         said = dict(scorer(restored.params))
         measured = [
@@ -346,8 +346,8 @@ def _try_arms(study: Study, out: Path, prompt: Piece | None) -> None:
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
         write_beside(place, music, music.pieces[0])
-        about: Any = {"meter": music.meter, "first_bar": music.first_bar}
-        write_midi(music.pieces[0], place, music.tempo, music.program, **about)
+        first, meter = music.pieces[0], music.meter
+        write_midi(first, place, music.tempo, music.program, meter=meter, first_bar=music.first_bar)
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:

@@ -46,8 +46,7 @@ def evaluate(restored: LoadedModel, corpus: Corpus, split: Split, name: str) -> 
             "tokens, prepare this one with the run's --max-duration"
         )
     pieces = pieces_of(corpus, split)
-    bars = restored.metadata.config.prepare.bar_lines == "written"
-    scorer = Scorer(restored.network, corpus, pieces, bars=bars)
+    scorer = Scorer(restored.network, corpus, pieces, bars=restored.metadata.knows_bar_lines)
     found: dict[int, PieceScores] = {}
     with Progress(name, len(pieces), "pieces") as progress:
         for number, said in scorer(restored.params):

@@ -47,6 +47,11 @@ class Metadata(NamedTuple):
     plan: str = ""  # of the corpus: tells it from all others; not known of older checkpoints
     upbeat: int = 0  # of the music in that meter, the most frequent one, in ticks
 
+    @property
+    def knows_bar_lines(self) -> bool:
+        """Whether time was counted from bar lines in training; else from the first note of each piece."""
+        return self.config.prepare.bar_lines == "written"
+
 
 class LoadedModel(NamedTuple):
     """A checkpoint made usable."""

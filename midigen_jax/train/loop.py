@@ -302,9 +302,7 @@ class _Run:
         # Where checkpoints are is no part of what they are.
         config, address = override(self.config, {"train.checkpoints": ""}), self.config.train.checkpoints
         meter = tuple(facts["meter"])
-        self._metadata = Metadata(
-            config, corpus.vocabulary, facts["tempo"], meter, plan, facts.get("upbeat", 0)
-        )
+        self._metadata = Metadata(config, corpus.vocabulary, facts["tempo"], meter, plan, facts["upbeat"])
         self._rows = RowLog(
             training.run_dir / "rows.jsonl", self.config, self._schedule.epochs, program.flops
         )

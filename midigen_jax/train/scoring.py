@@ -51,9 +51,9 @@ class Scorer:
     ):
         """On the devices of `mesh`; without one, on as many as share its rows.
 
-        With a `window` the state is not carried: every so many events begin afresh, as a piece
-        does. Without `bars` the
-        network knows nothing of upbeats: it takes the first note of a piece for the first of a bar.
+        With a `window` the state is not carried: every so many events begin afresh, as a piece does.
+        Without `bars` the network knows nothing of upbeats: it takes the first note of a piece for the first
+        of a bar.
         """
         mesh = data_mesh(_ROWS) if mesh is None else mesh
         rows = -(-_ROWS // mesh.size) * mesh.size
