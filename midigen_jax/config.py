@@ -67,7 +67,7 @@ class PrepareConfig:
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
     tracks: str = _option("all", "what is read, never drums: all, piano, melody, or the Nth track with notes")
     profile: Literal["krumhansl", "aarden"] = _option("krumhansl", "key profile that finds keys")
-    frame_ticks: int = _option(0, "ticks a frame of piano-roll files, 12 a quarter; 0: as known, else 3")
+    frame_ticks: int = _option(0, "ticks a frame of piano-roll files; 0: as known, else a sixteenth")
     repeats: Literal["written", "played"] = _option("written", "of scores: once, or as they are played")
     group_by: str = _option(
         "none", "what else is one work: nothing, files in one folder, files of one name, or as FILE.csv says"
@@ -75,7 +75,8 @@ class PrepareConfig:
     bar_lines: Literal["written", "start"] = _option(
         "written", "where they lie: as the source says (upbeats), or as if each piece started with a bar"
     )
-    max_duration: int = _option(96, "longest duration id in ticks, 12 a quarter; longer slices are split")
+    ticks_per_quarter: int = _option(12, "the grid: sixteenths and eighth triplets (12), or finer (24, 48)")
+    max_duration: int = _option(0, "longest duration id in ticks; longer slices are split; 0: eight quarters")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
     valid_share: float = _option(0.1, "share of pieces kept for validation")
     test_share: float = _option(0.1, "share of pieces kept for the test")
@@ -86,7 +87,11 @@ class PrepareConfig:
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         remedy = f"1 to {_MOST_VOICES}; 0: no voices"
         _require(0 <= self.voices <= _MOST_VOICES, "prepare.voices", self.voices, remedy)
-        _require(1 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "1 to 65,536")
+        _require(0 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "0 to 65,536")
+        ticks = self.ticks_per_quarter
+        _require(ticks in (4, 12, 24, 48), "prepare.ticks_per_quarter", ticks, "4, 12, 24 or 48")
+        only = ticks == 12 or self.quantizer != "music21"
+        _require(only, "prepare.ticks_per_quarter", ticks, "12 with --quantizer music21, whose grid that is")
         _require(0 <= self.frame_ticks <= 96, "prepare.frame_ticks", self.frame_ticks, "0 to 96")
         count = self.min_chord_count
         _require(1 <= count <= _MOST, "prepare.min_chord_count", count, "1 or more")
@@ -95,15 +100,20 @@ class PrepareConfig:
             _require(0 < share < 0.5, f"prepare.{name}", share, "between 0 and 0.5")
         _require_seed("prepare.seed", self.seed)
 
+    @property
+    def longest(self) -> int:
+        """The longest duration id, in ticks."""
+        return self.max_duration or 8 * self.ticks_per_quarter
+
 
 @dataclass(frozen=True)
 class ContextConfig:
     """What the network is told about the past beside the events; all of it is computed from them."""
 
     place: bool = _option(False, "how many events of the slice are there already")
-    meters: tuple[int, ...] = _option((), "musical time modulo these periods, in ticks: 48 is a bar of 4/4")
+    meters: tuple[int, ...] = _option((), "musical time modulo these periods in ticks, such as a bar")
     previous: bool = _option(False, "the pitch at the same place in the slice before")
-    lags: tuple[int, ...] = _option((), "what sounded so many ticks ago, 12 a quarter")
+    lags: tuple[int, ...] = _option((), "what sounded so many ticks ago")
     relative: tuple[int, ...] = _option((), "what sounded so many ticks ago, around the last pitch")
     intervals: bool = _option(False, "heads that also score pitches by their distance from others")
     slices: int = _option(64, "slices that are remembered")

@@ -18,7 +18,7 @@ import numpy as np
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.listen.pianoroll import draw
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.clock import TWELFTHS
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.rows import Row
@@ -58,7 +58,7 @@ def main() -> int:
                 (source,) = find_sources([str(given.run / "samples" / f"step-{step:06d}" / f"{number}.mid")])
                 place = given.pictures / f"step-{step:06d}-{number}.svg"
                 notes = read_piece(source).notes
-                draw(notes[notes[:, 0] < _BARS * 4 * TICKS_PER_QUARTER], place, tempo=_TEMPO)
+                draw(notes[notes[:, 0] < TWELFTHS.ticks(4 * _BARS)], place, tempo=_TEMPO)
     return 0
 
 

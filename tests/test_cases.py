@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.clock import TWELFTHS
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import Source, read_piece
 
@@ -22,7 +22,7 @@ def sounding(piece: Piece) -> list[tuple[Fraction, int]]:
     """Onset in quarters from the first note, and pitch."""
     first = int(piece.notes[:, 0].min())
     return sorted(
-        (Fraction(onset - first, TICKS_PER_QUARTER), pitch) for onset, _, pitch, _ in piece.notes.tolist()
+        (Fraction(onset - first, TWELFTHS.quarter), pitch) for onset, _, pitch, _ in piece.notes.tolist()
     )
 
 
@@ -43,7 +43,7 @@ def test_a_case_is_read_as_it_is_written(name: str) -> None:
     found = {
         "meter": list(piece.meter),
         "tempo": piece.tempo,
-        "upbeat": piece.first_bar / TICKS_PER_QUARTER,
+        "upbeat": TWELFTHS.quarters(piece.first_bar),
         "programs": [piece.program],
     }
     for about in found.keys() & expected.keys():

@@ -12,8 +12,9 @@ from midigen_jax.config import BatchConfig, Config, ContextConfig, ModelConfig, 
 from midigen_jax.data.batches import make_crops
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.data.prepare import prepare
+from midigen_jax.music.clock import TWELFTHS
 from midigen_jax.music.midi import read_midi
-from midigen_jax.music.notes import make_notes, meter_of
+from midigen_jax.music.notes import make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.write import write_midi
 from midigen_jax.sample.generate import Generated, generate
@@ -45,7 +46,7 @@ def scale(upbeat: int, seed: int = 0) -> np.ndarray:
     ("ticks", "meter"), [(0, None), (12, (1, 4)), (6, (1, 8)), (18, (3, 8)), (3, (1, 16)), (4, None)]
 )
 def test_the_meter_of_an_upbeat(ticks: int, meter: tuple[int, int] | None) -> None:
-    assert meter_of(ticks) == meter
+    assert TWELFTHS.meter_of(ticks) == meter
 
 
 @pytest.mark.parametrize(("first_bar", "read"), [(0, 0), (12, 12), (18, 18), (4, 0)])

@@ -9,6 +9,7 @@ import numpy as np
 
 from midigen_jax.config import PrepareConfig
 from midigen_jax.errors import InputError
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.vocab.base import (
@@ -34,6 +35,7 @@ class MelodyVocabulary:
     """One event a note, with the track that plays it; rests between them are events of the first track."""
 
     max_duration: int = 24
+    clock: ClassVar[Clock] = TWELFTHS
     name: ClassVar[str] = "melody"
     drops: ClassVar[tuple[str, ...]] = ("velocity",)
     learned: ClassVar[bool] = False
@@ -42,7 +44,7 @@ class MelodyVocabulary:
 
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "MelodyVocabulary":
-        return cls(config.max_duration)
+        return cls(config.longest)
 
     @classmethod
     def typical(cls, config: PrepareConfig, symbols: int) -> "MelodyVocabulary":

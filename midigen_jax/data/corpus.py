@@ -23,7 +23,7 @@ from midigen_jax.config import PrepareConfig
 from midigen_jax.data.works import Relation
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
-from midigen_jax.music.notes import ticks_per_bar
+from midigen_jax.music.clock import Clock
 from midigen_jax.music.piece import SPLITS, Split
 from midigen_jax.vocab import Tokens, Vocabulary, vocabulary_from_json
 
@@ -49,14 +49,14 @@ class CorpusPiece:
     meter: tuple[int, int]
     first_bar: int  # ticks from the first event to the next bar line; bars of the meter go on from there
     program: int  # General MIDI, 0 to 127, of the most notes
-    ticks: int  # length, 12 to the quarter
+    ticks: int  # length
     merged: int  # onsets that the grid puts on another's, though they were well apart
     has_beat: bool  # False: played without regard to the beats of its file, and noise on a grid
     frame: int  # ticks a frame, where the source has frames; else 0
 
-    def bar_at(self, share: float) -> int:
+    def bar_at(self, share: float, clock: Clock) -> int:
         """The bar in which this share of the piece is over; the first is 1, an upbeat's 0."""
-        return (round(share * self.ticks) - self.first_bar) // ticks_per_bar(self.meter) + 1
+        return (round(share * self.ticks) - self.first_bar) // clock.bar(self.meter) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,9 @@ def write_facts(
     write_json(path / "manifest.json", {"format": FORMAT} | manifest)
 
 
-def write_groups(path: Path, pieces: Sequence[CorpusPiece], relations: Iterable[Relation]) -> None:
+def write_groups(
+    path: Path, pieces: Sequence[CorpusPiece], relations: Iterable[Relation], clock: Clock
+) -> None:
     """Write `groups.jsonl` into the folder `path`: each group of related pieces, and why they are."""
     of_group: dict[int, list[dict[str, Any]]] = {}
     for one, other, why, share, *spans in relations:
@@ -117,7 +119,7 @@ def write_groups(path: Path, pieces: Sequence[CorpusPiece], relations: Iterable[
         if why == "music":
             told["share"] = share
             for name, number, span in zip(("one", "other"), (one, other), spans, strict=True):
-                told[f"{name}_bars"] = [pieces[number].bar_at(place) for place in span]
+                told[f"{name}_bars"] = [pieces[number].bar_at(place, clock) for place in span]
         of_group.setdefault(pieces[one].group, []).append(told)
     members: dict[int, list[str]] = {group: [] for group in of_group}
     for piece in pieces:

@@ -19,7 +19,7 @@ from midigen_jax.data.split import with_relatives
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
 from midigen_jax.music.census import Census, Counted, Inspection, Opening, Work
-from midigen_jax.music.notes import Notes, ticks_per_bar
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.slices import to_notes
 from midigen_jax.music.sources import Source, find_sources
@@ -135,6 +135,7 @@ def _decode(corpus: Corpus, piece: CorpusPiece) -> Counted:
         first_bar=piece.first_bar,
         split=piece.split,
         unknown=int(unknown_of(corpus.vocabulary.tables, tokens).sum()),
+        clock=corpus.vocabulary.clock,
     )
 
 
@@ -147,11 +148,11 @@ def _work(group: Mapping[str, Any]) -> Work:
 def _open(name: str, piece: Counted, notes: Notes, frames: bool) -> Opening:
     """What begins in the first eight bars, and in the upbeat; only frames may begin with silence."""
     onset, duration, pitch, track = notes.T
-    end = piece.first_bar + _BARS * ticks_per_bar(piece.meter)
+    end = piece.first_bar + _BARS * piece.clock.bar(piece.meter)
     onset = onset if frames else onset - onset.min(initial=np.iinfo(np.int32).max)
     duration = np.minimum(duration, end - onset)
     begun = np.stack([onset, duration, pitch, track], 1)[onset < end]
-    return Opening(name, piece.key, piece.tempo, piece.meter, begun, piece.first_bar)
+    return Opening(name, piece.key, piece.tempo, piece.meter, begun, piece.first_bar, piece.clock)
 
 
 def _evenly(items: Sequence[T], limit: int) -> list[T]:

@@ -124,7 +124,7 @@ def _assemble(
         "quarantine": {e.facts.name: e.facts.refused for e in entries if e.facts.refused},
     }
     write_facts(folder, pieces, vocabulary, manifest)
-    write_groups(folder, pieces, related)
+    write_groups(folder, pieces, related, vocabulary.clock)
     return summary
 
 
@@ -236,7 +236,8 @@ class _Kept(NamedTuple):
     def piece(self, entry: Entry) -> Piece:
         tokens = self.tokens(entry)
         length = length_of(self.vocabulary, tokens)
-        return Piece(self.vocabulary.decode(tokens, trim=False), length=length)
+        notes = self.vocabulary.decode(tokens, trim=False)
+        return Piece(notes, length=length, clock=self.vocabulary.clock)
 
     def encoded(self, entry: Entry, vocabulary: Vocabulary) -> Tokens:
         same = vocabulary == self.vocabulary

@@ -23,7 +23,7 @@ from midigen_jax.data.works import fingerprint
 from midigen_jax.errors import InputError
 from midigen_jax.music import key as keys
 from midigen_jax.music import sandbox
-from midigen_jax.music.notes import ticks_per_bar
+from midigen_jax.music.clock import Clock
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_content
 from midigen_jax.music.sources import Source
@@ -119,7 +119,7 @@ def read_source(source: Source, config: PrepareConfig) -> Reading:
         return _without_music(Facts(source.name, digest, refused=reason))
     shape, windows = fingerprint(piece)
     begin = 0 if piece.length is not None else int(piece.notes[:, 0].min())
-    to_bar_line = (piece.first_bar - begin) % ticks_per_bar(piece.meter)
+    to_bar_line = (piece.first_bar - begin) % piece.clock.bar(piece.meter)
     facts = Facts(
         source.name,
         digest,
@@ -146,7 +146,7 @@ def read_as(source: Source, config: PrepareConfig, content: bytes | None = None)
     """The piece at `source` as `read_piece` has it, with a corpus's settings; `content`, where one has it."""
     content = source.content() if content is None else content
     how = config.quantizer, config.tracks, config.frame_ticks, config.voices > 0, config.repeats
-    return read_content(source, content, *how)
+    return read_content(source, content, *how, Clock(config.ticks_per_quarter))
 
 
 def digest_or_nothing(source: Source) -> str:

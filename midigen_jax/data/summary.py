@@ -19,7 +19,6 @@ from midigen_jax.data.split import with_relatives
 from midigen_jax.data.spool import Entry
 from midigen_jax.data.works import Relation
 from midigen_jax.errors import kind_of
-from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.piece import SPLITS
 from midigen_jax.vocab import Vocabulary, unknown_of
 
@@ -33,6 +32,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures that people want to see of a corpus."""
     wanted = [entry.facts for entry in entries if entry.facts.wanted and not entry.facts.refused]
+    seconds = vocabulary.clock.seconds
     reasons = Counter(kind_of(entry.facts.refused) for entry in entries if entry.facts.refused)
     meter, _ = Counter(piece.meter for piece in pieces).most_common(1)[0]
     upbeat, _ = Counter(piece.first_bar for piece in pieces if piece.meter == meter).most_common(1)[0]
@@ -48,7 +48,7 @@ def summarise(
         "merged": sum(piece.merged for piece in pieces),
         "stuck": sum(facts.stuck for facts in wanted),
         "slices": sum(facts.slices for facts in wanted),
-        "hours": round(sum(piece.ticks / TICKS_PER_QUARTER / piece.tempo for piece in pieces) / 60, 3),
+        "hours": round(sum(seconds(piece.ticks, piece.tempo) for piece in pieces) / 3600, 3),
         "tempo": round(median(piece.tempo for piece in pieces), 3),
         "meter": list(meter),
         "upbeat": upbeat,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from midigen_jax.errors import InputError
 from midigen_jax.files import replacing
 from midigen_jax.listen import check_installed
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes
 
 SAMPLE_RATE = 22_050  # Hz; what the partials reach fits below 11 kHz, and files stay small
 TAIL_SECONDS = 1.0  # after the last release, for the room to die away
@@ -24,14 +25,14 @@ _FORMATS = {".mp3": "MP3", ".wav": "WAV", ".ogg": "OGG"}
 _BLOCK = 1 << 16  # samples at a time: long writes overflow the stack of the Vorbis encoder
 
 
-def synthesize(notes: Notes, tempo: float, program: int = 0) -> NDArray[np.float32]:
+def synthesize(notes: Notes, tempo: float, program: int = 0, clock: Clock = TWELFTHS) -> NDArray[np.float32]:
     """Play `notes` (N, 4) at `tempo` quarters a minute: float32 samples within ±0.9 at SAMPLE_RATE.
 
     The sound lasts until the last release and TAIL_SECONDS more. `program` (General MIDI, 0 to 127) chooses
     between the two kinds of instrument that there are here: struck (piano) and sustained (organ).
     """
     onset, duration, pitch = (notes[:, column].astype(np.int64) for column in range(3))
-    per_tick = 60.0 / tempo / TICKS_PER_QUARTER * SAMPLE_RATE
+    per_tick = clock.seconds(1, tempo) * SAMPLE_RATE
     start = np.round(onset * per_tick).astype(np.int64)
     held = np.maximum(np.round((onset + duration) * per_tick).astype(np.int64) - start, 1)
     fading = np.arange(round(6 * _RELEASE_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE

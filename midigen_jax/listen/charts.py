@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from midigen_jax.listen.figures import BLUE, EBONY, INK, IVORY, ORANGE, dress, legend, new_figure
 from midigen_jax.listen.tables import many
 from midigen_jax.music.census import Census, covered, unseen
+from midigen_jax.music.clock import Clock
 from midigen_jax.music.key import Key
 from midigen_jax.music.notes import pitch_name
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NOTE_VALUES = {
+    0.5: "1/64t",
+    0.75: "1/64",
     1: "1/32t",
+    1.5: "1/32",
     2: "1/16t",
     3: "1/16",
     4: "1/8t",
@@ -35,7 +39,7 @@ NOTE_VALUES = {
     36: "1/2.",
     48: "1/1",
 }
-"""Ticks and what they are called: t is a triplet, a dot half as long again."""
+"""Twelfths of a quarter and what they are called: t is a triplet, a dot half as long again."""
 
 _FEWEST = 6  # places on an axis: one bar alone should be no wall
 _BLACK_KEYS = (1, 3, 6, 8, 10)
@@ -108,7 +112,10 @@ def draw_polyphony(census: Census) -> Chart:
 
 def draw_durations(census: Census) -> Chart:
     """Notes and slices by how long they last, in note values."""
-    counts = {"notes": _by_value(census.note_ticks), "slices": _by_value(census.slice_ticks)}
+    counts = {
+        "notes": _by_value(census.note_ticks, census.clock),
+        "slices": _by_value(census.slice_ticks, census.clock),
+    }
     series = {name: _percent([*values.values()]) for name, values in counts.items()}
     often = {name: max(values, key=values.__getitem__) for name, values in counts.items()}
     share = {name: f"{often[name]} ({series[name].max():.0f} %)" for name in series}
@@ -217,11 +224,13 @@ def _draw_keyboard(axes: "Axes", pitches: NDArray[np.int64]) -> None:
     axes.set(yticks=[], ylim=(0, 1), xlim=(left[0], right[-1]))
 
 
-def _by_value(ticks: Counter[int]) -> dict[str, int]:
+def _by_value(ticks: Counter[int], clock: Clock) -> dict[str, int]:
     """Counts by the name of the note value; what lies between the names or above them is gathered."""
-    counts = dict.fromkeys([*NOTE_VALUES.values(), "longer", "others"], 0)
+    names = {lasts * clock.quarter / 12: name for lasts, name in NOTE_VALUES.items()}
+    names = {lasts: name for lasts, name in names.items() if lasts == int(lasts)}
+    counts = dict.fromkeys([*names.values(), "longer", "others"], 0)
     for length, count in ticks.items():
-        counts[NOTE_VALUES.get(length, "longer" if length > max(NOTE_VALUES) else "others")] += count
+        counts[names.get(length, "longer" if length > max(names) else "others")] += count
     return counts
 
 

@@ -61,7 +61,13 @@ def _draw_rolls(openings: Sequence[Opening]) -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         for number, opening in enumerate(openings):
             place = Path(folder) / f"{number}.png"
-            draw(opening.notes, place, meter=opening.meter, first_bar=opening.first_bar)
+            draw(
+                opening.notes,
+                place,
+                meter=opening.meter,
+                first_bar=opening.first_bar,
+                clock=opening.clock,
+            )
             above, below = opening.meter
             about = f"{opening.key} · {opening.tempo:.4g} quarters a minute · {above}/{below}"
             yield opening.name, about, data_uri(place)

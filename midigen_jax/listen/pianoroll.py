@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from midigen_jax.listen import check_installed
 from midigen_jax.listen.figures import save
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, ticks_per_bar
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,7 @@ def draw(
     tempo: float | None = None,
     meter: tuple[int, int] = (4, 4),
     first_bar: int = 0,
+    clock: Clock = TWELFTHS,
 ) -> None:
     """Draw `notes` (N, 4) into the PNG (or, if it is named so, the SVG) at `path`, a colour a track.
 
@@ -42,21 +44,24 @@ def draw(
 
     figure = Figure(figsize=_SIZE, dpi=100, facecolor=_PAPER)
     axes = figure.add_axes((LEFT, 0.15, RIGHT - LEFT, 0.74 if title else 0.81))
-    bar = ticks_per_bar(meter)
+    bar = clock.bar(meter)
     end = int((notes[:, 0] + notes[:, 1]).max(initial=bar))
-    _draw_paper(axes, notes[:, 2], end, bar, first_bar)
+    _draw_paper(axes, notes[:, 2], end, (clock.quarter, bar), first_bar)
     _draw_notes(axes, notes, end)
     if title:
         axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=4, parse_math=False)
     if tempo:
-        seconds = round(end / TICKS_PER_QUARTER * 60 / tempo)
-        clock = f"{seconds // 60}:{seconds % 60:02d} at {tempo:g} quarters a minute"
-        figure.text(RIGHT, 0.02, clock, ha="right", va="bottom", fontsize=9.5, color=_INK)
+        seconds = round(clock.seconds(end, tempo))
+        lasts = f"{seconds // 60}:{seconds % 60:02d} at {tempo:g} quarters a minute"
+        figure.text(RIGHT, 0.02, lasts, ha="right", va="bottom", fontsize=9.5, color=_INK)
     save(figure, path)
 
 
-def _draw_paper(axes: "Axes", pitches: NDArray[np.int32], end: int, bar: int, first_bar: int) -> None:
+def _draw_paper(
+    axes: "Axes", pitches: NDArray[np.int32], end: int, quarter_and_bar: tuple[int, int], first_bar: int
+) -> None:
     """Axes, bar lines, and the black keys as darker rows."""
+    quarter, bar = quarter_and_bar
     low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (60, 60)
     spare = max(24 - (high - low), 4)  # two octaves at least, so that a few notes are no huge blocks
     low, high = low - spare // 2, high + spare - spare // 2
@@ -74,7 +79,7 @@ def _draw_paper(axes: "Axes", pitches: NDArray[np.int32], end: int, bar: int, fi
         ["bar 1" if number == 0 else str(number + 1) for number in range(0, bars, between)],
     )
     if bars <= 16:
-        beats = np.arange(first_bar % TICKS_PER_QUARTER, end, TICKS_PER_QUARTER)
+        beats = np.arange(first_bar % quarter, end, quarter)
         axes.vlines(beats, low - 1, high + 1, colors=_LINE, linewidth=0.6, zorder=0.5)
     lines = np.arange(first_bar, end, bar * (1 if bars <= 40 else between))
     axes.vlines(lines, low - 1, high + 1, colors=_BAR, linewidth=0.8, zorder=0.6)

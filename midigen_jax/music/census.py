@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.key import Key
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.slices import Slices, to_notes
 
 Chords = Counter[bytes]
@@ -39,10 +40,11 @@ class Counted:
     """events whose chord is lost, because the vocabulary lacks it"""
     first_bar: int = 0
     """ticks from the first note to the next bar line"""
+    clock: Clock = TWELFTHS
 
     @property
     def minutes(self) -> float:
-        return self.ticks / TICKS_PER_QUARTER / self.tempo
+        return self.clock.quarters(self.ticks) / self.tempo
 
 
 @dataclass
@@ -83,10 +85,13 @@ class Census:
         self.meters: Counter[tuple[int, int]] = Counter()
         self.tempos: list[float] = []
         self.minutes: list[float] = []
+        self.clock = TWELFTHS
+        """of all pieces"""
         self._pieces_with: Chords = Counter()
 
     def add(self, piece: Counted) -> None:
         """Count one more piece."""
+        self.clock = piece.clock
         notes = to_notes(piece.slices)
         chords = _chords(piece.slices)
         self.parts.setdefault(piece.split, Part()).add(piece, len(notes), chords)
@@ -151,6 +156,7 @@ class Opening:
     notes: Notes
     first_bar: int
     """the tick of the first bar line after what comes before it"""
+    clock: Clock = TWELFTHS
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.music import sandbox
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import SPLITS
 from midigen_jax.music.slices import canonical, slice_notes, to_notes
@@ -30,7 +31,7 @@ SUFFIXES = (".mat", ".npz", ".json")
 MAX_FRAMES = 100_000
 MAX_UNPACKED = 256 << 20
 
-_SIXTEENTH, _EIGHTH, _QUARTER = 3, 6, 12
+_SIXTEENTH, _EIGHTH, _QUARTER = 0.25, 0.5, 1.0  # quarters
 # What the names of the files in https://github.com/czhuang/JSB-Chorales-dataset say.
 _WORDS = {"16th": _SIXTEENTH, "8th": _EIGHTH, "quarter": _QUARTER}
 # Of Boulanger-Lewandowski et al. (2012), Modeling temporal dependencies in high-dimensional sequences. The
@@ -43,11 +44,11 @@ _Matrix = NDArray[Any]
 _Frames = list[list[int]]
 
 
-def known_ticks(name: str) -> int:
+def known_ticks(name: str, clock: Clock = TWELFTHS) -> int:
     """Ticks in a frame of the file called `name`: what is known of the benchmarks, else a sixteenth."""
     stem = PurePath(name).stem.lower()
-    said = [ticks for word, ticks in _WORDS.items() if word in stem]
-    return said[0] if said else _BENCHMARKS.get(stem, _SIXTEENTH)
+    said = [lasts for word, lasts in _WORDS.items() if word in stem]
+    return clock.ticks(said[0] if said else _BENCHMARKS.get(stem, _SIXTEENTH))
 
 
 def split_frames(suffix: str, content: bytes) -> dict[str, bytes]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.music import quantize
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, ticks_per_bar
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import (
     DEFAULT_METER,
     DEFAULT_TEMPO,
@@ -36,7 +37,7 @@ _KEEPS = 0.35  # recordings without a beat have 0.25 at the most, music with one
 _A_PROGRAM = re.compile(rb"[\xc0-\xcf]")  # the status of a program change; or a byte like it
 
 
-def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piece:
+def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: Clock = TWELFTHS) -> Piece:
     """The piece in the bytes of a MIDI file: the `wanted` tracks (see `tracks.choose`), drums left out.
 
     A track is one of the file's; in a file of format 0, which has but one, each channel and program in it.
@@ -57,15 +58,15 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all") -> Piec
     else:
         rows = choose(rows, tracks, wanted)
         snap = quantize.adaptive if quantizer == "adaptive" else quantize.uniform
-        onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter)
+        onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter, clock)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
-        far = _is_far(rows[:, 0], onset, file.per_quarter)
+        far = _is_far(rows[:, 0], onset, file.per_quarter, clock)
         merged = _come_together(rows[:, 0], onset, far, file.per_quarter) if far.any() else 0
         has_beat = far.sum() <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
     first = int(rows[:, 0].min()) if len(rows) else 0
-    tempo, meter, first_bar = _beginning(scores, first, file.per_quarter)
+    tempo, meter, first_bar = _beginning(scores, first, file.per_quarter, clock)
     return Piece(
         notes,
         tempo,
@@ -191,9 +192,9 @@ def _with_programs_of_others(file: File, scores: Sequence[Any], tracks: list[Tra
     ]
 
 
-def _is_far(raw: Ticks, snapped: Ticks, per_quarter: int) -> NDArray[np.bool_]:
+def _is_far(raw: Ticks, snapped: Ticks, per_quarter: int, clock: Clock) -> NDArray[np.bool_]:
     """Which onsets the grid moves by more than 1/32 of a quarter."""
-    return np.abs(raw * TICKS_PER_QUARTER - snapped * per_quarter) * 32 > TICKS_PER_QUARTER * per_quarter
+    return np.abs(raw * clock.quarter - snapped * per_quarter) * 32 > clock.quarter * per_quarter
 
 
 def _has_beat(raw: Ticks, per_quarter: int) -> bool:
@@ -224,7 +225,9 @@ def _come_together(raw: Ticks, snapped: Ticks, far: NDArray[np.bool_], per_quart
     return int(np.count_nonzero(apart & (np.diff(both & 0x7FFFFFFF) == 0)))
 
 
-def _beginning(scores: Sequence[Any], first: int, per_quarter: int) -> tuple[float, tuple[int, int], int]:
+def _beginning(
+    scores: Sequence[Any], first: int, per_quarter: int, clock: Clock
+) -> tuple[float, tuple[int, int], int]:
     """Tempo and meter at the first note, in raw ticks, or MIDI's defaults; and where the first bar line lies.
 
     A first bar in a shorter meter than what follows it at once is an upbeat to that.
@@ -245,10 +248,10 @@ def _beginning(scores: Sequence[Any], first: int, per_quarter: int) -> tuple[flo
     later = next(((time, (above, below)) for time, above, below in signatures if time > first), None)
     if begin == 0 and later is not None and (begin, *meter) == signatures[0]:
         time, after = later[0], meter_or_default(later[1])
-        bar = ticks_per_bar(now)
-        if time * TICKS_PER_QUARTER == bar * per_quarter and bar < ticks_per_bar(after):
+        bar = clock.bar(now)
+        if time * clock.quarter == bar * per_quarter and bar < clock.bar(after):
             return tempo, after, bar
-    return tempo, now, round(begin * TICKS_PER_QUARTER / per_quarter)
+    return tempo, now, clock.ticks(begin / per_quarter)
 
 
 def _last_tempo(scores: Sequence[Any], first: int) -> float | None:

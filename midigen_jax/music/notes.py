@@ -1,31 +1,12 @@
-"""Notes: the form that every reader gives and every writer takes, in whole ticks, 12 to the quarter.
-
-Sixteenths and eighth triplets both fall on that grid, so no floats and no fractions exist past the reader.
-"""
+"""Notes: the form that every reader gives and every writer takes, in whole ticks of a `clock.Clock`."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from midigen_jax.errors import InputError
 
-TICKS_PER_QUARTER = 12
-
 Notes = NDArray[np.int32]
 """(N, 4): onset and duration in ticks, MIDI pitch 0..127, track. Made by `make_notes`."""
-
-
-def meter_of(ticks: int) -> tuple[int, int] | None:
-    """The meter in which a bar has so many ticks, in the longest beats that do; None where MIDI has none."""
-    whole = 4 * TICKS_PER_QUARTER
-    for below in (4, 8, 16):
-        if 0 < ticks * below <= 255 * whole and ticks * below % whole == 0:
-            return ticks * below // whole, below
-    return None
-
-
-def ticks_per_bar(meter: tuple[int, int]) -> int:
-    """Ticks in a bar of a meter such as (3, 4); at least one."""
-    return max(4 * TICKS_PER_QUARTER * meter[0] // meter[1], 1)
 
 
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes, make_notes
 
 Quarters = NDArray[np.float64]
 
@@ -61,12 +62,12 @@ def side_by_side(parts: list[Part]) -> tuple[list[Quarters], Quarters, list[str]
     return moved, lines, _out_of_step(parts, lengths, longest)
 
 
-def in_ticks(parts: Sequence[Quarters]) -> Notes:
+def in_ticks(parts: Sequence[Quarters], clock: Clock = TWELFTHS) -> Notes:
     """The notes of all parts, a track for each."""
     track = np.repeat(np.arange(len(parts)), np.array([len(notes) for notes in parts], int))
     columns = np.concatenate([np.zeros((0, 3)), *parts])
     # A half of a tick goes to the even one, whatever floats made of it.
-    begin, end = np.rint(np.round(columns[:, :2].T * TICKS_PER_QUARTER, 6)).astype(np.int64)
+    begin, end = np.rint(np.round(columns[:, :2].T * clock.quarter, 6)).astype(np.int64)
     return make_notes(begin, end - begin, columns[:, 2], track)
 
 

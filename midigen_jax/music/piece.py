@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.slices import Slices, slice_notes
 
@@ -47,6 +48,8 @@ class Piece:
     """onsets that the grid puts on another's, though they were more than a sixteenth of a quarter apart"""
     has_beat: bool = True
     """False: it was played without regard to the beats of its file, and its rhythm on a grid is noise"""
+    clock: Clock = TWELFTHS
+    """what its ticks are"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 

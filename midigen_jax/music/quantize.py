@@ -1,4 +1,4 @@
-"""Quantisers: raw MIDI ticks to whole ticks, 12 to the quarter.
+"""Quantisers: raw MIDI ticks to those of a clock.
 
 `adaptive` and `uniform` are exact integer arithmetic on all notes of a piece at once. `music21` repeats,
 track by track, what music21's own MIDI reader does (`midi/translate.py` and `Stream.quantize`), down to its
@@ -11,32 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.smf import DRUMS, Ticks
 
 
-def uniform(onset: Ticks, release: Ticks, per_quarter: int) -> tuple[Ticks, Ticks]:
-    """Every time to the nearest twelfth of a quarter; half-way goes down. `per_quarter`: raw ticks."""
-    return _nearest(onset, per_quarter, 12), _nearest(release, per_quarter, 12)
+def uniform(onset: Ticks, release: Ticks, per_quarter: int, clock: Clock = TWELFTHS) -> tuple[Ticks, Ticks]:
+    """Every time to the nearest tick of the clock; half-way goes down. `per_quarter`: raw ticks."""
+    return _nearest(onset, per_quarter, clock.quarter), _nearest(release, per_quarter, clock.quarter)
 
 
-def adaptive(onset: Ticks, release: Ticks, per_quarter: int) -> tuple[Ticks, Ticks]:
-    """Each beat's times to quarters of that beat or to thirds, whichever its onsets lie nearer to.
+def adaptive(onset: Ticks, release: Ticks, per_quarter: int, clock: Clock = TWELFTHS) -> tuple[Ticks, Ticks]:
+    """Each beat's times to every third tick or to every fourth, whichever its onsets lie nearer to.
 
-    The sum of distances decides; a tie, or a beat without onsets, takes quarters. A release follows the
+    On a clock of 12 these are sixteenths and eighth triplets; a clock without thirds has its ticks alone. The
+    sum of distances decides; a tie, or a beat without onsets, takes every third tick. A release follows the
     grid of the beat that it falls into, and a note lasts at least one step of the grid that it begins on:
-    otherwise staccato would litter the music with slices of a twelfth. `per_quarter`: raw ticks in a quarter.
+    otherwise staccato would litter the music with slices of a tick. `per_quarter`: raw ticks in a quarter.
     """
-    # Distances in units of 1 / (12 * per_quarter) quarters, where both are whole numbers.
-    to_fourth = 3 * np.abs(4 * onset - _nearest(onset, per_quarter, 4) * per_quarter)
-    to_third = 4 * np.abs(3 * onset - _nearest(onset, per_quarter, 3) * per_quarter)
+    if clock.quarter % 12:
+        return uniform(onset, release, per_quarter, clock)
+    even, triplet = clock.quarter // 3, clock.quarter // 4  # steps in a quarter
+    # Distances in units of 1 / (even * triplet * per_quarter) quarters, where both are whole numbers.
+    to_even = triplet * np.abs(even * onset - _nearest(onset, per_quarter, even) * per_quarter)
+    to_triplet = even * np.abs(triplet * onset - _nearest(onset, per_quarter, triplet) * per_quarter)
     beats = int(release.max(initial=0)) // per_quarter + 1
-    gain = np.bincount(onset // per_quarter, weights=to_fourth - to_third, minlength=beats)
+    gain = np.bincount(onset // per_quarter, weights=to_even - to_triplet, minlength=beats)
     step = np.where(gain > 0, 4, 3)
     onset_step, release_step = step[onset // per_quarter], step[release // per_quarter]
 
     def snap(time: Ticks, step: Ticks) -> Ticks:
-        return step * _nearest(time, per_quarter, 12 // step)
+        return step * _nearest(time, per_quarter, clock.quarter // step)
 
     begin = snap(onset, onset_step)
     return begin, np.maximum(snap(release, release_step), begin + onset_step)
@@ -94,7 +98,7 @@ def music21(track: RawTrack, per_quarter: int) -> tuple[Ticks, Ticks, Ticks]:
     later = np.searchsorted(others, element_onset, side="right")
     next_onset = np.append(others, 0)[later]
     # The last element has no successor, and so no gap that it should fill.
-    gap = np.where(later < len(others), next_onset - element_onset, 0) / TICKS_PER_QUARTER
+    gap = np.where(later < len(others), next_onset - element_onset, 0) / TWELFTHS.quarter
     duration = _best_match(length / per_quarter, gap, zero_allowed=length == 0)
     kept = pitched[owner]
     onset, duration, pitch = element_onset[owner][kept], duration[owner][kept], pitch[kept]
@@ -152,7 +156,7 @@ def _best_match(
         error.append(np.round(np.abs(quarters - near), 7))
         match.append(near)
     thirds = (left[1] < left[0]) | ((left[1] == left[0]) & (error[1] < error[0]))
-    return np.rint(np.where(thirds, match[1], match[0]) * TICKS_PER_QUARTER).astype(np.int64)
+    return np.rint(np.where(thirds, match[1], match[0]) * TWELFTHS.quarter).astype(np.int64)
 
 
 def _outlasting(onset: Ticks, duration: Ticks, pitch: Ticks) -> Ticks:

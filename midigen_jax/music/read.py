@@ -4,10 +4,12 @@ What is no music, or lies about itself, raises InputError in one line, so that o
 can be listed and left out. The parsers are imported when they are needed: they are slow to load.
 """
 
+from dataclasses import replace
+
 from midigen_jax.errors import InputError
 from midigen_jax.music import frames, sandbox, scores
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.midi import read_midi
-from midigen_jax.music.notes import TICKS_PER_QUARTER
 from midigen_jax.music.piece import LONGEST_QUARTERS, Piece, Quantizer, Repeats, meter_or_default, tempo_or
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.tracks import Track, choose, main_program
@@ -25,6 +27,7 @@ def read_piece(
     frame_ticks: int = 0,
     voices: bool = True,
     repeats: Repeats = "written",
+    clock: Clock = TWELFTHS,
 ) -> Piece:
     """The piece at `source`, drums left out. Only MIDI is quantised: scores are written on a grid.
 
@@ -34,7 +37,7 @@ def read_piece(
     voices: without, a frame of a frame file is a set of pitches, whoever sings them: see `frames.as_sets`.
     Raises InputError, which names the source, for what cannot be read or holds no notes.
     """
-    return read_content(source, source.content(), quantizer, tracks, frame_ticks, voices, repeats)
+    return read_content(source, source.content(), quantizer, tracks, frame_ticks, voices, repeats, clock)
 
 
 def read_content(
@@ -45,22 +48,23 @@ def read_content(
     frame_ticks: int = 0,
     voices: bool = True,
     repeats: Repeats = "written",
+    clock: Clock = TWELFTHS,
 ) -> Piece:
     """As `read_piece`, for who has the source's bytes already."""
     try:
         if source.suffix in frames.SUFFIXES:
-            ticks = frame_ticks or frames.known_ticks(source.path.name)
+            ticks = frame_ticks or frames.known_ticks(source.path.name, clock)
             piece = _read_frames(content, tracks, ticks, voices)
         elif source.suffix in scores.SUFFIXES:
-            piece = _read_score(source.suffix, content, tracks, repeats == "played")
+            piece = _read_score(source.suffix, content, tracks, repeats == "played", clock)
         else:
-            piece = read_midi(content, quantizer, tracks)
+            piece = read_midi(content, quantizer, tracks, clock)
     except InputError as error:
         raise InputError(f"{source.name}: {error}") from None
     if len(piece.notes) == 0:
         missing = "none of its notes ends" if piece.stuck else "no notes in it besides drums"
         raise InputError(f"{source.name}: {missing}; leave it out")
-    return piece
+    return replace(piece, clock=clock)
 
 
 def _read_frames(content: bytes, tracks: str, ticks: int, voices: bool) -> Piece:
@@ -70,9 +74,9 @@ def _read_frames(content: bytes, tracks: str, ticks: int, voices: bool) -> Piece
     return Piece(notes if voices else frames.as_sets(notes, length), length=length, frame=ticks)
 
 
-def _read_score(suffix: str, content: bytes, tracks: str, played: bool) -> Piece:
-    score = sandbox.call(scores.read_score, suffix, content, played)
-    if len(score.notes) and score.notes[:, :2].sum(axis=1).max() > LONGEST_QUARTERS * TICKS_PER_QUARTER:
+def _read_score(suffix: str, content: bytes, tracks: str, played: bool, clock: Clock) -> Piece:
+    score = sandbox.call(scores.read_score, suffix, content, played, clock)
+    if len(score.notes) and score.notes[:, :2].sum(axis=1).max() > clock.ticks(LONGEST_QUARTERS):
         raise InputError(f"longer than {LONGEST_QUARTERS:,} quarters; mend its durations")
     parts = [Track(name, program, number) for number, (name, program) in enumerate(score.parts)]
     notes = choose(score.notes, parts, tracks)

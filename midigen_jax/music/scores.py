@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from midigen_jax.errors import InputError, one_line
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, ticks_per_bar
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.parts import Written, in_ticks, side_by_side
 from midigen_jax.music.piece import meter_or_default
 
@@ -31,7 +32,7 @@ class Score(NamedTuple):
     """what was out of order, and how it was taken"""
 
 
-def read_score(suffix: str, content: bytes, played: bool = False) -> Score:
+def read_score(suffix: str, content: bytes, played: bool = False, clock: Clock = TWELFTHS) -> Score:
     """The score in the bytes of a file whose name ends in `suffix` (one of `SUFFIXES`).
 
     Pitches are as they sound, on transposing instruments too; notes tied together are one; grace notes,
@@ -42,11 +43,16 @@ def read_score(suffix: str, content: bytes, played: bool = False) -> Score:
         written = _read(suffix, content, played)
     parts, lines, remarks = side_by_side(written.parts)
     first = written.first_bar if written.first_bar is not None else (lines[1] if len(lines) > 1 else 0.0)
-    first_bar = round(first * TICKS_PER_QUARTER)
-    upbeat = 0 < first_bar < ticks_per_bar(meter_or_default(written.meter))
+    first_bar = clock.ticks(first)
+    upbeat = 0 < first_bar < clock.bar(meter_or_default(written.meter))
     about = [(part.name, part.program) for part in written.parts]
     return Score(
-        in_ticks(parts), about, written.tempo, written.meter, first_bar if upbeat else 0, tuple(remarks)
+        in_ticks(parts, clock),
+        about,
+        written.tempo,
+        written.meter,
+        first_bar if upbeat else 0,
+        tuple(remarks),
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from midigen_jax.files import replacing
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, meter_of
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes
 
 FILE_TICKS_PER_QUARTER = 480
 
@@ -19,6 +20,7 @@ def write_midi(
     meter: tuple[int, int] = (4, 4),
     text: Sequence[str] = (),
     first_bar: int = 0,
+    clock: Clock = TWELFTHS,
 ) -> None:
     """Write `notes` to `path`, at 480 ticks a quarter; a file that was there is replaced in one step.
 
@@ -29,10 +31,10 @@ def write_midi(
     from symusic import Note, Score, TextMeta, TimeSignature, Track
     from symusic import Tempo as TempoMark
 
-    scale = FILE_TICKS_PER_QUARTER // TICKS_PER_QUARTER
+    scale = FILE_TICKS_PER_QUARTER // clock.quarter
     score: Any = Score(FILE_TICKS_PER_QUARTER)
     score.tempos.append(TempoMark(0, tempo))
-    upbeat = meter_of(first_bar)
+    upbeat = clock.meter_of(first_bar)
     if upbeat is not None:
         score.time_signatures.append(TimeSignature(0, *upbeat))
     score.time_signatures.append(TimeSignature(first_bar * scale if upbeat else 0, *meter))

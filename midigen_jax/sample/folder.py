@@ -141,8 +141,16 @@ def write_pieces(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
             text = (origin, replace(recipe, piece=number).text())
             # One that is there is whole: a cut command writes the others.
             if not place.is_file():
-                how = music.tempo, music.program
-                write_midi(notes, place, *how, meter=music.meter, first_bar=music.first_bar, text=text)
+                write_midi(
+                    notes,
+                    place,
+                    music.tempo,
+                    music.program,
+                    meter=music.meter,
+                    text=text,
+                    first_bar=music.first_bar,
+                    clock=music.clock,
+                )
             if beside:
                 write_beside(place, music, notes)
             progress.advance()
@@ -152,9 +160,10 @@ def write_beside(place: Path, music: Generated, notes: Notes) -> None:
     """Picture and sound of a piece beside its file, where they are missing; one without notes is silent."""
     picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
     if not picture.is_file():
-        draw(notes, picture, tempo=music.tempo, meter=music.meter, first_bar=music.first_bar)
+        bars = music.meter, music.first_bar, music.clock
+        draw(notes, picture, "", music.tempo, *bars)
     if len(notes) and not audio.is_file():
-        write_audio(audio, synthesize(notes, music.tempo, music.program))
+        write_audio(audio, synthesize(notes, music.tempo, music.program, music.clock))
 
 
 def rows_of(music: Generated, settings: dict[str, Any]) -> list[rows.Row]:

@@ -19,7 +19,8 @@ from midigen_jax.config import SampleConfig, parse_meter
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes, make_notes, pitch_name, ticks_per_bar
+from midigen_jax.music.clock import Clock
+from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
@@ -69,6 +70,7 @@ class Generated(NamedTuple):
     meter: tuple[int, int]  # the config's, or the prompt's, or that of the training pieces
     program: int  # General MIDI: the config's, or the prompt's, or 0
     first_bar: int  # ticks from the beginning of each piece to a bar line
+    clock: Clock
 
 
 class Sounding(NamedTuple):
@@ -134,7 +136,7 @@ def generate(
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
     pieces = [_music(restored, task, config, tokens) for tokens in written]
-    about = task.tempo, task.meter, task.program, _first_bar(task, config)
+    about = task.tempo, task.meter, task.program, _first_bar(task, config), restored.metadata.vocabulary.clock
     return Generated(pieces, events, ended, seconds, compile_seconds, *about)
 
 
@@ -202,16 +204,17 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
     program = config.program
     if program is None:
         program = 0 if prompt is None else prompt.program
-    bar = ticks_per_bar(meter)
+    clock = experiment.vocabulary.clock
+    bar = clock.bar(meter)
     begin = onset - prompt.first_bar if prompt is not None else -experiment.upbeat
     if config.upbeat is not None:
-        begin = -round(config.upbeat * TICKS_PER_QUARTER)
+        begin = -clock.ticks(config.upbeat)
     ticks = NEVER
     if config.bars is not None:
         # A bar that the prompt has begun is ended besides, and an upbeat is none.
         ticks = config.bars * bar + -(begin + length_of(experiment.vocabulary, tokens)) % bar
     elif config.seconds is not None:
-        ticks = max(1, round(config.seconds * tempo / 60 * TICKS_PER_QUARTER))
+        ticks = max(1, clock.ticks(config.seconds * tempo / 60))
     network = restored.network
     if config.dtype is not None:
         network = Network(replace(network.config, compute_dtype=config.dtype), network.vocabulary)
@@ -234,7 +237,7 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
 
 def _first_bar(task: _Task, config: SampleConfig) -> int:
     """How many ticks after the beginning of what is heard the first bar line lies."""
-    bar = ticks_per_bar(task.meter)
+    bar = task.network.vocabulary.clock.bar(task.meter)
     if task.given is None:
         return -task.begin % bar
     if config.keep_prompt:
@@ -328,6 +331,9 @@ def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
     settings, vocabulary, shift = restored.metadata.config.prepare, restored.metadata.vocabulary, 0
     if len(prompt.notes) == 0:
         raise InputError("the prompt holds no notes; give another one, or none")
+    if prompt.clock != vocabulary.clock:
+        theirs, ours = prompt.clock.quarter, vocabulary.clock.quarter
+        raise InputError(f"the prompt has {theirs} ticks a quarter, the model {ours}; read it with as many")
     if settings.transpose != "none":
         found = keys.find_key(prompt.notes, settings.profile)
         shift = keys.shift_to(found, keys.parse_key(settings.transpose))
@@ -349,7 +355,7 @@ def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
         sounding = sorted({*pitch[(onset <= ticks) & (ticks < onset + duration)].tolist()})
         raise InputError(
             f"the prompt's chord {'.'.join(map(pitch_name, sounding))}, "
-            f"{ticks / TICKS_PER_QUARTER:g} quarters after its first note, is not in the model's "
+            f"{vocabulary.clock.quarters(ticks):g} quarters after its first note, is not in the model's "
             "vocabulary; give another prompt, or train with --tokenizer note, which knows every chord"
         )
     return tokens, shift
@@ -366,7 +372,7 @@ def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: To
         rest = _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
-            begun = (task.begin + stop) % ticks_per_bar(task.meter) if config.meter is not None else 0
+            begun = (task.begin + stop) % vocabulary.clock.bar(task.meter) if config.meter is not None else 0
             return _moved(rest, 0, begun)
         # Where no note is held on into what follows, the prompt is kept as it was, not as the model read it.
         joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])

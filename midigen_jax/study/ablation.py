@@ -37,7 +37,7 @@ from midigen_jax.listen.page import STUDY, check_free
 from midigen_jax.listen.study import write_pictures, write_study
 from midigen_jax.listen.tables import many
 from midigen_jax.model.cost import flops
-from midigen_jax.music.piece import Piece
+from midigen_jax.music.sources import Source
 from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Board
 from midigen_jax.sample.folder import find_prompt, write_beside
@@ -321,14 +321,16 @@ def _score(study: Study, out: Path, group: Group, corpora: dict[PrepareConfig, C
         write_json(folder / "scores.json", scores)
 
 
-def _prompt(study: Study) -> Piece | None:
+def _prompt(study: Study) -> Source | None:
     """The music that samples go on from. Raises InputError for a file that has none, or several pieces."""
     if not study.prompt:
         return None
-    return read_as(find_prompt(study.prompt, f"{study.name}: prompt"), study.base.prepare)
+    source = find_prompt(study.prompt, f"{study.name}: prompt")
+    read_as(source, study.base.prepare)  # what cannot be read is told before the training
+    return source
 
 
-def _try_arms(study: Study, out: Path, prompt: Piece | None) -> None:
+def _try_arms(study: Study, out: Path, prompt: Source | None) -> None:
     """A piece of each arm, with the same prompt and the same random key; of those that cannot, a line."""
     for arm in study.names:
         place = out / "samples" / f"{slug(arm)}.mid"
@@ -339,15 +341,23 @@ def _try_arms(study: Study, out: Path, prompt: Piece | None) -> None:
         with open_run(able[0]) as checkpoints:
             restored = checkpoints.restore("best")
         try:
-            music = generate(restored, replace(study.config(arm).sample, count=1, seed=_LISTEN), prompt)
+            piece = None if prompt is None else read_as(prompt, restored.metadata.config.prepare)
+            music = generate(restored, replace(study.config(arm).sample, count=1, seed=_LISTEN), piece)
         except InputError as error:
             print(f"{study.name}, arm {arm!r}: no sample: {error}", file=sys.stderr)
             continue
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
         write_beside(place, music, music.pieces[0])
-        first, meter = music.pieces[0], music.meter
-        write_midi(first, place, music.tempo, music.program, meter=meter, first_bar=music.first_bar)
+        write_midi(
+            music.pieces[0],
+            place,
+            music.tempo,
+            music.program,
+            meter=music.meter,
+            first_bar=music.first_bar,
+            clock=music.clock,
+        )
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.slices import Slices
 
 Ids = NDArray[np.int64]
@@ -40,7 +40,8 @@ class _Line(NamedTuple):
 class Training:
     """Training music, to look runs up in."""
 
-    def __init__(self, pieces: Sequence[Slices]):
+    def __init__(self, pieces: Sequence[Slices], clock: Clock = TWELFTHS):
+        self._clock = clock
         self._ids: dict[Hashable, int] = {}
         self._line = self._numbered(pieces, learn=True)
 
@@ -57,7 +58,7 @@ class Training:
             else:
                 low, found, best = length, match, length
         start, place = found
-        quarters = float(piece.duration[start : start + best].sum()) / TICKS_PER_QUARTER
+        quarters = self._clock.quarters(float(piece.duration[start : start + best].sum()))
         line = self._line
         source, there = (int(line.piece_M[place]), int(line.slice_M[place])) if best else (0, 0)
         return Run(best, quarters, start, source, there)

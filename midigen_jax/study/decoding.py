@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from midigen_jax.model.network import Network
-from midigen_jax.music.notes import TICKS_PER_QUARTER, ticks_per_bar
 from midigen_jax.progress import Progress
 from midigen_jax.sample.decode import Decoded, Prompt
 from midigen_jax.sample.generate import PADDED, STREAMED
@@ -86,11 +85,12 @@ def bench_decode(
         bare = untold(subject)
         programs["untold"] = Loop(bare.network, bare.params, batch, events)
     ticks = float(np.mean(ticks_of(network.vocabulary.tables, _tokens(network, written))))
-    prompt = min(_LONGEST, round(np.ceil(BARS * ticks_per_bar(subject.meter) / max(ticks, 1e-6))))
+    clock = network.vocabulary.clock
+    prompt = min(_LONGEST, round(np.ceil(BARS * clock.bar(subject.meter) / max(ticks, 1e-6))))
     timed = _waits(subject, batch, prefill, prompt_of(written, prompt, PADDED), seconds)
     title = f"batch {batch}"
     found, calls, theirs = _take_turns(title, programs, timed, rivals or {}, seconds, rounds)
-    music = ticks / TICKS_PER_QUARTER * 60 / subject.tempo, _notes(subject, written)
+    music = clock.seconds(ticks, subject.tempo), _notes(subject, written)
     # A state's arrays are the same after any number of events: `resume` takes what it gives.
     state = StateSize(plain.state_bytes(), 0.0)
     first_notes = _medians(calls)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from midigen_jax.config import nearest
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import TICKS_PER_QUARTER, ticks_per_bar
 from midigen_jax.vocab import Tokens, Vocabulary, closes_of, ticks_of
 
 Ratio = tuple[float, float]
@@ -77,7 +76,7 @@ def _slices(scores: EventScores) -> float:
 
 
 def _quarters(scores: EventScores) -> float:
-    return float(scores.ticks.sum()) / TICKS_PER_QUARTER
+    return scores.vocabulary.clock.quarters(float(scores.ticks.sum()))
 
 
 def _frames(scores: EventScores) -> float:
@@ -95,7 +94,8 @@ def accuracy(scores: EventScores) -> dict[str, Ratio]:
 
 def nats_by_position(scores: EventScores) -> dict[str, Ratio]:
     """Nats of an event by where its slice begins: on a bar line, on a beat, between beats."""
-    bar, beat = ticks_per_bar(scores.piece.meter), max(4 * TICKS_PER_QUARTER // scores.piece.meter[1], 1)
+    clock, meter = scores.vocabulary.clock, scores.piece.meter
+    bar, beat = clock.bar(meter), clock.beat(meter)
     ticks = scores.ticks[:-1]
     onset = np.cumsum(ticks) - ticks - scores.piece.first_bar
     where = np.select([onset % bar == 0, onset % bar % beat == 0], [0, 1], 2)

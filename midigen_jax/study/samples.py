@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import Notes, ticks_per_bar
+from midigen_jax.music.clock import Clock
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.progress import Progress
@@ -62,17 +63,18 @@ def compare(
     Raises InputError for a split that is empty, or all of which is left out.
     """
     training = corpus.split("train")
-    known = Training([slice_notes(_notes(corpus, piece)) for piece in training])
+    clock = corpus.vocabulary.clock
+    known = Training([slice_notes(_notes(corpus, piece)) for piece in training], clock)
     every = pieces_of(corpus, split)
     people = [piece for piece in every if not piece.leaked]
     if not people:
         raise InputError(f"{corpus.path}: all of {split} shares music with training; leave --samples out")
     with Progress("comparing", len(samples) + len(people), "pieces") as progress:
-        bar = ticks_per_bar(meter)
-        ours = _measure(samples, [(bar, first_bar)] * len(samples), known, progress)
+        bar = clock.bar(meter)
+        ours = _measure(samples, [(bar, first_bar)] * len(samples), known, clock, progress)
         notes = [_notes(corpus, piece) for piece in people]
         bars = [(bar if piece.meter == meter else None, piece.first_bar) for piece in people]
-        theirs = _measure(notes, bars, known, progress)
+        theirs = _measure(notes, bars, known, clock, progress)
     unknown = corpus.manifest["summary"].get("unknown_share", {}).get(split, 0.0)
     sources = [piece.source for piece in training]
     return Compared(ours, theirs, split, sources, len(every) - len(people), unknown)
@@ -129,15 +131,19 @@ def table(compared: Compared) -> list[str]:
 
 
 def _measure(
-    pieces: Sequence[Notes], bars: Sequence[tuple[int | None, int]], known: Training, progress: Progress
+    pieces: Sequence[Notes],
+    bars: Sequence[tuple[int | None, int]],
+    known: Training,
+    clock: Clock,
+    progress: Progress,
 ) -> Measured:
     """`bars`: of each piece the ticks of a bar, if it is to have a groove, and those before the first."""
     each, runs = [], []
     for notes, (bar, first_bar) in zip(pieces, bars, strict=True):
-        each.append(statistics(notes, bar, first_bar))
+        each.append(statistics(notes, bar, first_bar, clock))
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
-    return Measured(each, runs, {kind: histogram(kind, pieces) for kind in HISTOGRAMS})
+    return Measured(each, runs, {kind: histogram(kind, pieces, clock) for kind in HISTOGRAMS})
 
 
 def _notes(corpus: Corpus, piece: CorpusPiece) -> Notes:

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError
-from midigen_jax.music.notes import TICKS_PER_QUARTER, Notes
+from midigen_jax.music.clock import TWELFTHS, Clock
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.slices import Slices, slice_notes
 from midigen_jax.music.voices import voice_grid
 
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
-_LONGEST = 96  # ticks: the last bin of a histogram of times holds all that is longer
+_LONGEST = 8  # quarters: the last bin of a histogram of times holds all that is longer
 _DISSONANT = (1, 2, 6, 10, 11)  # seconds, sevenths and the tritone, in semitones modulo 12
 _FIFTH, _OCTAVE = 7, 0
 
@@ -57,7 +58,7 @@ class Statistics(NamedTuple):
 HISTOGRAMS = ("pitch_class", "note_length", "inter_onset")
 
 
-def statistics(notes: Notes, bar: int | None, first_bar: int = 0) -> Statistics:
+def statistics(notes: Notes, bar: int | None, first_bar: int = 0, clock: Clock = TWELFTHS) -> Statistics:
     """Of one piece whose bars have so many ticks, from `first_bar` on; None: it has no groove.
 
     Parallels count between slices of equally many pitches. Voices are tracks with a note at a time, by their
@@ -73,7 +74,7 @@ def statistics(notes: Notes, bar: int | None, first_bar: int = 0) -> Statistics:
         polyphony=_polyphony(slices),
         scale_consistency=_scale_consistency(notes),
         groove_consistency=float("nan") if bar is None else _groove_consistency(notes, bar, first_bar),
-        empty_beat_rate=_empty_beat_rate(notes),
+        empty_beat_rate=_empty_beat_rate(notes, clock.quarter),
         held_share=float(1 - slices.attacked.mean()),
         dissonance=_dissonance(slices),
         parallel_fifths=fifths,
@@ -82,15 +83,16 @@ def statistics(notes: Notes, bar: int | None, first_bar: int = 0) -> Statistics:
     )
 
 
-def histogram(kind: str, pieces: Sequence[Notes]) -> NDArray[np.float64]:
+def histogram(kind: str, pieces: Sequence[Notes], clock: Clock = TWELFTHS) -> NDArray[np.float64]:
     """Counts over all pieces: 12 pitch classes; or note lengths, or steps from onset to onset, in ticks."""
+    longest = clock.ticks(_LONGEST)
     if kind == "pitch_class":
         values, bins = [notes[:, 2] % 12 for notes in pieces], 12
     elif kind == "note_length":
-        values, bins = [np.minimum(notes[:, 1], _LONGEST) for notes in pieces], _LONGEST + 1
+        values, bins = [np.minimum(notes[:, 1], longest) for notes in pieces], longest + 1
     elif kind == "inter_onset":
         steps = [np.diff(np.unique(notes[:, 0])) for notes in pieces]
-        values, bins = [np.minimum(step, _LONGEST) for step in steps], _LONGEST + 1
+        values, bins = [np.minimum(step, longest) for step in steps], longest + 1
     else:
         raise ValueError(f"no histogram {kind!r}")
     joined = np.concatenate([np.zeros(0, int), *values])
@@ -141,9 +143,9 @@ def _groove_consistency(notes: Notes, bar: int, first_bar: int) -> float:
     return float(1 - (onsets[1:] != onsets[:-1]).mean())
 
 
-def _empty_beat_rate(notes: Notes) -> float:
-    first, stop = notes[:, 0] // TICKS_PER_QUARTER, notes[:, 0] + notes[:, 1]
-    last = -(-stop // TICKS_PER_QUARTER)
+def _empty_beat_rate(notes: Notes, quarter: int) -> float:
+    first, stop = notes[:, 0] // quarter, notes[:, 0] + notes[:, 1]
+    last = -(-stop // quarter)
     steps = np.bincount(first, minlength=last.max() + 1) - np.bincount(last, minlength=last.max() + 1)
     return float((np.cumsum(steps)[:-1] == 0).mean())
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from midigen_jax.config import PrepareConfig, nearest
 from midigen_jax.errors import InputError
+from midigen_jax.music.clock import Clock
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import Slices, slice_notes
@@ -58,6 +59,10 @@ class Vocabulary(Protocol):
     @property
     def slice_events(self) -> int:
         """The fewest events that every slice has."""
+
+    @property
+    def clock(self) -> Clock:
+        """What its ticks are."""
 
     def encode(self, piece: Piece) -> Tokens:
         """(E, S) ids, from `<start>` to `<end>`. Raises InputError for music that it cannot say."""

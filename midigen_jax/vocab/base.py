@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from midigen_jax.music.clock import TWELFTHS, Clock
+
 PITCHES = 128  # MIDI's
 NONE = -1  # no pitch
 
@@ -86,6 +88,7 @@ class PitchAndDuration:
     """
 
     max_duration: int
+    clock: Clock = TWELFTHS
 
     def pitch_table(self) -> IdTable:
         """What the ids of the first stream mean."""
@@ -111,6 +114,15 @@ class PitchAndDuration:
     def symbol(self, stream: str, id: int) -> str:
         """An id for people; a duration is its ticks."""
         return str(id) if stream == "duration" else self.pitch_symbol(id)
+
+    def to_json(self) -> dict[str, Any]:
+        """What all of them need to be made again."""
+        return {"max_duration": self.max_duration, "ticks_per_quarter": self.clock.quarter}
+
+
+def clock_from_json(data: Mapping[str, Any]) -> Clock:
+    """The clock of a vocabulary that was written as JSON; older ones do not name it, and count twelfths."""
+    return Clock(int(data.get("ticks_per_quarter", TWELFTHS.quarter)))
 
 
 def edges(size: int) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from midigen_jax.config import PrepareConfig
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import Slices, canonical, from_entries, to_notes
@@ -21,6 +22,7 @@ from midigen_jax.vocab.base import (
     IdTable,
     PitchAndDuration,
     Tokens,
+    clock_from_json,
     edges,
     events_of,
     id_table,
@@ -45,6 +47,7 @@ class ChordVocabulary(PitchAndDuration):
 
     chords: tuple[tuple[int, ...], ...]
     max_duration: int = 96
+    clock: Clock = TWELFTHS
     name: ClassVar[str] = "chord"
     drops: ClassVar[tuple[str, ...]] = ("track", "velocity", "held", "rare chords")
     learned: ClassVar[bool] = True
@@ -56,21 +59,22 @@ class ChordVocabulary(PitchAndDuration):
         """The chords in at least `min_chord_count` slices of the training `pieces`, most frequent first."""
         counts = Counter(chord for piece in pieces for chord in _chords(piece.slices) if chord)
         kept = [chord for chord, count in counts.items() if count >= config.min_chord_count]
-        return cls(tuple(sorted(kept, key=lambda chord: (-counts[chord], chord))), config.max_duration)
+        ranked = tuple(sorted(kept, key=lambda chord: (-counts[chord], chord)))
+        return cls(ranked, config.longest, Clock(config.ticks_per_quarter))
 
     @classmethod
     def typical(cls, config: PrepareConfig, symbols: int) -> "ChordVocabulary":
         """So many ids, of chords that mean little."""
         sizes = (combinations(range(PITCHES), size) for size in range(2, PITCHES))
         chords = islice(chain.from_iterable(sizes), max(0, symbols - CHORDS))
-        return cls(tuple(chords), config.max_duration)
+        return cls(tuple(chords), config.longest, Clock(config.ticks_per_quarter))
 
     def __hash__(self) -> int:  # of tens of thousands of chords: found once
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.chords, self.max_duration))
+        return hash((self.chords, self.max_duration, self.clock))
 
     @cached_property
     def rules(self) -> "FreeRules":
@@ -130,13 +134,13 @@ class ChordVocabulary(PitchAndDuration):
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
         chords = [list(chord) for chord in self.chords]
-        return {"name": self.name, "max_duration": self.max_duration, "chords": chords}
+        return super().to_json() | {"name": self.name, "chords": chords}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ChordVocabulary":
         """The inverse of `to_json`."""
         chords = tuple(tuple(int(pitch) for pitch in chord) for chord in data["chords"])
-        return cls(chords, int(data["max_duration"]))
+        return cls(chords, int(data["max_duration"]), clock_from_json(data))
 
 
 def _chords(slices: Slices) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from midigen_jax.config import PrepareConfig
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import canonical, from_entries, to_notes
@@ -19,6 +20,7 @@ from midigen_jax.vocab.base import (
     IdTable,
     PitchAndDuration,
     Tokens,
+    clock_from_json,
     edges,
     events_of,
     id_table,
@@ -88,6 +90,7 @@ class NoteVocabulary(PitchIds):
     """
 
     max_duration: int = 96
+    clock: Clock = TWELFTHS
     name: ClassVar[str] = "note"
     drops: ClassVar[tuple[str, ...]] = ("track", "velocity")
     slice_events: ClassVar[int] = 1
@@ -95,7 +98,7 @@ class NoteVocabulary(PitchIds):
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "NoteVocabulary":
         """That of any corpus with these settings."""
-        return cls(config.max_duration)
+        return cls(config.longest, Clock(config.ticks_per_quarter))
 
     @cached_property
     def rules(self) -> "NoteRules":
@@ -139,9 +142,9 @@ class NoteVocabulary(PitchIds):
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
-        return {"name": self.name, "max_duration": self.max_duration}
+        return super().to_json() | {"name": self.name}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "NoteVocabulary":
         """The inverse of `to_json`."""
-        return cls(int(data["max_duration"]))
+        return cls(int(data["max_duration"]), clock_from_json(data))

@@ -40,7 +40,7 @@ def verify_vocabulary(vocabulary: Vocabulary, pieces: Sequence[Piece]) -> None:
         tokens = vocabulary.encode(piece)
         _verify_tokens(vocabulary, tokens, sizes)
         notes = vocabulary.decode(tokens)
-        twice = vocabulary.decode(vocabulary.encode(Piece(notes, meter=piece.meter)))
+        twice = vocabulary.decode(vocabulary.encode(Piece(notes, meter=piece.meter, clock=piece.clock)))
         assert np.array_equal(notes, twice), "what it decodes is other music when it is encoded again"
         _verify_rules(vocabulary, tokens)
         if vocabulary.transposes:

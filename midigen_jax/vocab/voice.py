@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from midigen_jax.config import PrepareConfig
+from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.voices import SILENT, voice_grid
@@ -20,6 +21,7 @@ from midigen_jax.vocab.base import (
     PITCHES,
     START,
     Tokens,
+    clock_from_json,
     events_of,
     split_long,
 )
@@ -39,13 +41,14 @@ class VoiceVocabulary(PitchIds):
 
     voices: int
     max_duration: int = 96
+    clock: Clock = TWELFTHS
     name: ClassVar[str] = "voice"
     drops: ClassVar[tuple[str, ...]] = ("velocity",)
 
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "VoiceVocabulary":
         """That of any corpus with these settings."""
-        return cls(config.voices, config.max_duration)
+        return cls(config.voices, config.longest, Clock(config.ticks_per_quarter))
 
     @property
     def slice_events(self) -> int:
@@ -103,9 +106,9 @@ class VoiceVocabulary(PitchIds):
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
-        return {"name": self.name, "voices": self.voices, "max_duration": self.max_duration}
+        return super().to_json() | {"name": self.name, "voices": self.voices}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "VoiceVocabulary":
         """The inverse of `to_json`."""
-        return cls(int(data["voices"]), int(data["max_duration"]))
+        return cls(int(data["voices"]), int(data["max_duration"]), clock_from_json(data))

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.tree_util import Partial
 
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
-from midigen_jax.music.notes import TICKS_PER_QUARTER
+from midigen_jax.music.clock import TWELFTHS
 from midigen_jax.recipes import pooling_article
 from midigen_jax.sample.filters import SamplingParams, draw, mix
 from midigen_jax.study.subject import CHORDS
@@ -63,7 +63,7 @@ def equal_to(network: Network) -> tuple[Any, Any, dict[str, Any]]:
     about = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "dtype": "float32",
-        "seconds": lambda ids_NS: ids_NS[:, 1] / TICKS_PER_QUARTER * 60 / _TEMPO,
+        "seconds": lambda ids_NS: TWELFTHS.seconds(ids_NS[:, 1], _TEMPO),
         "read": Partial(_read, weights),
     }
     return partial(begin, shape), Partial(_step, weights), about
