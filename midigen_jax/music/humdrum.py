@@ -14,6 +14,8 @@ from midigen_jax.music.parts import Part, Written
 
 _MEI = "{http://www.music-encoding.org/ns/mei}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
+_STEPS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+_ALTERED = {"s": 1, "ss": 2, "x": 2, "xs": 3, "f": -1, "ff": -2, "tf": -3}
 _GRACES = re.compile(r"(?<!\S)\S*q\S*")  # of the notes of a chord
 _RHYTHM = re.compile(r"[^\d]*(\d+(?:%\d+)?\.*)")
 
@@ -27,14 +29,18 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     verovio.enableLog(verovio.LOG_OFF)
     reader = verovio.toolkit()
     reader.setInputFrom("humdrum")
-    reader.setOptions({"expandAlways": True} if played else {"expandNever": True})
+    # On one endless line there is no page to lay out.
+    reader.setOptions({"breaks": "none", "expandAlways" if played else "expandNever": True})
     if not reader.loadData(spines_from_the_top(_without_graces(text))):
         raise InputError("damaged score (verovio cannot read it); export it again")
     encoded = ElementTree.fromstring(reader.getMEI())
-    staff_of: dict[str, int] = {}
+    moved = {one.get("n", "1"): int(one.get("trans.semi", "0")) for one in encoded.iter(f"{_MEI}staffDef")}
+    of_note: dict[str, tuple[int, int]] = {}  # its pitch and its staff
     for staff in encoded.iter(f"{_MEI}staff"):
-        long = (note for note in staff.iter(f"{_MEI}note") if note.get("grace") is None)
-        staff_of |= {note.get(_ID, ""): int(staff.get("n", "1")) - 1 for note in long}
+        number = staff.get("n", "1")
+        for note in staff.iter(f"{_MEI}note"):
+            if note.get("grace") is None:
+                of_note[note.get(_ID, "")] = _pitch(note) + moved.get(number, 0), int(number) - 1
     tied = {tie.get("endid", "#")[1:]: tie.get("startid", "#")[1:] for tie in encoded.iter(f"{_MEI}tie")}
     begun, ended, lines, now = dict[str, float](), dict[str, float](), list[float](), 0.0
     for moment in reader.renderToTimemap({"includeMeasures": True, "includeRests": True}):
@@ -44,9 +50,9 @@ def read_humdrum(text: str, played: bool = False) -> Written:
         begun |= dict.fromkeys(moment.get("on", ()), now)
     notes = _joined(begun, ended, tied)
     rows = [
-        (begun[name], end, reader.getMIDIValuesForElement(name)["pitch"], staff_of[_written(name)])
+        (begun[name], end, *of_note[_written(name)])
         for name, end in notes.items()
-        if _written(name) in staff_of
+        if _written(name) in of_note
     ]
     columns = np.array(rows, float).reshape(-1, 4)
     bars = np.stack([lines, [*lines[1:], now]], axis=1) if lines else np.zeros((0, 2))
@@ -56,6 +62,14 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     ]
     tempo, meter = re.search(r"^(?:.*\t)?\*MM(\d+(?:\.\d+)?)", text, re.M), _meter(text)
     return Written(parts, float(tempo[1]) if tempo else None, meter)
+
+
+def _pitch(note: ElementTree.Element) -> int:
+    """The MIDI pitch of a note of MEI; asking verovio for it takes longer the more notes a score has."""
+    marks = [note.attrib, *(mark.attrib for mark in note.iter(f"{_MEI}accid"))]
+    altered = next((mark[name] for name in ("accid.ges", "accid") for mark in marks if name in mark), "")
+    octave = int(note.get("oct.ges") or note.get("oct", "4"))
+    return 12 * (octave + 1) + _STEPS[note.get("pname", "c")] + _ALTERED.get(altered, 0)
 
 
 def _without_graces(text: str) -> str:
