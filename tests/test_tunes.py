@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from midigen_jax.errors import InputError
+from midigen_jax.music import abc
 from midigen_jax.music.read import Piece, Source, find_sources, read_piece
 from midigen_jax.music.scores import read_score
 
@@ -140,6 +141,12 @@ def test_half_a_tick_goes_to_the_even_one_as_in_other_scores() -> None:
 
 def test_the_notes_of_a_chord_begin_together() -> None:
     assert {onset for onset, _, _ in notes_of("[CEGceg]D")} == {0, 12}
+
+
+def test_a_tune_that_takes_too_long_to_play_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abc, "_SECONDS", 0)
+    with pytest.raises(InputError, match="takes longer than 0 s to play; leave it out"):
+        abc.read_abc("X:1\nK:C\n" + 2000 * "CDEF|\n")
 
 
 @pytest.mark.parametrize("line", [":|]", ":[|]|]", "||", "[|", "|[|", ":||:", "|2", ":||2 ", ":|[2", "::[2 "])

@@ -9,6 +9,7 @@ the standard, ABC 2.1, is written out for it: tuplets, ties, how far accidentals
 import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -172,22 +173,23 @@ def _played(tunes: Sequence[str]) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tune.abc").write_text(book, encoding="utf-8")
         words = [program, "tune.abc", "-silent", "-NGUI", "-NGRA", "-NFER", "-NFNP"]
+        # Without close_fds a process is started in a fraction of the time, and waiting without a limit notices
+        # its end at once: with one, it is asked for every now and then.
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(words, cwd=folder, stdout=quiet, stderr=quiet, close_fds=False)
+        limit = threading.Timer(_SECONDS, process.kill)
+        limit.start()
         try:
-            # Without close_fds a process is started in a fraction of the time.
-            done = subprocess.run(
-                words,
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=_SECONDS,
-                check=False,
-                close_fds=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise InputError(f"takes longer than {_SECONDS} s to play; leave it out") from None
+            process.wait()
+        finally:
+            too_long = limit.finished.is_set()
+            limit.cancel()
+            process.kill()  # of no effect on one that has ended
+        if too_long:
+            raise InputError(f"takes longer than {_SECONDS} s to play; leave it out")
         music = [Path(folder, f"tune{number}.mid") for number in range(1, len(tunes) + 1)]
         if not music[0].exists():
             raise InputError("damaged score (abc2midi finds no tune in it); export it again")
-        if done.returncode != 0:
+        if process.returncode != 0:
             raise InputError("longer than abc2midi can play, or it ends with an error; cut the tune up")
         return [Score(path) for path in music if path.exists()]

@@ -61,7 +61,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter, clock)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
         far = _is_far(rows[:, 0], onset, file.per_quarter, clock)
-        merged = _come_together(rows[:, 0], onset, far, file.per_quarter) if far.any() else 0
+        merged = _come_together(rows[:, 0], onset, file.per_quarter) if far.any() else 0
         has_beat = far.sum() <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
@@ -212,17 +212,16 @@ def _has_beat(raw: Ticks, per_quarter: int) -> bool:
     return bool(np.abs(phases.mean(axis=0)).max() > _KEEPS)
 
 
-def _come_together(raw: Ticks, snapped: Ticks, far: NDArray[np.bool_], per_quarter: int) -> int:
+def _come_together(raw: Ticks, snapped: Ticks, per_quarter: int) -> int:
     """How many onsets lie on another's, which was more than a sixteenth of a quarter away before.
 
-    What is nearer is a chord that was played, and no fault of the grid. Of two that come together from so far
-    away one has gone half of the way, and is `far`.
+    What is nearer is a chord that was played, and no fault of the grid.
     """
-    there = np.isin(snapped, snapped[far])
     # One sort of whole numbers, neither of which has more than 31 bits: mostly they are in order already.
-    both = np.sort(raw[there] << 31 | snapped[there], kind="stable")
-    apart = np.diff(both >> 31) * 16 > per_quarter
-    return int(np.count_nonzero(apart & (np.diff(both & 0x7FFFFFFF) == 0)))
+    both = np.sort(raw << 31 | snapped, kind="stable")
+    together = np.flatnonzero(np.diff(both & 0x7FFFFFFF) == 0)
+    apart = both[together + 1] - both[together] >> 31
+    return int(np.count_nonzero(apart * 16 > per_quarter))
 
 
 def _beginning(
