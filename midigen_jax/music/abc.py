@@ -173,8 +173,8 @@ def _played(tunes: Sequence[str]) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tune.abc").write_text(book, encoding="utf-8")
         words = [program, "tune.abc", "-silent", "-NGUI", "-NGRA", "-NFER", "-NFNP"]
-        # Without close_fds a process is started in a fraction of the time, and waiting without a limit sees its
-        # end at once: with one, it is asked for every now and then.
+        # Without close_fds a process is started in a fraction of the time, and waiting without a limit sees
+        # its end at once: with one, it is asked for every now and then.
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(words, cwd=folder, stdout=quiet, stderr=quiet, close_fds=False)
         limit = threading.Timer(_SECONDS, process.kill)
