@@ -9,8 +9,9 @@ is left to do on the way is less code, and much faster. Partitura and music21 ar
 import io
 import re
 import zipfile
+from fractions import Fraction
 from math import floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lxml import etree
@@ -23,7 +24,8 @@ from midigen_jax.music.smf import DRUMS
 Element = Any  # of lxml, which has no types
 
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_QUARTERS = {"breve": 8.0, "whole": 4.0, "half": 2.0, "quarter": 1.0, "eighth": 0.5, "16th": 0.25}
+_QUARTERS = {"maxima": 32.0, "long": 16.0, "breve": 8.0, "whole": 4.0, "half": 2.0, "quarter": 1.0}
+_QUARTERS |= {"eighth": 0.5} | {f"{2**n}{'nd' if n == 5 else 'th'}": 4 / 2**n for n in range(4, 11)}
 _CLOSE = 1e-6  # quarters: sums of thirds are not exact
 _MOST_BARS = 100_000
 
@@ -36,29 +38,49 @@ def read_musicxml(content: bytes, played: bool = False) -> Written:
     """
     root = _root(_unzipped(content) if content[:2] == b"PK" else content)
     about = {item.get("id"): item for item in root.iterfind("part-list/score-part")}
-    parts = []
+    numbers = max((_numbers(element) for element in root.iterfind("part")), key=len, default=[])
+    parts, tempos = [], list[_Tempo]()
     for element in root.iterfind("part"):
         item = about.get(element.get("id"))
-        rows, bars = _Reading(_drums(item)).read(element)
+        reading = _Reading(_drums(item), _divisions(element))
+        rows, bars = reading.read(element)
+        bars = _with_bars_of_others(bars, _numbers(element), numbers)
+        tempos += reading.tempos
         name = "" if item is None else item.findtext("part-name", "").strip()
         for staff in np.unique(rows[:, 3]) if len(rows) else [1]:
             parts.append(Part(name, _program(item), rows[rows[:, 3] == staff, :3], bars))
     if played and parts:
         order = _as_played(max(root.iterfind("part"), key=lambda part: len(part.findall(".//repeat"))))
         parts = [_in_order(part, order) for part in parts]
-    return Written(parts, _tempo(root), _meter(root))
+    meter, whole = _meter(root)
+    tempo = min(tempos, default=None)  # of equals, the one that is written first
+    return Written(parts, None if tempo is None else tempo.value, meter, 0.0 if whole else None)
+
+
+class _Tempo(NamedTuple):
+    """A tempo in quarters a minute, which sorts by when it comes."""
+
+    time: float
+    is_mark: bool  # what players are told comes before what the metronome's mark says
+    value: float
+
+    def __lt__(self, other: tuple[Any, ...]) -> bool:
+        return self[:2] < other[:2]
 
 
 class _Reading:
     """Reads a part from its first bar to its last: what holds from one bar to the next is kept here."""
 
-    def __init__(self, drums: set[str]):
+    def __init__(self, drums: set[str], divisions: float):
         self.drums = drums
-        self.divisions = 1.0  # of a quarter
+        self.divisions = divisions  # of a quarter
         self.moved: dict[
             str, int
         ] = {}  # semitones from written to sounding pitch, by staff; "" is all of them
-        self.struck: set[str] = set()  # staves whose clef is that of percussion
+        self.clefs: dict[
+            str, list[tuple[float, bool]]
+        ] = {}  # by staff: when, and whether it is of percussion
+        self.tempos: list[_Tempo] = []
         self.rows: list[list[float]] = []
         self.open: dict[int, list[list[float]]] = {}  # notes by pitch that are tied to a later one
 
@@ -77,7 +99,9 @@ class _Reading:
         heard = []
         for element in bar:
             if element.tag == "attributes":
-                self._attributes(element)
+                self._attributes(element, now)
+            elif element.tag in ("direction", "sound"):
+                self._tempo(element, now)
             elif element.tag == "backup":
                 now = max(begin, now - self._duration(element))
             elif element.tag == "forward":
@@ -91,30 +115,44 @@ class _Reading:
             end = max(end, now)
         # Voices are written one after another, and a tie may go from a later one to an earlier one.
         for note in sorted(heard, key=lambda note: note[0]):
-            self._note(*note)
+            if not self._is_struck(note[3].findtext("staff", "1"), note[0]):
+                self._note(*note)
         return end
 
-    def _attributes(self, element: Element) -> None:
+    def _is_struck(self, staff: str, time: float) -> bool:
+        """Whether the clef of a staff is that of percussion at this time, whatever voice it is written in."""
+        return next(
+            (is_one for begin, is_one in self.clefs.get(staff, [])[::-1] if begin <= time + _CLOSE), False
+        )
+
+    def _tempo(self, element: Element, now: float) -> None:
+        """Keep the tempo that a direction or a sound tells, and when it does."""
+        offset = element.find("offset[@sound='yes']")
+        time = now if offset is None else now + _number(element, "offset") / self.divisions
+        sound = element if element.tag == "sound" else element.find("sound[@tempo]")
+        told = _first_number("" if sound is None else sound.get("tempo", ""))
+        marks = [] if told else [_per_minute(mark) for mark in element.iterfind("direction-type/metronome")]
+        self.tempos += [_Tempo(time, not told, value) for value in [told, *marks] if value][:1]
+
+    def _attributes(self, element: Element, now: float) -> None:
         self.divisions = _number(element, "divisions") or self.divisions
         for transpose in element.iterfind("transpose"):
             octaves = 12 * _number(transpose, "octave-change")
             self.moved[transpose.get("number", "")] = round(_number(transpose, "chromatic") + octaves)
         for clef in element.iterfind("clef"):
-            change = self.struck.add if clef.findtext("sign") == "percussion" else self.struck.discard
-            change(clef.get("number", "1"))
+            changes = self.clefs.setdefault(clef.get("number", "1"), [])
+            changes.append((now, clef.findtext("sign") == "percussion"))
+            changes.sort(key=lambda change: change[0])
 
     def _duration(self, element: Element) -> float:
         """In quarters; a note that does not say has the length of its sign."""
         if element.find("duration") is not None:
             return max(0.0, _number(element, "duration")) / self.divisions
-        length = _QUARTERS.get(element.findtext("type", ""), 0.0)
-        length *= 2 - 0.5 ** len(element.findall("dot"))
-        actual = _number(element, "time-modification/actual-notes")
-        return length * _number(element, "time-modification/normal-notes") / actual if actual else length
+        return _of_sign(element)
 
     def _sounds(self, note: Element) -> bool:
-        player, staff = note.find("instrument"), note.findtext("staff", "1")
-        drum = staff in self.struck or ("" if player is None else player.get("id")) in self.drums
+        player = note.find("instrument")
+        drum = ("" if player is None else player.get("id")) in self.drums
         return note.find("pitch") is not None and note.find("cue") is None and not drum
 
     def _pitch(self, note: Element) -> int:
@@ -135,6 +173,37 @@ class _Reading:
             self.rows.append(row)
         if "start" in kinds:
             self.open.setdefault(pitch, []).append(row)
+
+
+def _of_sign(note: Element) -> float:
+    """The length of a note's sign in quarters; 0 where it has none."""
+    length = _QUARTERS.get(note.findtext("type", ""), 0.0) * (2 - 0.5 ** len(note.findall("dot")))
+    actual = _number(note, "time-modification/actual-notes")
+    return length * _number(note, "time-modification/normal-notes") / actual if actual else length
+
+
+def _divisions(part: Element) -> float:
+    """Divisions of a quarter until the part says them: those of the first note whose sign has a length."""
+    notes = ((_number(note, "duration"), _of_sign(note)) for note in part.iterfind("measure/note"))
+    return next((duration / length for duration, length in notes if duration > 0 and length > 0), 1.0)
+
+
+def _numbers(part: Element) -> list[str]:
+    """What the bars of a part are called."""
+    return [bar.get("number", "") for bar in part.iterfind("measure")]
+
+
+def _with_bars_of_others(bars: Quarters, own: list[str], all_numbers: list[str]) -> Quarters:
+    """The bars of a part that leaves some out, which are told by their numbers: those are empty."""
+    named = len(set(own)) == len(own) and len(set(all_numbers)) == len(all_numbers)
+    if len(own) == len(all_numbers) or not named or not set(own) <= set(all_numbers):
+        return bars
+    found, now = [], 0.0
+    of_number = dict(zip(own, bars.tolist(), strict=True))
+    for number in all_numbers[: all_numbers.index(own[-1]) + 1] if own else []:
+        begin, now = of_number.get(number, (now, now))
+        found.append((begin, now))
+    return np.array(found, float).reshape(-1, 2)
 
 
 def _height(pitch: Element) -> int:
@@ -226,31 +295,53 @@ def _program(item: Element | None) -> int:
     return next((number - 1 for number in said if 1 < number <= 128), 0)
 
 
-def _meter(root: Element) -> tuple[int, int] | None:
-    """The first meter; the parts of an additive one, as in 3+2 over 8, are summed."""
+def _meter(root: Element) -> tuple[tuple[int, int] | None, bool]:
+    """The first meter, and whether the first bar is a whole one however short it is.
+
+    The parts of an additive meter, as in 3+2 over 8 or in 2/4 + 3/8, are summed. A bar that is not counted
+    (`implicit`) before one with a meter is an upbeat to that. One after the first goes on with it, where a
+    repeat stands within a bar. Bars without a meter (`senza-misura`) are as long as they are.
+    """
+    first, second = [*root.iterfind("part[1]/measure"), None, None][:2]
+    is_upbeat = first is not None and first.get("implicit") == "yes"
+    if is_upbeat and second is not None and (after := second.find("attributes/time")) is not None:
+        return _sum(after), False
+    halves = not is_upbeat and second is not None and second.get("implicit") == "yes"
     for time in root.iter("time"):
-        beats, unit = time.findtext("beats", ""), time.findtext("beat-type", "").strip()
-        parts = [part.strip() for part in beats.split("+")]
-        if unit.isdecimal() and all(part.isdecimal() for part in parts):
-            return sum(map(int, parts)), int(unit)
-    return None
+        free = time.find("senza-misura") is not None
+        if free or (meter := _sum(time)) is not None:
+            return None if free else meter, halves or free
+    return None, halves
 
 
-def _tempo(root: Element) -> float | None:
-    """The first tempo in quarters a minute: what players are told, or else what the metronome's mark says."""
-    for place in root.iter():
-        if place.tag not in ("direction", "sound"):
-            continue
-        sound = place if place.tag == "sound" else place.find("sound[@tempo]")
-        told = _first_number("" if sound is None else sound.get("tempo", ""))
-        mark = place.find("direction-type/metronome")
-        if told is None and mark is not None:
-            told = _first_number(mark.findtext("per-minute", ""))
-            unit = _QUARTERS.get(mark.findtext("beat-unit", "quarter"), 1.0)
-            told = None if told is None else told * unit * (2 - 0.5 ** len(mark.findall("beat-unit-dot")))
-        if told is not None:
-            return told
-    return None
+def _sum(time: Element) -> tuple[int, int] | None:
+    """The meter that a <time> says."""
+    found: list[Fraction] = []
+    units = [unit.text.strip() for unit in time.iterfind("beat-type") if unit.text]
+    for beats, unit in zip(time.iterfind("beats"), units, strict=False):
+        parts = [part.strip() for part in (beats.text or "").split("+")]
+        if not (unit.isdecimal() and int(unit) and all(part.isdecimal() for part in parts)):
+            return None
+        found += [Fraction(int(part), int(unit)) for part in parts]
+    below = max((int(unit) for unit in units), default=0)
+    above = sum(found) * below
+    return (int(above), below) if found and above == int(above) else None
+
+
+def _per_minute(mark: Element) -> float | None:
+    """What a metronome's mark says, in quarters a minute."""
+    said, unit, tied = _first_number(mark.findtext("per-minute", "")), 0.0, 0.0
+    for part in mark:
+        if part.tag == "beat-unit":
+            tied, unit = tied + unit, _QUARTERS.get((part.text or "").strip(), 0.0)
+        elif part.tag == "beat-unit-tied":
+            tied += _QUARTERS.get(part.findtext("beat-unit", ""), 0.0) * (
+                2 - 0.5 ** len(part.findall("beat-unit-dot"))
+            )
+        elif part.tag == "per-minute":
+            break
+    unit *= 2 - 0.5 ** len(mark.findall("beat-unit-dot"))
+    return said * (unit + tied) if said and unit else None
 
 
 def _first_number(text: str) -> float | None:

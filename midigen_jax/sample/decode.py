@@ -169,7 +169,7 @@ def _prefill(model: Network, prompt: Prompt, settings: Settings, flags: DecodeFl
     given, rows = len(prompt.mask_BT), len(settings.key_B)
     projections, rules = model.projections(), settings.constraints
     begin_B = settings.begin_B[:given] if flags.bars else None
-    carry, trunk = _read(model, prompt, begin_B, projections)
+    carry, trunk = read_prompt(model, prompt, begin_B, projections)
     memory, seen = None, None
     if rules is not None:
         follow = partial(constraints.follow, model.vocabulary, rules)
@@ -181,13 +181,13 @@ def _prefill(model: Network, prompt: Prompt, settings: Settings, flags: DecodeFl
         seen = _mark(unseen, prompt)
     remembered = carry, trunk, memory, seen
     if given != rows:
-        remembered = _repeated(remembered, rows)
+        remembered = repeated(remembered, rows)
     carry, trunk, memory, seen = remembered
     done_B, ticks_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
     return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, projections)
 
 
-def _read(
+def read_prompt(
     model: Network, prompt: Prompt, begin_B: Array | None, projections: EmbeddingProjections | None
 ) -> tuple[Carry, Trunk]:
     """The carry after the prompts, and the trunk (T = 1) after each row's last visible event.
@@ -226,9 +226,9 @@ def _write(
         return _loop(model, state, settings, events, flags)
     # Eight cost a TPU no more than the one, which XLA would not give to the matrix unit.
     each = ("carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
-    many = state._replace(**{name: _repeated(getattr(state, name), _TILE) for name in each})
+    many = state._replace(**{name: repeated(getattr(state, name), _TILE) for name in each})
     rules = settings.constraints
-    all_alike = _repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
+    all_alike = repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
     after, decoded = _loop(model, many, all_alike, events, flags)
     first = {name: _first_row(getattr(after, name)) for name in each}
     return after._replace(**first), _first_row(decoded)
@@ -238,7 +238,7 @@ def _first_row(tree: T) -> T:
     return jax.tree.map(lambda part: part[:1], tree)
 
 
-def _repeated(tree: T, rows: int) -> T:
+def repeated(tree: T, rows: int) -> T:
     """Arrays of one row with that row over and over."""
     return jax.tree.map(lambda part: jnp.broadcast_to(part, (rows, *part.shape[1:])), tree)
 
