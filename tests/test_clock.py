@@ -1,6 +1,7 @@
 """The clock: a corpus may count in other ticks than twelfths of a quarter, and all that counts follows it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def quarters_of(clock: Clock, seed: int = 0) -> np.ndarray:
     return make_notes(onset, np.full(60, clock.quarter // 2), pitch, np.zeros(60))
 
 
-def corpus_of(folder: Path, clock: Clock, **settings: object) -> Corpus:
+def corpus_of(folder: Path, clock: Clock, **settings: Any) -> Corpus:
     music = folder / "music"
     music.mkdir(parents=True)
     for number in range(6):
@@ -101,7 +102,7 @@ def test_scores_are_read_on_it_too() -> None:
 @pytest.mark.parametrize("settings", [{}, {"voices": 1}, {"tokenizer": "chord"}], ids=str)
 @pytest.mark.parametrize("clock", [Clock(4), Clock(24)], ids=str)
 def test_a_corpus_has_one_and_its_figures_are_those_of_twelfths(
-    tmp_path: Path, clock: Clock, settings: dict[str, object]
+    tmp_path: Path, clock: Clock, settings: dict[str, Any]
 ) -> None:
     found, twelfths = (corpus_of(tmp_path / str(one.quarter), one, **settings) for one in (clock, TWELFTHS))
     assert load_corpus(found.path).vocabulary.clock == clock
@@ -128,7 +129,7 @@ def test_figures_of_music_are_the_same_on_any_clock() -> None:
     np.testing.assert_array_equal(each, [each[0]] * 4)  # NaN is NaN
     for notes, clock in zip(pieces, CLOCKS, strict=True):
         lengths = histogram("note_length", [notes], clock)
-        assert (len(lengths), lengths.argmax()) == (8 * clock.quarter + 1, clock.quarter // 2)
+        assert (len(lengths), int(lengths.argmax())) == (8 * clock.quarter + 1, clock.quarter // 2)
         slices = slice_notes(notes)
         assert Training([slices], clock).longest(slices).quarters == 29.5
         samples = synthesize(notes, tempo=60, clock=clock)
@@ -170,7 +171,7 @@ def test_a_prompt_of_another_clock_is_refused() -> None:
         ({"ticks_per_quarter": 24, "quantizer": "music21"}, "12"),
     ],
 )
-def test_what_is_no_grid_is_refused(settings: dict[str, object], said: str) -> None:
+def test_what_is_no_grid_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         PrepareConfig(**settings)
 

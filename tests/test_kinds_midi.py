@@ -303,24 +303,9 @@ FINE: dict[str, tuple[list[int], int, list[int], int | None]] = {
     "not a rolled chord": ([0, 10, 20, 480, 490], 24, [0, 0, 0, 24, 24], 0),
 }
 
-# What is read otherwise.
-FIRST = "MIDI 1.0: a program holds until the next; of those in another track the first holds throughout"
-CLOSE = "1/64 notes, each just a sixteenth of a quarter from the next, are merged by fours and not counted"
-WRONG = {
-    "later, behind most notes": FIRST,
-    "between two, before most notes": FIRST,
-    "twice by running status": FIRST,
-    "twice at a tick": FIRST,
-    "twice before the first note": FIRST,
-    "1/64 notes": CLOSE,
-}
-
 
 def cases(table: Mapping[str, tuple[Any, ...]]) -> list[Any]:
-    def marks(name: str) -> list[pytest.MarkDecorator]:
-        return [pytest.mark.xfail(strict=True, reason=WRONG[name])] if name in WRONG else []
-
-    return [pytest.param(*case, id=name, marks=marks(name)) for name, case in table.items()]
+    return [pytest.param(*case, id=name) for name, case in table.items()]
 
 
 @pytest.mark.parametrize(("content", "expected"), cases(TEMPI))

@@ -1,4 +1,6 @@
-"""Humdrum (**kern) to the parts of a score: verovio reads it, once all spines begin at the top.
+"""Humdrum (**kern) to the parts of a score: verovio says when notes sound, and their tokens at what pitch.
+
+Some of what spines may do, verovio loses: that is put before it in other words of the same meaning.
 
 In: the text of a score. Out: `Written`; a part is a staff, from the highest down.
 """
@@ -14,8 +16,11 @@ from midigen_jax.music.parts import Part, Written
 
 _MEI = "{http://www.music-encoding.org/ns/mei}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
+_PLACE = re.compile(
+    r"note-L(\d+)F(\d+)(?:S(\d+))?"
+)  # verovio's name of a note: its line, spine and place in a chord
+_PITCH = re.compile(r"([a-g]+|[A-G]+)[^a-gA-G#-]*?(#*|-*)(?=[^#-]|$)")
 _STEPS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-_ALTERED = {"s": 1, "ss": 2, "x": 2, "xs": 3, "f": -1, "ff": -2, "tf": -3}
 _GRACES = re.compile(r"(?<!\S)\S*q\S*")  # of the notes of a chord
 _RHYTHM = re.compile(r"[^\d]*(\d+(?:%\d+)?\.*)")
 
@@ -31,16 +36,15 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     reader.setInputFrom("humdrum")
     # On one endless line there is no page to lay out.
     reader.setOptions({"breaks": "none", "expandAlways" if played else "expandNever": True})
-    if not reader.loadData(spines_from_the_top(_without_graces(text))):
+    records = spines_from_the_top(_without_graces(text)).splitlines()
+    if not reader.loadData("\n".join(records) + "\n"):
         raise InputError("damaged score (verovio cannot read it); export it again")
     encoded = ElementTree.fromstring(reader.getMEI())
-    moved = {one.get("n", "1"): int(one.get("trans.semi", "0")) for one in encoded.iter(f"{_MEI}staffDef")}
     of_note: dict[str, tuple[int, int]] = {}  # its pitch and its staff
     for staff in encoded.iter(f"{_MEI}staff"):
-        number = staff.get("n", "1")
         for note in staff.iter(f"{_MEI}note"):
             if note.get("grace") is None:
-                of_note[note.get(_ID, "")] = _pitch(note) + moved.get(number, 0), int(number) - 1
+                of_note[note.get(_ID, "")] = _pitch(note.get(_ID, ""), records), int(staff.get("n", "1")) - 1
     tied = {tie.get("endid", "#")[1:]: tie.get("startid", "#")[1:] for tie in encoded.iter(f"{_MEI}tie")}
     begun, ended, lines, now = dict[str, float](), dict[str, float](), list[float](), 0.0
     for moment in reader.renderToTimemap({"includeMeasures": True, "includeRests": True}):
@@ -64,20 +68,31 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     return Written(parts, float(tempo[1]) if tempo else None, meter)
 
 
-def _pitch(note: ElementTree.Element) -> int:
-    """The MIDI pitch of a note of MEI; asking verovio for it takes longer the more notes a score has."""
-    marks = [note.attrib, *(mark.attrib for mark in note.iter(f"{_MEI}accid"))]
-    altered = next((mark[name] for name in ("accid.ges", "accid") for mark in marks if name in mark), "")
-    octave = int(note.get("oct.ges") or note.get("oct", "4"))
-    return 12 * (octave + 1) + _STEPS[note.get("pname", "c")] + _ALTERED.get(altered, 0)
+def _pitch(name: str, records: Sequence[str]) -> int:
+    """The MIDI pitch of a note, which **kern has as it sounds, on transposing instruments too."""
+    place = _PLACE.match(name)
+    if place is None:
+        raise InputError(f"damaged score (no token is {name}); export it again")
+    token = records[int(place[1]) - 1].split("\t")[int(place[2]) - 1]
+    found = _PITCH.search(token.split()[int(place[3] or 1) - 1])
+    if found is None:
+        raise InputError(f"damaged score ({token!r} has no pitch); export it again")
+    letters, altered = found[1], found[2].count("#") - found[2].count("-")
+    octave = 4 + len(letters) if letters.islower() else 5 - len(letters)
+    return 12 * octave + _STEPS[letters[0].lower()] + altered
 
 
 def _without_graces(text: str) -> str:
-    """The same music without its grace notes, for which verovio lets the notes beside them wait."""
+    """The same music without its grace notes, for which verovio lets the notes beside them wait.
+
+    Lines of which nothing is left go, and those in which nothing was: behind a bar line they shorten a note.
+    """
     lines = []
     for line in text.splitlines():
-        if "q" in line and not line.startswith(("!", "*", "=")):
-            fields = [_GRACES.sub("", token).strip() or "." for token in line.split("\t")]
+        if line and not line.startswith(("!", "*", "=")):
+            fields = line.split("\t")
+            if "q" in line:
+                fields = [_GRACES.sub("", token).strip() or "." for token in fields]
             if set(fields) == {"."}:
                 continue
             line = "\t".join(fields)
@@ -109,8 +124,12 @@ def _meter(text: str) -> tuple[int, int] | None:
 
 
 def spines_from_the_top(text: str) -> str:
-    """The same music, but that each spine which `*+` adds is there from the first line, silent at first."""
-    lines = text.splitlines()
+    """The same music, but that each spine which `*+` adds is there from the first line, silent at first.
+
+    And so is to the last line the first one, if it ends before the others, and each that joins one from which
+    it did not split. Raises InputError where a spine turns into another, or all end and others begin.
+    """
+    lines = _to_the_end(text.splitlines())
     while (at := next((k for k, line in enumerate(lines) if "*+" in line.split("\t")), None)) is not None:
         _begin_at_the_top(lines, at)
     return "\n".join(lines) + "\n"
@@ -159,3 +178,60 @@ def _place_before(fields: Sequence[str], place: int) -> int:
             return number
         number += 1
     return len(fields) - 1
+
+
+def _to_the_end(lines: list[str]) -> list[str]:
+    """Spines that end where verovio does not follow go on to the last line, and are silent there."""
+    roots: list[int] | None = None  # of each spine, the one of the first line from which it comes
+    number = 0
+    while number < len(lines):
+        fields = lines[number].split("\t")
+        if not lines[number] or lines[number].startswith("!!"):
+            number += 1
+            continue
+        added = number > 0 and "*+" in lines[number - 1].split("\t")
+        if any(field.startswith("**") for field in fields) and roots is not None and not added:
+            raise InputError("a spine turns into another, or another score begins; save each in a file")
+        roots = list(range(len(fields))) if roots is None else roots
+        if len(fields) != len(roots):
+            return lines  # it is damaged, as verovio will say
+        strangers = _joined_strangers(fields, roots)
+        if fields[0] == "*-" and set(fields) != {"*-"}:
+            fields[0] = "*"
+            _silent_below(lines, number, 0)
+        elif strangers is not None:
+            fields[strangers] = fields[strangers + 1] = "*"
+            _silent_below(lines, number, strangers + 1)
+        lines[number] = "\t".join(fields)
+        if "*v" not in fields or _joined_strangers(fields, roots) is None:
+            roots = [root for root, _ in _after(fields, roots)]
+            number += 1
+    return lines
+
+
+def _joined_strangers(fields: Sequence[str], roots: Sequence[int]) -> int | None:
+    """The first of two neighbours that join, though they did not split from one spine."""
+    pairs = range(len(fields) - 1)
+    return next((k for k in pairs if fields[k] == fields[k + 1] == "*v" and roots[k] != roots[k + 1]), None)
+
+
+def _after(fields: Sequence[str], roots: Sequence[int]) -> list[tuple[int, int]]:
+    """The spines of the next line, each with its root and the number of the field that it comes from."""
+    found: list[tuple[int, int]] = []
+    for number, (field, root) in enumerate(zip(fields, roots, strict=True)):
+        if field == "*-" or (field == "*v" and number and fields[number - 1] == "*v"):
+            continue
+        found += [(root, number)] * (2 if field in ("*^", "*+") else 1)
+    return found
+
+
+def _silent_below(lines: list[str], at: int, place: int) -> None:
+    """Put a silent spine into the lines after `at`, before their spine number `place`."""
+    for number in range(at + 1, len(lines)):
+        fields = lines[number].split("\t")
+        if not lines[number] or lines[number].startswith("!!"):
+            continue
+        beside = fields[min(place, len(fields) - 1)]
+        place_after = sum(source < place for _, source in _after(fields, range(len(fields))))
+        fields.insert(place, "*-" if set(fields) == {"*-"} else _silent(beside))
+        lines[number], place = "\t".join(fields), place_after

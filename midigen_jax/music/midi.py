@@ -173,23 +173,35 @@ def _with_programs_of_others(file: File, scores: Sequence[Any], tracks: list[Tra
         for track, has, says in zip(file.tracks, sounds, told, strict=True)
         if says and not has
     ]
-    given = {channel: program for programs in silent for channel, program in programs.items()}
+    given: dict[int, list[tuple[int, int]]] = {}
+    for programs in silent:
+        for channel, changes in programs.items():
+            given.setdefault(channel, []).extend(changes)
     if not given:
         return tracks
-    players: list[tuple[dict[int, int], int]] = []  # what their track sets, and their channel
+    players: list[int | None] = []  # the program of each; None where its own track sets it
     for track in file.tracks:
         found = events(track)
-        _, _, channel, velocity, program = found.voiced.T
+        time, _, channel, velocity, program = found.voiced.T
         struck = (velocity > 0) & (channel != DRUMS)
         # They sort as symusic sorts its tracks.
-        numbers = np.unique(channel[struck] << 7 | program[struck]).tolist()
-        players += [(found.programs, number >> 7) for number in numbers]
+        numbers, owner = np.unique(channel[struck] << 7 | program[struck], return_inverse=True)
+        for place, number in enumerate((numbers >> 7).tolist()):
+            elsewhere = number not in found.programs and number in given
+            players.append(_of_most(given[number], time[struck][owner == place]) if elsewhere else None)
     if len(players) != len(tracks):
         return tracks  # symusic has lost all notes of a player, whose keys are never let go
     return [
-        one if channel in own else one._replace(program=given.get(channel, one.program))
-        for (own, channel), one in zip(players, tracks, strict=True)
+        one if program is None else one._replace(program=program)
+        for program, one in zip(players, tracks, strict=True)
     ]
+
+
+def _of_most(changes: list[tuple[int, int]], onsets: Ticks) -> int:
+    """Of programs that are set at some times, the one of most onsets; before the first it is the piano."""
+    times, programs = np.array([(-1, 0), *sorted(changes, key=lambda change: change[0])]).T
+    heard = programs[np.searchsorted(times, onsets, side="right") - 1]
+    return int(np.bincount(heard).argmax())
 
 
 def _is_far(raw: Ticks, snapped: Ticks, per_quarter: int, clock: Clock) -> NDArray[np.bool_]:
@@ -213,7 +225,7 @@ def _has_beat(raw: Ticks, per_quarter: int) -> bool:
 
 
 def _come_together(raw: Ticks, snapped: Ticks, per_quarter: int) -> int:
-    """How many onsets lie on another's, which was more than a sixteenth of a quarter away before.
+    """How many onsets lie on another's, which was a sixteenth of a quarter away before, or more.
 
     What is nearer is a chord that was played, and no fault of the grid.
     """
@@ -221,7 +233,7 @@ def _come_together(raw: Ticks, snapped: Ticks, per_quarter: int) -> int:
     both = np.sort(raw << 31 | snapped, kind="stable")
     together = np.flatnonzero(np.diff(both & 0x7FFFFFFF) == 0)
     apart = both[together + 1] - both[together] >> 31
-    return int(np.count_nonzero(apart * 16 > per_quarter))
+    return int(np.count_nonzero(apart * 16 >= per_quarter))
 
 
 def _beginning(

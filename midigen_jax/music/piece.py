@@ -45,7 +45,7 @@ class Piece:
     remarks: tuple[str, ...] = ()
     """what was out of order in the source, and read all the same"""
     merged: int = 0
-    """onsets that the grid puts on another's, though they were more than a sixteenth of a quarter apart"""
+    """onsets that the grid puts on another's, though they were a sixteenth of a quarter apart, or more"""
     has_beat: bool = True
     """False: it was played without regard to the beats of its file, and its rhythm on a grid is noise"""
     clock: Clock = TWELFTHS

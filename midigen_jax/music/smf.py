@@ -52,8 +52,8 @@ class Events(NamedTuple):
     """(E, 5) note-ons and note-offs: time, pitch, channel 0..15, velocity (0 lets go), program 0..127"""
     marks: Ticks
     """(M,) times of meters, keys, tempi, names and programs"""
-    programs: dict[int, int]
-    """the first program that is set on a channel, by channel"""
+    programs: dict[int, list[tuple[int, int]]]
+    """when programs are set on a channel, and which, by channel"""
 
 
 def take_apart(content: bytes) -> File:
@@ -132,7 +132,7 @@ def events(track: bytes) -> Events:
     """The events of a track. Raises InputError for any byte that is not where it may be."""
     voiced: list[int] = []
     marks: list[int] = []
-    programs: dict[int, int] = {}
+    programs: dict[int, list[tuple[int, int]]] = {}
     try:
         _collect(track, voiced, marks, programs)
     except IndexError:
@@ -140,7 +140,9 @@ def events(track: bytes) -> Events:
     return Events(np.array(voiced, np.int64).reshape(-1, 5), np.array(marks, np.int64), programs)
 
 
-def _collect(track: bytes, voiced: list[int], marks: list[int], first: dict[int, int]) -> None:
+def _collect(
+    track: bytes, voiced: list[int], marks: list[int], changes: dict[int, list[tuple[int, int]]]
+) -> None:
     """Append what `Events` holds, row by row in one list. Raises IndexError where the end is missing."""
     programs = [0] * 16
     time = position = running = 0
@@ -174,7 +176,7 @@ def _collect(track: bytes, voiced: list[int], marks: list[int], first: dict[int,
             voiced += (time, key, channel, last if kind == 0x90 else 0, programs[channel])
         elif kind == 0xC0:
             programs[channel] = key
-            first.setdefault(channel, key)
+            changes.setdefault(channel, []).append((time, key))
             marks.append(time)
         position += size
 

@@ -49,7 +49,9 @@ class Steering(NamedTuple):
     """How particles are drawn and weighed. All are traced."""
 
     temperature: dict[str, Array]  # by stream, above 0: of the model whose pieces are asked for
-    proposal: Array  # by which temperatures are multiplied to draw: below 1, what is likely is tried more often
+    proposal: (
+        Array  # by which temperatures are multiplied to draw: below 1, what is likely is tried more often
+    )
     share: Array  # of the rows: rows are drawn anew where so few or fewer carry the weight
     parallel: Array  # nats that each pair of voices costs that moves in parallel fifths or octaves
 
@@ -79,7 +81,9 @@ class Written(NamedTuple):
     weight_B: Array  # nats: what the particles weigh beside each other
     evidence: Array  # nats: the logarithm of the estimate of how likely what is given is
     stops: Array  # int32: how many were passed; fewer than there are, where no row can go on
-    effective_S: Array  # at each stop, how many rows carried the weight: the square of its sum over that of squares
+    effective_S: (
+        Array  # at each stop, how many rows carried the weight: the square of its sum over that of squares
+    )
 
 
 class _Loop(NamedTuple):
@@ -132,7 +136,14 @@ def write_particles(
             active_B.any(),
             lambda: loop._replace(
                 particles=_write(
-                    model, loop.particles, given, given.stop_S[loop.stop], steering, keys_B, active_B, projections
+                    model,
+                    loop.particles,
+                    given,
+                    given.stop_S[loop.stop],
+                    steering,
+                    keys_B,
+                    active_B,
+                    projections,
                 )
             ),
             lambda: _compare(loop, given, steering, key),
@@ -227,7 +238,9 @@ def _write(
         nats_B=there.nats_B + jnp.where(active_B, nats_B, 0),
         before_BV=jnp.where(closes_B[:, None], current_BV, there.before_BV),
         current_BV=jnp.where(closes_B[:, None], NONE, current_BV),
-        events={name: ids.at[row_B, at_B].set(event[name], mode="drop") for name, ids in there.events.items()},
+        events={
+            name: ids.at[row_B, at_B].set(event[name], mode="drop") for name, ids in there.events.items()
+        },
     )
 
 
