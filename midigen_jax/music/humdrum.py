@@ -22,6 +22,7 @@ _PLACE = re.compile(
 _PITCH = re.compile(r"([a-g]+|[A-G]+)[^a-gA-G#-]*?(#*|-*)(?=[^#-]|$)")
 _STEPS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _GRACES = re.compile(r"(?<!\S)\S*q\S*")  # of the notes of a chord
+_FOR_THE_EYE = re.compile(r"[^\d%.a-gA-Grn#\[\]_ -]+")  # in a token: beams, stems, slurs, signs
 _RHYTHM = re.compile(r"[^\d]*(\d+(?:%\d+)?\.*)")
 
 
@@ -36,7 +37,7 @@ def read_humdrum(text: str, played: bool = False) -> Written:
     reader.setInputFrom("humdrum")
     # On one endless line there is no page to lay out.
     reader.setOptions({"breaks": "none", "expandAlways" if played else "expandNever": True})
-    records = spines_from_the_top(_without_graces(text)).splitlines()
+    records = _spines_throughout(_bare(text))
     if not reader.loadData("\n".join(records) + "\n"):
         raise InputError("damaged score (verovio cannot read it); export it again")
     encoded = ElementTree.fromstring(reader.getMEI())
@@ -82,22 +83,24 @@ def _pitch(name: str, records: Sequence[str]) -> int:
     return 12 * octave + _STEPS[letters[0].lower()] + altered
 
 
-def _without_graces(text: str) -> str:
-    """The same music without its grace notes, for which verovio lets the notes beside them wait.
+def _bare(text: str) -> list[str]:
+    """The same music without what is for the eye, and without grace notes, for which others would wait.
 
     Lines of which nothing is left go, and those in which nothing was: behind a bar line they shorten a note.
     """
     lines = []
     for line in text.splitlines():
-        if line and not line.startswith(("!", "*", "=")):
-            fields = line.split("\t")
-            if "q" in line:
-                fields = [_GRACES.sub("", token).strip() or "." for token in fields]
+        if not line or line.startswith("!"):
+            continue
+        if not line.startswith(("*", "=")):
+            fields = [
+                _FOR_THE_EYE.sub("", _GRACES.sub("", token)).strip() or "." for token in line.split("\t")
+            ]
             if set(fields) == {"."}:
                 continue
             line = "\t".join(fields)
         lines.append(line)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _joined(begun: dict[str, float], ended: dict[str, float], tied: dict[str, str]) -> dict[str, float]:
@@ -123,16 +126,16 @@ def _meter(text: str) -> tuple[int, int] | None:
     return (sum(map(int, match[1].split("+"))), int(match[2])) if match else None
 
 
-def spines_from_the_top(text: str) -> str:
+def _spines_throughout(lines: list[str]) -> list[str]:
     """The same music, but that each spine which `*+` adds is there from the first line, silent at first.
 
     And so is to the last line the first one, if it ends before the others, and each that joins one from which
     it did not split. Raises InputError where a spine turns into another, or all end and others begin.
     """
-    lines = _to_the_end(text.splitlines())
+    lines = _to_the_end(lines)
     while (at := next((k for k, line in enumerate(lines) if "*+" in line.split("\t")), None)) is not None:
         _begin_at_the_top(lines, at)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _begin_at_the_top(lines: list[str], at: int) -> None:
@@ -144,8 +147,6 @@ def _begin_at_the_top(lines: list[str], at: int) -> None:
     lines[at], lines[at + 1] = "\t".join(before), "\t".join(after)
     for number in range(at - 1, -1, -1):
         fields = lines[number].split("\t")
-        if not lines[number] or lines[number].startswith("!!"):
-            continue
         place = _place_before(fields, place)
         fields.insert(place + 1, kind if fields[place].startswith("**") else _silent(fields[place]))
         lines[number] = "\t".join(fields)
@@ -185,10 +186,10 @@ def _to_the_end(lines: list[str]) -> list[str]:
     roots: list[int] | None = None  # of each spine, the one of the first line from which it comes
     number = 0
     while number < len(lines):
-        fields = lines[number].split("\t")
-        if not lines[number] or lines[number].startswith("!!"):
+        if not lines[number].startswith("*"):
             number += 1
             continue
+        fields = lines[number].split("\t")
         added = number > 0 and "*+" in lines[number - 1].split("\t")
         if any(field.startswith("**") for field in fields) and roots is not None and not added:
             raise InputError("a spine turns into another, or another score begins; save each in a file")
@@ -229,8 +230,6 @@ def _silent_below(lines: list[str], at: int, place: int) -> None:
     """Put a silent spine into the lines after `at`, before their spine number `place`."""
     for number in range(at + 1, len(lines)):
         fields = lines[number].split("\t")
-        if not lines[number] or lines[number].startswith("!!"):
-            continue
         beside = fields[min(place, len(fields) - 1)]
         place_after = sum(source < place for _, source in _after(fields, range(len(fields))))
         fields.insert(place, "*-" if set(fields) == {"*-"} else _silent(beside))
