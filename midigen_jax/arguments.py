@@ -94,13 +94,28 @@ def _field(default: Any, also: tuple[str, ...] | None, help: str, **how: Any) ->
     return field(default=default, metadata={"about": _Argument(also, how)})
 
 
-def whole(remedy: str, most: float = float("inf")) -> Callable[[str], int]:
-    """A reader of whole numbers from 1 to `most`; `remedy` says what to give in place of anything else."""
+def whole(remedy: str, most: float = float("inf"), least: int = 1) -> Callable[[str], int]:
+    """A reader of whole numbers, `least` to `most`; `remedy` says what to give in place of anything else."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
+        if not text.isdecimal() or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"{text!r}: give {remedy}")
         return int(text)
+
+    return read
+
+
+def number(remedy: str, least: float, most: float) -> Callable[[str], float]:
+    """As `whole`, of any numbers."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: give {remedy}")
+        return value
 
     return read
 

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from midigen_jax.arguments import RECIPES, flag, settings, several, switch, whole, word
+from midigen_jax.arguments import RECIPES, flag, number, settings, several, switch, whole, word
 from midigen_jax.config import Config, PrepareConfig
 from midigen_jax.errors import INTERRUPTED, InputError
 from midigen_jax.recipes import pooling_article
 
-_MODEL = "a run's folder, the gs:// address of its checkpoints, or pretrained:NAME, a model of the package"
+_MODEL = "a run's folder, the gs:// address of its checkpoints, an exported FILE.npz, or pretrained:NAME"
 _ROWS = "a .jsonl file that rows are added to (default: none)"
 _PEERS = (
     "the same weights in other hands too, in turn: JAX without this loop, PyTorch, Keras, ONNX Runtime (pip "
@@ -32,6 +32,9 @@ _counts = several(whole("whole numbers, 1 to 65,536, as in 1,64", 65_536))
 _events = whole("a number of events, 1 to 100,000", 100_000)
 _limit = whole("a number of pieces, 1 or more")
 _pieces = whole("a number of pieces, 1 to 10,000", 10_000)
+_seed = whole("a whole number, 0 up to 4,294,967,295", 2**32 - 1, least=0)
+_temperature = number("a number, 0.01 to 10", 0.01, 10)
+_nats = number("a number of nats, 0 to 1,000", 0, 1000)
 _say = partial(print, sep="\n", flush=True)
 _command = dataclass(frozen=True, kw_only=True)
 
@@ -160,6 +163,52 @@ class Generate:
 
         changes = self.changes | ({"sample.keep_prompt": "false"} if self.drop_prompt else {})
         _say(*write_music(self.run, Path(self.out), changes, self.prompt, self.checkpoint, self.like))
+
+
+@_command
+class Harmonise:
+    """Write the other voices around a melody, with a model of voices.
+
+    midigen harmonise melody.mid --out harmonies --count 4
+    """
+
+    melody: str = word("MELODY", "a file with one note at a time, of any kind that prepare reads")
+    out: str = flag("FOLDER", "the folder for the music")
+    model: str = flag("RUN", _MODEL, "pretrained:chorales")
+    voice: str = flag("VOICE", "soprano, alto, tenor or bass, or its number from the highest", "soprano")
+    tracks: str = flag("WHICH", "of the file: all, piano, melody, or the Nth track with notes", "all")
+    count: int = flag("N", "pieces to write, the likeliest first", 1, type=_pieces)
+    particles: int = flag("N", "rows that write a piece together: more are better, slower", 256, type=_pieces)
+    temperature: float = flag("T", "above 0; below 1 keeps to what is likely", 1.0, type=_temperature)
+    parallels: float = flag("NATS", "what two voices in parallel fifths or octaves cost", 3.0, type=_nats)
+    seed: int = flag("N", "seed", 0, type=_seed)
+
+    def __call__(self) -> None:
+        _start()
+        from midigen_jax.sample.harmonise import write_harmonies
+
+        asked = {"voice": self.voice, "count": self.count, "particles": self.particles, "seed": self.seed}
+        asked |= {"temperature": self.temperature, "parallel": self.parallels}
+        _say(*write_harmonies(self.melody, Path(self.out), self.model, self.tracks, **asked))
+
+
+@_command
+class Export:
+    """Write a model as one file that needs nothing else; every command takes it in place of a run.
+
+    midigen export runs/wide --out wide.npz
+    """
+
+    run: str = word("RUN", _MODEL)
+    out: str = flag("FILE.npz", "the file to write: parameters in half precision, settings, vocabulary")
+    checkpoint: str = flag("WHICH", "best, latest or a step", "best")
+
+    def __call__(self) -> None:
+        _start()
+        from midigen_jax.train.pretrained import export
+
+        export(self.run, Path(self.out), self.checkpoint)
+        _say(f"{Path(self.out).stat().st_size / 1e6:.2f} MB in {self.out}.")
 
 
 @_command
@@ -327,7 +376,7 @@ class Demo:
 
 
 COMMANDS = (
-    *(Inspect, Prepare, Train, Generate, Report, Evaluate, Ablate),
+    *(Inspect, Prepare, Train, Generate, Harmonise, Export, Report, Evaluate, Ablate),
     *(BenchTrain, BenchDecode, BenchCompile, Demo),
 )
 GROUPS = {"bench": "Measure how fast a model trains or writes here, or what it costs on other chips."}

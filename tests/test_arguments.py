@@ -23,6 +23,11 @@ FLAGS = {
     "prepare": ("--out --workers --strict --config --preset", ()),
     "train": (f"--out --tensorboard {PARALLEL} --config --preset --steps --epochs --seed", EXPERIMENT),
     "generate": ("--out --prompt --drop-prompt --checkpoint --like", ()),
+    "harmonise": (
+        "--out --model --voice --tracks --count --particles --temperature --parallels --seed",
+        (),
+    ),
+    "export": ("--out --checkpoint", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),
     "ablate": ("--out --config --preset --dry-run --yes --keep-checkpoints --cpu-devices", ()),

@@ -37,7 +37,7 @@ def subject(recipe: str, settings: Mapping[str, Any]) -> tuple[Network, Config]:
     if is_config(recipe):
         config = configs.override(read_config(recipe), settings)
         return Network(config.model, typical_vocabulary(config.prepare)), config
-    if is_folder(recipe) and not Path(recipe).is_dir():
+    if is_folder(recipe) and not Path(recipe).exists():
         known = configs.nearest(recipe, NAMES)
         raise InputError(f"--recipe {recipe}: no recipe, no pretrained:NAME, no folder of a run; {known}")
     experiment = load_model(recipe).metadata

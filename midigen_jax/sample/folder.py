@@ -5,8 +5,9 @@ folder `1.mid`, `1.mp3`, `1.png`, `2.mid` …, `settings.json` and `rows.jsonl`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from midigen_jax.sample.generate import Generated, check_sample, generate
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
 from midigen_jax.train.pretrained import is_folder, load_model, name_of
 
-_CLAIM = "settings.json"  # what the music in a folder was made with
+CLAIM = "settings.json"  # what the music in a folder was made with
 
 
 def write_music(
@@ -68,16 +69,15 @@ def write_music(
     if asked.recipe is not None:
         only = _piece(asked.recipe, str(like), loaded.digest, digest, config)
         settings["piece"] = only + 1
-    _check_claim(folder, settings)
+    check_claim(folder, settings)
     piece = None if source is None else read_as(source, loaded.metadata.config.prepare)
     make_folder(folder)
     music = generate(loaded, config, piece, only)
-    write_json(folder / _CLAIM, settings)
+    write_json(folder / CLAIM, settings)
     origin = relative(Path(asked.run), folder) if is_folder(asked.run) else asked.run
     place = None if asked.prompt is None else relative(Path(asked.prompt), folder)
-    write_pieces(
-        folder, music, Recipe(origin, loaded.step, loaded.digest, only or 0, config, place, digest), name
-    )
+    recipe = Recipe(origin, loaded.step, loaded.digest, only or 0, config, place, digest)
+    write_pieces(folder, music, partial(text_of, recipe, name), recipe.piece)
     rows.rewrite(folder / "rows.jsonl", rows_of(music, settings))
     lines = [
         f"{many(len(music.pieces), 'piece')} in {folder} (step {loaded.step}, {music.events:,} events at "
@@ -100,7 +100,7 @@ def _like(like: Path, run: str | None, prompt: str | None, checkpoint: str | Non
     """What made a MIDI file, but for what is given."""
     recipe = read_recipe(like)
     known = str(like.parent / recipe.run) if is_folder(recipe.run) else recipe.run
-    if run is None and is_folder(known) and not Path(known).is_dir():
+    if run is None and is_folder(known) and not Path(known).exists():
         raise InputError(f"{like}: the run that made it is not at {known}; give RUN besides")
     if prompt is None and recipe.prompt is not None:
         prompt = str(like.parent / recipe.prompt)
@@ -130,15 +130,24 @@ def find_prompt(prompt: str, said: str = "--prompt") -> Source:
     return sources[0]
 
 
-def write_pieces(folder: Path, music: Generated, recipe: Recipe, run: str) -> None:
-    """`1.mid`, `1.mp3`, `1.png`, `2.mid` …, from the recipe's number on, as far as they are missing."""
+def text_of(recipe: Recipe, run: str, number: int) -> tuple[str, str]:
+    """What the file of a piece carries: in words what made it, and the recipe by which to make it again."""
+    origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {number + 1}"
+    return origin, replace(recipe, piece=number).text()
+
+
+def write_pieces(
+    folder: Path, music: Generated, text: Callable[[int], Sequence[str]], first: int = 0
+) -> None:
+    """`1.mid`, `1.mp3`, `1.png`, `2.mid` …, from number `first` (from 0) on, as far as they are missing.
+
+    `text` says what the file of a piece carries, given its number.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     beside = not missing()
     with Progress("writing", len(music.pieces), "pieces") as progress:
-        for number, notes in enumerate(music.pieces, start=recipe.piece):
+        for number, notes in enumerate(music.pieces, start=first):
             place = folder / f"{number + 1}.mid"
-            origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {number + 1}"
-            text = (origin, replace(recipe, piece=number).text())
             # One that is there is whole: a cut command writes the others.
             if not place.is_file():
                 write_midi(
@@ -147,7 +156,7 @@ def write_pieces(folder: Path, music: Generated, recipe: Recipe, run: str) -> No
                     music.tempo,
                     music.program,
                     meter=music.meter,
-                    text=text,
+                    text=text(number),
                     first_bar=music.first_bar,
                     clock=music.clock,
                 )
@@ -177,9 +186,9 @@ def rows_of(music: Generated, settings: dict[str, Any]) -> list[rows.Row]:
     return [rows.make(name, value, unit, config=settings) for name, value, unit in values]
 
 
-def _check_claim(folder: Path, settings: dict[str, Any]) -> None:
+def check_claim(folder: Path, settings: dict[str, Any]) -> None:
     """Raises InputError if `folder` holds anything but music of these settings."""
-    if not (folder / _CLAIM).is_file():
+    if not (folder / CLAIM).is_file():
         check_folder(folder)
-    elif read_json(folder / _CLAIM, "give another --out") != json.loads(json.dumps(settings)):
+    elif read_json(folder / CLAIM, "give another --out") != json.loads(json.dumps(settings)):
         raise InputError(f"{folder}: holds music made with other settings; give another --out")

@@ -326,24 +326,34 @@ def _params(config: SampleConfig, number_B: np.ndarray, stream: str) -> Sampling
     )
 
 
-def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
-    """The events to begin with, <start> among them, and how far they were transposed."""
+def moved_home(restored: LoadedModel, music: Piece) -> tuple[Notes, int]:
+    """The notes where the corpus was transposed to, and the semitones to there.
+
+    Raises InputError for music on another clock than the model's, and for some that is too wide.
+    """
     settings, vocabulary, shift = restored.metadata.config.prepare, restored.metadata.vocabulary, 0
-    if len(prompt.notes) == 0:
-        raise InputError("the prompt holds no notes; give another one, or none")
-    if prompt.clock != vocabulary.clock:
-        theirs, ours = prompt.clock.quarter, vocabulary.clock.quarter
+    if music.clock != vocabulary.clock:
+        theirs, ours = music.clock.quarter, vocabulary.clock.quarter
         raise InputError(f"the prompt has {theirs} ticks a quarter, the model {ours}; read it with as many")
     if settings.transpose != "none":
-        found = keys.find_key(prompt.notes, settings.profile)
+        found = keys.find_key(music.notes, settings.profile)
         shift = keys.shift_to(found, keys.parse_key(settings.transpose))
-    moved = keys.transpose(prompt.notes, shift)
+    there = keys.transpose(music.notes, shift)
     # An octave more or less where the range of MIDI would not do.
-    shift = int(moved[:, 2].min() - prompt.notes[:, 2].min())
-    if not np.array_equal(moved[:, 2] - shift, prompt.notes[:, 2]):
+    shift = int(there[:, 2].min() - music.notes[:, 2].min())
+    if not np.array_equal(there[:, 2] - shift, music.notes[:, 2]):
         raise InputError("the prompt is too wide to be moved to the key of the corpus; give another one")
+    return there, shift
+
+
+def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
+    """The events to begin with, <start> among them, and how far they were transposed."""
+    vocabulary = restored.metadata.vocabulary
+    if len(prompt.notes) == 0:
+        raise InputError("the prompt holds no notes; give another one, or none")
+    there, shift = moved_home(restored, prompt)
     try:
-        tokens = vocabulary.encode(replace(prompt, notes=moved, length=None))[:-1]
+        tokens = vocabulary.encode(replace(prompt, notes=there, length=None))[:-1]
     except InputError as error:
         raise InputError(
             f"the prompt cannot be said in {vocabulary.name} events ({error}); give another one"
@@ -366,22 +376,22 @@ def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: To
     vocabulary = restored.metadata.vocabulary
     if task.given is None:
         # A budget and bar lines count from the first tick, whatever is heard there.
-        return _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
+        return moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
     stop = length_of(vocabulary, task.prompt)
     if not config.keep_prompt or "held" in vocabulary.drops:
-        rest = _moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
+        rest = moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
             begun = (task.begin + stop) % vocabulary.clock.bar(task.meter) if config.meter is not None else 0
-            return _moved(rest, 0, begun)
+            return moved(rest, 0, begun)
         # Where no note is held on into what follows, the prompt is kept as it was, not as the model read it.
-        joined = np.concatenate([task.given, _moved(rest, 0, task.onset + stop)])
+        joined = np.concatenate([task.given, moved(rest, 0, task.onset + stop)])
         return make_notes(*joined.T)
     whole = vocabulary.decode(np.concatenate([task.prompt, written]), trim=False)
-    return _moved(_cut(whole, task.ticks + stop), -task.shift, task.onset)
+    return moved(_cut(whole, task.ticks + stop), -task.shift, task.onset)
 
 
-def _moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
+def moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
     onset, duration, pitch, track = notes.T
     return make_notes(onset + ticks, duration, pitch + pitches, track)
 

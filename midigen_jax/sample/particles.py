@@ -1,4 +1,4 @@
-"""Music around what is given, by sequential Monte Carlo: many rows write one piece, and weigh what they wrote.
+"""Music around what is given, by sequential Monte Carlo: many rows write one piece, and are weighed.
 
 In: parameters, a prompt of one row, what is given of the piece, settings. Out: particles, each a whole piece
 that holds all that is given, and its weight; and an estimate of how likely what is given is.
@@ -49,9 +49,7 @@ class Steering(NamedTuple):
     """How particles are drawn and weighed. All are traced."""
 
     temperature: dict[str, Array]  # by stream, above 0: of the model whose pieces are asked for
-    proposal: (
-        Array  # by which temperatures are multiplied to draw: below 1, what is likely is tried more often
-    )
+    proposal: Array  # times it is the temperature to draw at: below 1, what is likely is tried more often
     share: Array  # of the rows: rows are drawn anew where so few or fewer carry the weight
     parallel: Array  # nats that each pair of voices costs that moves in parallel fifths or octaves
 
@@ -82,7 +80,7 @@ class Written(NamedTuple):
     evidence: Array  # nats: the logarithm of the estimate of how likely what is given is
     stops: Array  # int32: how many were passed; fewer than there are, where no row can go on
     effective_S: (
-        Array  # at each stop, how many rows carried the weight: the square of its sum over that of squares
+        Array  # at each stop, how many rows carried the weight: its sum squared over its squares' sum
     )
 
 
@@ -130,30 +128,18 @@ def write_particles(
         writes_B = ~there.ended_B & (there.tick_B < given.stop_S[loop.stop]) & (there.length_B < events)
         return writes_B & (there.weight_B > -jnp.inf)
 
-    def step(loop: _Loop) -> _Loop:
-        active_B = active(loop)
-        return lax.cond(
-            active_B.any(),
-            lambda: loop._replace(
-                particles=_write(
-                    model,
-                    loop.particles,
-                    given,
-                    given.stop_S[loop.stop],
-                    steering,
-                    keys_B,
-                    active_B,
-                    projections,
-                )
-            ),
-            lambda: _compare(loop, given, steering, key),
-        )
+    def write(loop: _Loop) -> _Loop:
+        stop, active_B = given.stop_S[loop.stop], active(loop)
+        there = _write(model, loop.particles, given, stop, steering, keys_B, active_B, projections)
+        return loop._replace(particles=there)
+
+    def to_next_stop(loop: _Loop) -> _Loop:
+        return _compare(lax.while_loop(lambda loop: active(loop).any(), write, loop), given, steering, key)
 
     def goes_on(loop: _Loop) -> Array:
-        alive = (loop.particles.weight_B > -jnp.inf).any()
-        return alive & ((loop.stop < count) | active(loop).any())
+        return (loop.particles.weight_B > -jnp.inf).any() & (loop.stop <= count)
 
-    loop = lax.while_loop(goes_on, step, start)
+    loop = lax.while_loop(goes_on, to_next_stop, start)
     there = loop.particles
     whole_B = there.ended_B | (given.end == NEVER)
     weight_B = jnp.where(whole_B, there.weight_B, -jnp.inf)
@@ -266,11 +252,12 @@ def _fits(model: Network, there: Particles, given: Given, stop: Array, name: str
 def _compare(loop: _Loop, given: Given, steering: Steering, key: Array) -> _Loop:
     """At a stop: rows that did not reach it are out, and where few carry the weight all are drawn anew."""
     there, rows = loop.particles, len(loop.particles.weight_B)
-    reached_B = there.tick_B == given.stop_S[loop.stop]
+    stop = given.stop_S[loop.stop]
+    reached_B = (there.tick_B == stop) | (stop == NEVER)
     weight_B = jnp.where(reached_B, there.weight_B, -jnp.inf)
     total = jax.nn.logsumexp(weight_B)
     effective = jnp.where(total > -jnp.inf, jnp.exp(2 * total - jax.nn.logsumexp(2 * weight_B)), 0)
-    few = (effective <= steering.share * rows) & (effective > 0)
+    few = (effective <= steering.share * rows) & (effective > 0) & (stop < NEVER)
 
     def anew() -> Particles:
         point = jax.random.uniform(jax.random.fold_in(key, rows + loop.stop))

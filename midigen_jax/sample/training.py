@@ -7,6 +7,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -22,7 +23,7 @@ from midigen_jax.listen.page import REPORT, check_free
 from midigen_jax.listen.report import write_report
 from midigen_jax.listen.tables import aligned, corpus_in_words, many
 from midigen_jax.progress import Progress
-from midigen_jax.sample.folder import rows_of, write_pieces
+from midigen_jax.sample.folder import rows_of, text_of, write_pieces
 from midigen_jax.sample.generate import check_sample, generate
 from midigen_jax.sample.recipe import Recipe
 from midigen_jax.train.batch_size import check_rows, with_rows
@@ -120,12 +121,13 @@ def _write_samples(run: Path, steps: Sequence[int]) -> None:
 def _write_samples_of(loaded: LoadedModel, run: Path) -> None:
     """Written beside its place and renamed, so that a folder of samples is always whole."""
     config, place = loaded.metadata.config.sample, _samples(run, loaded.step)
-    music, partial = generate(loaded, config), place.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_pieces(partial, music, Recipe("../..", loaded.step, loaded.digest, 0, config), run.name)
+    music, place_beside = generate(loaded, config), place.with_suffix(".partial")
+    shutil.rmtree(place_beside, ignore_errors=True)
+    recipe = Recipe("../..", loaded.step, loaded.digest, 0, config)
+    write_pieces(place_beside, music, partial(text_of, recipe, run.name))
     settings = {"run": run.name, "step": loaded.step, "sample": to_json(config)}
-    rows.append(partial / "rows.jsonl", rows_of(music, settings))
-    partial.rename(place)
+    rows.append(place_beside / "rows.jsonl", rows_of(music, settings))
+    place_beside.rename(place)
 
 
 def _samples(run: Path, step: int) -> Path:

@@ -16,7 +16,7 @@ from midigen_jax.music.piece import Split
 from midigen_jax.sample.generate import generate
 from midigen_jax.study import evaluate
 from midigen_jax.study import samples as samples_of
-from midigen_jax.train.pretrained import is_folder, load_model, name_of
+from midigen_jax.train.pretrained import has_folder, load_model, name_of
 
 
 def measure_run(
@@ -30,10 +30,10 @@ def measure_run(
     """
     restored, name = load_model(run, checkpoint), name_of(run)
     facts: dict[str, Any] = {"plan": restored.metadata.plan}
-    if is_folder(run):
+    if has_folder(run):
         facts = read_json(Path(run) / "corpus.json", "give CORPUS besides")
     if given is None and not Path(str(facts.get("path"))).is_dir():
-        missing = f"its corpus is not at {facts.get('path')}" if is_folder(run) else "comes without a corpus"
+        missing = f"its corpus is not at {facts.get('path')}" if has_folder(run) else "comes without a corpus"
         raise InputError(f"{run}: {missing}; give CORPUS besides")
     corpus, plan = load_corpus(Path(given or str(facts["path"]))), facts.get("plan")
     if corpus.manifest["plan"] != plan:

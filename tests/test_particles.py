@@ -1,0 +1,260 @@
+"""Particles: what is given stands in every piece, and the weights are those of the model given it."""
+
+import json
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from midigen_jax.cli import main
+from midigen_jax.config import Config, ModelConfig, PrepareConfig
+from midigen_jax.errors import InputError
+from midigen_jax.model.network import Network
+from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.piece import Piece
+from midigen_jax.music.read import read_piece
+from midigen_jax.music.sources import find_sources
+from midigen_jax.music.write import write_midi
+from midigen_jax.sample import harmonise as harmonising
+from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode
+from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.sample.harmonise import given_voices, harmonise
+from midigen_jax.sample.particles import FREE, NEVER, Given, Steering, Written, _parallels, write_particles
+from midigen_jax.train.checkpoint import LoadedModel, Metadata
+from midigen_jax.train.pretrained import write_model
+from midigen_jax.train.step import init_state, make_network
+from midigen_jax.vocab import by_stream, start_event
+from midigen_jax.vocab.note import ATTACKED, HELD, REST, NoteVocabulary
+from midigen_jax.vocab.voice import VoiceVocabulary
+
+MODEL = ModelConfig(pitch_embedding=4, duration_embedding=4, width=8, blocks=("lstm", "pooled"))
+MELODY = Piece(
+    make_notes([12, 24, 30, 60], [12, 6, 18, 24], [72, 74, 76, 72], np.zeros(4)), 70, (3, 4), first_bar=24
+)
+
+
+def model_of(vocabulary: Any) -> LoadedModel:
+    voices = vocabulary.slice_events if isinstance(vocabulary, VoiceVocabulary) else 0
+    config = Config(prepare=PrepareConfig(voices=voices, max_duration=vocabulary.max_duration), model=MODEL)
+    network = make_network(config, vocabulary)
+    state = init_state(network, config.train)
+    state = state._replace(params=jax.tree.map(lambda leaf: 1.5 * leaf, state.params))
+    about = Metadata(config, network.vocabulary, 100.0, (4, 4))
+    return LoadedModel(7, state, network, about, {}, "digest")
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return model_of(VoiceVocabulary(3, max_duration=16))
+
+
+def steering(temperature: float = 1.0, proposal: float = 1.0, parallel: float = 0.0) -> Steering:
+    hot = {name: jnp.float32(temperature) for name in ("pitch", "duration")}
+    return Steering(hot, jnp.float32(proposal), jnp.float32(0.5), jnp.float32(parallel))
+
+
+def prompt_of(network: Network) -> Prompt:
+    events = by_stream(network.vocabulary, start_event(network.vocabulary)[None])
+    return Prompt(jax.tree.map(jnp.asarray, events), jnp.ones((1, 1), bool))
+
+
+def run(model: LoadedModel, given: Given, seed: int, rows: int, events: int, how: Steering) -> Written:
+    begin, key = jnp.int32(0), jax.random.key(seed)
+    arguments = model.network, model.params, prompt_of(model.network), begin, given, how, key
+    return write_particles(*arguments, rows=rows, events=events)
+
+
+def test_where_nothing_is_given_it_is_the_decode_loop(model: LoadedModel) -> None:
+    rows, events = 5, 60
+    nothing = Given(jnp.full((1, 3), FREE), jnp.array([NEVER]), jnp.int32(NEVER))
+    found = run(model, nothing, 3, rows, events, steering(0.8))
+    keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(3)))(jnp.arange(rows))
+    controls = SamplingParams(*(jnp.full(rows, value) for value in (0.8, 0, 1.0, 0.0, 1.0)))
+    never_B = jnp.full(rows, NEVER)
+    settings = Settings(keys_B, dict.fromkeys(("pitch", "duration"), controls), 0 * never_B, never_B)
+    prompt = prompt_of(model.network)
+    _, plain = decode(model.network, model.params, prompt, settings, events=events, flags=DecodeFlags())
+    np.testing.assert_array_equal(found.length_B, plain.length_B)
+    for name, ids_BE in found.events.items():
+        for row, length in enumerate(plain.length_B.tolist()):
+            np.testing.assert_array_equal(ids_BE[row, :length], plain.events[name][row, :length])
+    np.testing.assert_allclose(found.weight_B, 0, atol=1e-4)
+
+
+def test_the_mean_weight_is_how_likely_what_is_given_is() -> None:
+    """Of two notes of a tick, against the sum over all that the other voice may do meanwhile."""
+    model = model_of(VoiceVocabulary(2, max_duration=2))
+    melody = make_notes([0, 1], [1, 1], [70, 72], [0, 0])
+    given = given_voices(model.network.vocabulary, {1: melody}, 2)
+    exact = _exactly(model, [70, 72])
+    runs = [run(model, given, seed, 16, 512, steering(proposal=0.7)) for seed in range(300)]
+    estimates = np.exp([float(one.evidence) for one in runs])
+    error = estimates.std() / np.sqrt(len(estimates))
+    assert error < 0.1 * exact
+    assert abs(estimates.mean() - exact) < 4 * error
+    assert len({int(one.stops) for one in runs}) == 1
+
+
+def _exactly(model: LoadedModel, pitches: list[int]) -> float:
+    """The probability of these pitches, each struck for a tick, in the upper one of two voices."""
+    lower = [REST, *range(ATTACKED, HELD + 128)]
+    total = 0.0
+    for first in lower:
+        after = [
+            one
+            for one in lower
+            if one < HELD or (first >= ATTACKED and one - HELD == (first - ATTACKED) % 128)
+        ]
+        rows = np.array([[first, ATTACKED + pitches[0], one, ATTACKED + pitches[1], 1] for one in after])
+        if first >= HELD:  # nothing sounded before it
+            continue
+        pitch = np.concatenate([np.zeros((len(rows), 1), int), rows], axis=1)
+        ticks = np.tile([0, 0, 1, 0, 1, 0], (len(rows), 1))
+        total += _likelihoods(model, pitch, ticks).sum()
+    return total
+
+
+def _likelihoods(model: LoadedModel, pitch: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+    padding = 400 - len(pitch)  # of one shape they are compiled once
+    events = {
+        "pitch": jnp.asarray(np.pad(pitch, ((0, padding), (0, 0)))),
+        "duration": jnp.asarray(np.pad(ticks, ((0, padding), (0, 0)))),
+    }
+    return np.exp(-np.asarray(_nats(model.network, model.params, events)))[: len(pitch)]
+
+
+@partial(jax.jit, static_argnames="network")
+def _nats(network: Network, params: dict, events: dict[str, jax.Array]) -> jax.Array:
+    net = network.bind({"params": params})
+    mask_BT = jnp.ones((len(events["pitch"]), events["pitch"].shape[1] - 1), bool)
+    carry = net.initial_carry(len(mask_BT), tick_B=jnp.zeros(len(mask_BT), jnp.int32))
+    _, logits = net.logits(carry, events, mask_BT)
+    said = [
+        jnp.take_along_axis(jax.nn.log_softmax(logits[name]), events[name][:, 1:, None], axis=2)[..., 0]
+        for name in ("pitch", "duration")
+    ]
+    return -(said[0] + said[1]).sum(axis=1)
+
+
+@pytest.mark.parametrize("voice", ["1", "2", "3"])
+def test_the_melody_stands_in_each_piece_and_nothing_goes_on_after_it(model: LoadedModel, voice: str) -> None:
+    made = harmonise(model, MELODY, voice=voice, count=3, particles=8, seed=1)
+    assert made.nats == sorted(made.nats)
+    assert (made.music.tempo, made.music.meter, made.music.first_bar) == (70, (3, 4), 24)
+    for notes in made.music.pieces:
+        np.testing.assert_array_equal(_voice(notes, 3 - int(voice)), MELODY.notes[:, :3])
+        assert (notes[:, 0] + notes[:, 1]).max() == 84
+        assert notes[:, 0].min() == 12
+
+
+def _voice(notes: Notes, number: int) -> Notes:
+    return notes[notes[:, 3] == number][:, :3]
+
+
+def test_a_melody_may_rest_and_a_piece_is_drawn_the_same_again(model: LoadedModel) -> None:
+    first, again, other = (
+        harmonise(model, MELODY, voice="1", particles=8, seed=seed).music.pieces[0] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert _voice(first, 2)[-2:, 0].tolist() == [30, 60]  # from 48 to 60 it rests
+
+
+def test_parallels_are_those_of_the_statistics() -> None:
+    rng = np.random.default_rng(0)
+    pitch = rng.choice([48, 50, 55, 57, 60, 62, 67, 69], (200, 3))
+    expected = []
+    for before, after in pairwise(pitch):
+        moves = np.sign(after - before)
+        pairs = [(low, high) for low in range(3) for high in range(low + 1, 3)]
+        expected.append(
+            sum(
+                moves[low] == moves[high] != 0
+                and (before[high] - before[low]) % 12 == (after[high] - after[low]) % 12
+                and (after[high] - after[low]) % 12 in (0, 7)
+                for low, high in pairs
+            )
+        )
+    assert sum(expected) > 10
+    assert _parallels(jnp.asarray(pitch[:-1]), jnp.asarray(pitch[1:])).tolist() == expected
+
+
+def test_what_is_paid_for_is_written(model: LoadedModel) -> None:
+    """A model that knows nothing writes no parallels by chance; with a prize on them, there they are."""
+    counts = []
+    for price in (20.0, 0.0, -20.0):
+        made = harmonise(model, MELODY, voice="1", count=4, particles=256, parallel=price, seed=5)
+        counts.append(sum(_count_parallels(model, notes) for notes in made.music.pieces))
+    assert counts[0] == 0 < counts[2] > counts[1]
+
+
+def _count_parallels(model: LoadedModel, notes: Notes) -> int:
+    tokens = model.network.vocabulary.encode(Piece(notes))[1:-1, 0].reshape(-1, 3)
+    pitch = np.where(tokens < ATTACKED, -1, (tokens - ATTACKED) % 128)
+    return int(_parallels(jnp.asarray(pitch[:-1]), jnp.asarray(pitch[1:])).sum())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"voice": "soprano"}, r"--voice soprano: give 1 \(the highest\) to 3"),
+        ({"voice": "0"}, r"--voice 0: give 1"),
+        ({"particles": 10_000_000}, r"--particles 10000000: need .* GiB; give \d+ or fewer"),
+    ],
+)
+def test_what_cannot_be_asked_for(model: LoadedModel, change: dict[str, Any], said: str) -> None:
+    asked: dict[str, Any] = {"voice": "1", "particles": 4} | change
+    with pytest.raises(InputError, match=said):
+        harmonise(model, MELODY, **asked)
+
+
+@pytest.mark.parametrize(
+    ("notes", "said"),
+    [
+        (make_notes([], [], [], []), "the melody holds no notes"),
+        (
+            make_notes([0, 36, 40], [12, 12, 12], [60, 64, 67], [0, 0, 1]),
+            r"two notes at once in bar 2 of the melody \(E4 and G4\); give one voice, as with --tracks",
+        ),
+    ],
+)
+def test_what_is_no_melody(model: LoadedModel, notes: Notes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        harmonise(model, Piece(notes, meter=(3, 4)), voice="1", particles=4)
+
+
+def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match="note events, which have no voices; give pretrained:chorales, or"):
+        harmonise(model_of(NoteVocabulary(16)), MELODY)
+
+
+def test_where_no_particle_goes_on_the_bar_is_told(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harmonising, "_budget", lambda *_: 6)  # events: two slices
+    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds the melody"):
+        harmonise(model, MELODY, voice="1", particles=4)
+
+
+def test_the_command_writes_music_and_goes_on_where_it_was(tmp_path: Path, capsys: Any) -> None:
+    write_model(model_of(VoiceVocabulary(4, max_duration=16)), tmp_path / "model.npz")
+    write_midi(MELODY.notes, tmp_path / "melody.mid", 70, meter=(3, 4), first_bar=24)
+    words = ["harmonise", str(tmp_path / "melody.mid"), "--out", str(tmp_path / "out")]
+    words += ["--model", str(tmp_path / "model.npz"), "--count", "2", "--particles", "8"]
+    assert main(words) == 0
+    assert "1.mid" in capsys.readouterr().out
+    first = (tmp_path / "out" / "1.mid").read_bytes()
+    piece = read_piece(find_sources([str(tmp_path / "out" / "1.mid")])[0], "uniform")
+    assert piece.first_bar == 24
+    (tmp_path / "out" / "1.mid").unlink()
+    assert main(words) == 0
+    assert (tmp_path / "out" / "1.mid").read_bytes() == first
+    assert main([*words, "--seed", "1"]) == 2
+    assert "holds music made with other settings; give another --out" in capsys.readouterr().err
+    found = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    assert {"particles.nats", "particles.seconds", "particles.ess"} <= {row["name"] for row in found}
