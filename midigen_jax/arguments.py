@@ -207,7 +207,7 @@ def _add_arguments(parser: _Parser, command: type, base: Config | None) -> None:
             looks = {None: "{}", "?": "[{}]", "+": "{}…"}[about.how["nargs"]]
             usage.append(looks.format(about.how["metavar"]))
         else:
-            name = f"--{item.name.replace('_', '-')}"
+            name = f"--{item.name.rstrip('_').replace('_', '-')}"  # `from_` is --from
             parser.add_argument(name, *about.also, dest=item.name, **about.how)
             usage += [f"{name} {about.how['metavar']}"] if item.default is MISSING else []
     parser.usage = " ".join([*usage, "[--FLAG VALUE …]"])

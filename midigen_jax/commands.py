@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from midigen_jax.arguments import RECIPES, flag, number, settings, several, switch, whole, word
-from midigen_jax.config import Config, PrepareConfig
+from midigen_jax.config import Config, PrepareConfig, unset_from
 from midigen_jax.errors import INTERRUPTED, InputError
 from midigen_jax.recipes import pooling_article
 
@@ -99,13 +99,22 @@ class Prepare:
     out: str = flag("CORPUS", "the folder to make")
     workers: int = flag("N", "processes that read files; 0: one a core", 0, type=_count)
     strict: bool = switch("stop at the first file that cannot be read")
+    like: str | None = flag(
+        "RUN", f"the settings and the vocabulary of a model, to train it further: {_MODEL}", None
+    )
     config: PrepareConfig = settings({"prepare": "settings"}, dotted=False)
 
     def __call__(self) -> None:
         from midigen_jax.data.prepare import prepare
         from midigen_jax.listen.tables import corpus_in_words
 
-        corpus = prepare(self.sources, Path(self.out), self.config, self.workers, self.strict)
+        config, vocabulary = self.config, None
+        if self.like is not None:
+            from midigen_jax.train.pretrained import load_model
+
+            model = load_model(self.like).metadata
+            config, vocabulary = unset_from(config, model.config.prepare), model.vocabulary
+        corpus = prepare(self.sources, Path(self.out), config, self.workers, self.strict, vocabulary)
         _say(*corpus_in_words(corpus.path, corpus.manifest))
         _say(f"Corpus in {self.out}. Next: midigen train {shlex.quote(self.out)} --out RUN")
 
@@ -119,6 +128,7 @@ class Train:
 
     corpus: str = word("CORPUS", "a folder that `midigen prepare` made")
     out: str = flag("RUN", "the folder of the run")
+    from_: str | None = flag("RUN", f"train this model further: {_MODEL}", None)
     tensorboard: bool = switch("also write what is measured to RUN/tensorboard")
     coordinator: str | None = flag(
         "HOST:PORT", "process 0 of several; or auto, on TPU VMs, Slurm, Open MPI, Kubernetes", None
@@ -130,7 +140,7 @@ class Train:
 
     def __call__(self) -> int | None:
         _start(self.cpu_devices)
-        from midigen_jax.sample.training import train
+        from midigen_jax.sample.training import further, train
         from midigen_jax.train.distributed import Place, join
 
         if self.coordinator is not None:
@@ -138,7 +148,8 @@ class Train:
         elif self.processes is not None or self.process is not None:
             name = "--process" if self.processes is None else "--processes"
             raise InputError(f"train: {name}: give --coordinator besides, or leave it out")
-        is_whole = train(self.corpus, self.out, self.config, self.tensorboard, _say)
+        config = self.config if self.from_ is None else further(self.from_, self.config)
+        is_whole = train(self.corpus, self.out, config, self.tensorboard, _say)
         return None if is_whole else INTERRUPTED
 
 

@@ -231,6 +231,9 @@ class TrainConfig:
     average: float = _option(0.0, "decay of the moving average of weights that is used; 0: the weights")
     loss_positions: Literal["all", "last"] = _option("all", "positions of a sequence that give a loss")
     duration_weight: float = _option(1.0, "weight of durations in the loss; that of pitches is 1")
+    start: str = _option(
+        "", "a run whose parameters the training begins with (fine-tuning); none: random ones"
+    )
     teachers: tuple[str, ...] = _option((), "runs whose mean prediction is learned beside the music")
     distill: float = _option(0.8, "share of the loss that is measured against the teachers, if there are any")
     evaluate_every: int = _option(0, "steps between validations; 0: every epoch")
@@ -449,6 +452,15 @@ def _read(name: str, value: object, kind: Any) -> Any:
     if isinstance(value, float) and number != value:
         raise wrong
     return number
+
+
+def unset_from(config: C, other: C) -> C:
+    """`config`, and where it has a default, the value of `other`."""
+    plain = type(config)()
+    same = {
+        name: getattr(other, name) for name in vars(config) if getattr(config, name) == getattr(plain, name)
+    }
+    return dataclasses.replace(config, **same)  # type: ignore[type-var]
 
 
 def one_length(settings: Mapping[str, Any]) -> dict[str, Any]:

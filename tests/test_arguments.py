@@ -20,8 +20,8 @@ PARALLEL = "--coordinator --processes --process --cpu-devices"
 # Beside --help and the settings, which are the fields of parts of a `Config`.
 FLAGS = {
     "inspect": ("--out --limit --leaks", ()),
-    "prepare": ("--out --workers --strict --config --preset", ()),
-    "train": (f"--out --tensorboard {PARALLEL} --config --preset --steps --epochs --seed", EXPERIMENT),
+    "prepare": ("--out --workers --strict --like --config --preset", ()),
+    "train": (f"--out --from --tensorboard {PARALLEL} --config --preset --steps --epochs --seed", EXPERIMENT),
     "generate": ("--out --prompt --drop-prompt --checkpoint --like", ()),
     "harmonise": (
         "--out --model --voice --tracks --count --particles --temperature --parallels --seed",

@@ -45,11 +45,17 @@ from midigen_jax.vocab import Tokens, Vocabulary, interim_vocabulary, length_of,
 
 
 def prepare(
-    arguments: Sequence[str], out: Path, config: PrepareConfig, workers: int = 0, strict: bool = False
+    arguments: Sequence[str],
+    out: Path,
+    config: PrepareConfig,
+    workers: int = 0,
+    strict: bool = False,
+    vocabulary: Vocabulary | None = None,
 ) -> Corpus:
     """Make the corpus folder `out` from `arguments`, or open it if this very command made it before.
 
-    `workers` processes share the files; 0 takes one for each core. What cannot be read, and what was out of
+    `workers` processes share the files; 0 takes one for each core. A `vocabulary` that is given stands in for
+    one that would be learned. What cannot be read, and what was out of
     order, is listed in the manifest, or, if `strict`, raises InputError at once. Also raises InputError for
     sources that are not there, for an `out` that holds something else, and for a corpus that is too small to
     split.
@@ -61,8 +67,9 @@ def prepare(
             keys.parse_key(name)
     sources = find_sources(arguments)
     known = works.known_groups(config.group_by, sources)
+    fixed = vocabulary if vocabulary_class(config).learned else None
     partial = out.parent / f"{out.name}.partial"
-    if (finished := _finished(out, sources, config, known)) is not None:
+    if (finished := _finished(out, sources, config, known, fixed)) is not None:
         # An earlier run may have been stopped between its last two lines.
         shutil.rmtree(partial, ignore_errors=True)
         if strict:
@@ -75,7 +82,7 @@ def prepare(
     ):
         done = _read_missing(sources, spool, config, workers or os.cpu_count() or 1, strict)
         try:
-            summary = _assemble(arguments, sources, spool, config, known)
+            summary = _assemble(arguments, sources, spool, config, known, fixed)
         except InputError:
             # What was read allows no corpus: going on with it would only fail again.
             spool.close()
@@ -94,6 +101,7 @@ def _assemble(
     spool: Spool,
     config: PrepareConfig,
     known: Mapping[str, str],
+    fixed: Vocabulary | None,
 ) -> dict[str, Any]:
     """Make the corpus out of the spool, beside it; returns its summary."""
     entries = [spool[source.name] for source in sources]
@@ -106,7 +114,7 @@ def _assemble(
     )
     chosen, kept = vocabulary_class(config), _Kept(spool, interim_vocabulary(config))
     training = (kept.piece(entry) for entry, name in zip(read, names, strict=True) if name == "train")
-    vocabulary = chosen.make(config, training if chosen.learned else ())
+    vocabulary = fixed or chosen.make(config, training if chosen.learned else ())
     folder = spool.folder / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -117,7 +125,7 @@ def _assemble(
     summary |= unknown_share(folder, pieces, vocabulary)
     manifest = {
         "version": __version__,
-        "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config, known),
+        "plan": _plan(((e.facts.name, e.facts.digest) for e in entries), config, known, fixed),
         "config": configs.to_json(config),
         "summary": summary,
         "remarks": {e.facts.name: list(e.facts.remarks) for e in entries if e.facts.remarks},
@@ -128,10 +136,16 @@ def _assemble(
     return summary
 
 
-def _plan(sources: Iterable[tuple[str, str]], config: PrepareConfig, known: Mapping[str, str]) -> str:
-    """A hash of all that decides what a corpus holds: the sources, the settings, what is said of groups."""
+def _plan(
+    sources: Iterable[tuple[str, str]],
+    config: PrepareConfig,
+    known: Mapping[str, str],
+    fixed: Vocabulary | None,
+) -> str:
+    """A hash of all that decides what a corpus holds: sources, settings, groups and ids that are given."""
     settings = configs.to_json(replace(config, group_by="none"))  # what it says is in `known`
-    return _hash([settings, [list(source) for source in sources], dict(known)])
+    given = [] if fixed is None else [fixed.to_json()]
+    return _hash([settings, [list(source) for source in sources], dict(known), *given])
 
 
 def _hash(value: Any) -> str:
@@ -139,14 +153,18 @@ def _hash(value: Any) -> str:
 
 
 def _finished(
-    out: Path, sources: Sequence[Source], config: PrepareConfig, known: Mapping[str, str]
+    out: Path,
+    sources: Sequence[Source],
+    config: PrepareConfig,
+    known: Mapping[str, str],
+    fixed: Vocabulary | None,
 ) -> Corpus | None:
     """The corpus of these in `out`, if it is there. Raises InputError if `out` holds anything else."""
     if not (out / "manifest.json").is_file():
         check_folder(out)
         return None
     corpus = load_corpus(out)
-    plan = _plan(((source.name, digest_or_nothing(source)) for source in sources), config, known)
+    plan = _plan(((source.name, digest_or_nothing(source)) for source in sources), config, known, fixed)
     if corpus.manifest.get("plan") != plan:
         raise InputError(f"{out}: holds a corpus of other sources or settings; give another --out")
     return corpus

@@ -7,6 +7,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +32,26 @@ from midigen_jax.train.callbacks import TensorBoard
 from midigen_jax.train.checkpoint import LoadedModel, open_run
 from midigen_jax.train.distributed import data_mesh, is_main_process
 from midigen_jax.train.loop import fit
+from midigen_jax.train.pretrained import load_model
 
 Say = Callable[..., None]  # is told lines of text
+
+
+_GENTLY = 1e-3  # the learning rate of a model that can play already
+
+
+def further(run: str, config: Config) -> Config:
+    """The settings that train the model `run` further: its own network and batches, where none are given."""
+    theirs = load_model(run).metadata.config
+    rate = (
+        _GENTLY if config.train.learning_rate == Config().train.learning_rate else config.train.learning_rate
+    )
+    return replace(
+        config,
+        model=theirs.model if config.model == Config().model else config.model,
+        batch=theirs.batch if config.batch == Config().batch else config.batch,
+        train=replace(config.train, start=run, learning_rate=rate),
+    )
 
 
 def train(corpus: str, out: str, config: Config, tensorboard: bool, say: Say) -> bool:

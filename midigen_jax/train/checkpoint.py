@@ -264,7 +264,8 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            return self.best() or steps[-1]
+            best = self.best()
+            return steps[-1] if best is None else best
         if not which.isdecimal() or int(which) not in steps:
             there = ", ".join(str(step) for step in steps)
             raise InputError(f"checkpoint {which!r}: not in {run}; there is best, latest, {there}")

@@ -27,6 +27,7 @@ from midigen_jax.data.batches import Epochs
 from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.model.cost import flops_per_event
+from midigen_jax.model.network import Network, init_params
 from midigen_jax.model.summary import parts
 from midigen_jax.progress import Progress
 from midigen_jax.train import callbacks
@@ -159,7 +160,7 @@ class Schedule(NamedTuple):
     def is_over(self, step: int, best: int | None) -> bool:
         """Whether a training that has come this far ends, at its end or for want of patience."""
         validated = next((past for past in range(step, 0, -1) if self.stops(past)), 0)
-        waited = validated - (best or validated)
+        waited = validated - (validated if best is None else best)
         return step == self.steps or 0 < self.config.patience <= waited
 
 
@@ -196,6 +197,9 @@ class _Program:
                     f"--bar-lines {taught.prepare.bar_lines}, or leave the teacher out"
                 )
         self.teacher_params = [teacher.params for teacher in teachers]
+        self.start_params = (
+            _params_of(config.train.start, self.network, corpus) if config.train.start else None
+        )
         self.train_steps = make_train_steps(
             self.network,
             config,
@@ -223,6 +227,23 @@ class _Program:
         return to_mesh(own_N, by_replica(self.mesh))
 
 
+def _params_of(run: str, network: Network, corpus: Corpus) -> dict:
+    """The parameters of a run to begin with. Raises InputError where they are not those of this network."""
+    loaded = load_model(run)
+    if loaded.metadata.vocabulary != corpus.vocabulary:
+        raise InputError(
+            f"train.start: {run} has another vocabulary than {corpus.path}; prepare the music as "
+            f"`midigen prepare SOURCE --like {run} --out CORPUS` does"
+        )
+    # Temperatures are no part of what is trained.
+    params, fresh = loaded.state.ema_params, jax.eval_shape(partial(init_params, network), jax.random.key(0))
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, fresh):
+        raise InputError(
+            f"train.start: {run} is another network than the one in the settings; leave them out"
+        )
+    return params
+
+
 class _InFlight(NamedTuple):
     """A call that has been sent off: where each run stands after it, after so many steps."""
 
@@ -242,6 +263,9 @@ def _train(
     of_replica, replicas = by_replica(program.mesh), len(hyper_N.seed)
     teacher_params = to_mesh(program.teacher_params, replicated(program.mesh))
     shared, pace, in_flight = SharedPace(), 1, None
+    for number, run in enumerate(runs):
+        if run.is_new and program.start_params is not None:
+            run.validate(take(state_N, number))  # what it was before stands at step 0
     since = time.perf_counter()
     while any(run.goes_on for run in runs):
         pace = shared.next(pace, stop.requested)
@@ -309,6 +333,7 @@ class _Run:
         self._checkpoints = Checkpoints(place_of(training.run_dir, address), keep=self._schedule.kept)
         self.step = 0
         self.failure: str | None = None
+        self.is_new = False  # nothing of it was there before
         self._over = self._stops = False
 
     def __enter__(self) -> "_Run":
@@ -326,7 +351,7 @@ class _Run:
                 raise
             except InputError as error:  # all of its checkpoints are damaged
                 self.failure = str(error)
-                return init_state(self._program.network, self.config.train)
+                return self._fresh()
             if self._checkpoints.is_remote and loaded.metadata != self._metadata:
                 raise InputError(
                     f"{self._checkpoints.path}: holds checkpoints of another experiment; give another "
@@ -335,11 +360,14 @@ class _Run:
             state = loaded.state
             self._checkpoints.fetch(self._rows.path)
         else:
-            state = init_state(self._program.network, self.config.train)
+            state, self.is_new = self._fresh(), True
         self.step = int(state.step)
         self._rows.start(self.step, state.params)
         self._over = self._schedule.is_over(self.step, self._checkpoints.best())
         return state
+
+    def _fresh(self) -> TrainState:
+        return init_state(self._program.network, self.config.train, self._program.start_params)
 
     @property
     def goes_on(self) -> bool:
@@ -391,7 +419,8 @@ class _Run:
         if self.failure is None:
             self._save(state, {})
             if self._over and self.step < steps:
-                kept.add(self._checkpoints.best() or self.step)
+                best = self._checkpoints.best()
+                kept.add(self.step if best is None else best)
         self.tell()
         reached = tuple(sorted(step for step in kept if step <= self.step))
         return Fit(self.step, steps, reached, self.goes_on, self.failure)

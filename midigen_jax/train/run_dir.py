@@ -40,7 +40,10 @@ def open_or_create(corpus: Corpus, config: Config, parts: Sequence[Part], run_di
     _check(corpus, config, run_dir)
     make_folder(run_dir)
     with locked(run_dir):
-        if not _check(corpus, config, run_dir):
+        if _check(corpus, config, run_dir):
+            if config != _config_of(run_dir):  # it is to go on for longer
+                write_json(run_dir / "config.json", configs.to_json(config))
+        else:
             (run_dir / "rows.jsonl").unlink(missing_ok=True)
             facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
             write_json(run_dir / "corpus.json", corpus.manifest["summary"] | facts)
@@ -63,7 +66,8 @@ def _check(corpus: Corpus, config: Config, run_dir: Path) -> bool:
         return False
     theirs = configs.flatten(configs.to_json(_config_of(run_dir)))
     for name, value in configs.flatten(configs.to_json(config)).items():
-        if theirs[name] != value:
+        longer = name in ("train.steps", "train.epochs") and 0 < theirs[name] < value
+        if theirs[name] != value and not longer:
             raise InputError(f"{run_dir}: holds a run with {name} = {theirs[name]}, not {value}; {_REMEDY}")
     if read_json(run_dir / "corpus.json", _REMEDY).get("plan") != corpus.manifest["plan"]:
         raise InputError(f"{run_dir}: holds a run on another corpus than {corpus.path}; {_REMEDY}")

@@ -96,9 +96,9 @@ def hyperparameters(config: Config) -> Hyperparameters:
     return Hyperparameters(np.uint32(train.seed), *map(np.float32, values))
 
 
-def init_state(network: Network, config: TrainConfig) -> TrainState:
-    """The state before the first step; the seed is the config's."""
-    params = init_params(network, _key(config.seed, "init"))
+def init_state(network: Network, config: TrainConfig, params: dict | None = None) -> TrainState:
+    """The state before the first step: of `params`, or of random ones, by the config's seed."""
+    params = init_params(network, _key(config.seed, "init")) if params is None else params
     # How long a training is, and its learning rate, are no part of an optimizer's state.
     return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config, steps=1).init(params))
 

@@ -1,0 +1,144 @@
+"""Training a model further: on the same ids, from its own parameters, and for longer than it was trained."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from midigen_jax import rows
+from midigen_jax.cli import main
+from midigen_jax.config import Config, override
+from midigen_jax.data.corpus import Corpus, load_corpus
+from midigen_jax.data.prepare import prepare
+from midigen_jax.errors import InputError
+from midigen_jax.train.checkpoint import open_run
+from midigen_jax.train.loop import fit
+from midigen_jax.train.pretrained import export, load_model
+from midigen_jax.train.scoring import METRIC
+from tests.tiny import SMALLEST, train_words
+
+SHORT = SMALLEST | {"train.steps": 8, "train.warmup": 2, "train.evaluate_every": 4, "train.keep_at": "1.0"}
+TINY = override(Config(), SHORT)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: Any, write_melodies: Any) -> Corpus:
+    folder = tmp_path_factory.mktemp("corpus")
+    return prepare([str(write_melodies(folder / "music"))], folder / "out", TINY.prepare, workers=1)
+
+
+@pytest.fixture(scope="module")
+def base(corpus: Corpus, tmp_path_factory: Any) -> Path:
+    run = tmp_path_factory.mktemp("base") / "run"
+    assert fit(corpus, TINY, run).step == 8
+    return run
+
+
+def validations(run: Path) -> dict[int, float]:
+    return {row["step"]: row["value"] for row in rows.read(run / "rows.jsonl") if row["name"] == METRIC}
+
+
+def further(base: Path, **changes: object) -> Config:
+    return override(TINY, {"train.start": str(base), "train.learning_rate": 1e-3} | changes)
+
+
+def test_it_begins_with_what_the_model_was_and_says_how_good_that_is(
+    corpus: Corpus, base: Path, tmp_path: Path
+) -> None:
+    assert fit(corpus, further(base), tmp_path / "run").step == 8
+    found = validations(tmp_path / "run")
+    assert [*found] == [0, 4, 8]
+    assert found[0] == pytest.approx(validations(base)[8], rel=1e-6)
+    assert found[8] != found[0]
+    with open_run(base) as checkpoints:
+        before = checkpoints.restore("8")
+    with open_run(tmp_path / "run") as checkpoints:
+        assert 0 not in checkpoints.steps() or min(found, key=found.__getitem__) == 0
+        after = checkpoints.restore("8")
+    moved = jax.tree.map(lambda one, other: float(np.abs(one - other).max()), before.params, after.params)
+    assert 0 < max(jax.tree.leaves(moved)) < 0.1
+
+
+def test_one_that_does_not_get_better_is_best_at_step_0_and_patience_ends_it(
+    corpus: Corpus, base: Path, tmp_path: Path
+) -> None:
+    changes = {"train.learning_rate": 50.0, "train.patience": 4, "train.clip": 0.0}
+    done = fit(corpus, further(base, **changes), tmp_path / "run")
+    assert (done.step, done.interrupted) == (4, False)
+    with open_run(tmp_path / "run") as checkpoints:
+        assert checkpoints.best() == 0
+        best = checkpoints.restore("best")
+    with open_run(base) as checkpoints:
+        before = checkpoints.restore("8")
+    jax.tree.map(np.testing.assert_array_equal, best.params, before.params)
+
+
+def test_a_model_in_one_file_is_trained_further_too(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    export(str(base), tmp_path / "model.npz", "8")
+    fit(corpus, override(further(tmp_path / "model.npz"), {"train.steps": 4}), tmp_path / "run")
+    assert validations(tmp_path / "run")[0] == pytest.approx(validations(base)[8], rel=1e-3)  # half precision
+
+
+def test_it_goes_on_where_it_was_cut(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    whole = override(further(base), {"train.steps": 8})
+    fit(corpus, whole, tmp_path / "whole")
+    fit(corpus, whole, tmp_path / "run")
+    (tmp_path / "again").mkdir()
+    assert fit(corpus, whole, tmp_path / "run").step == 8  # nothing is left to do, and step 0 not told twice
+    told = [row["step"] for row in rows.read(tmp_path / "run" / "rows.jsonl") if row["name"] == METRIC]
+    assert told == [0, 4, 8]
+    assert validations(tmp_path / "run") == validations(tmp_path / "whole")
+
+
+def test_another_vocabulary_or_network_is_told_with_the_remedy(
+    corpus: Corpus, base: Path, tmp_path: Path
+) -> None:
+    other = prepare(
+        [str(corpus.path.parent / "music")],
+        tmp_path / "other",
+        override(TINY, {"prepare.max_duration": 7}).prepare,
+    )
+    with pytest.raises(
+        InputError,
+        match=r"another vocabulary than .*other; prepare the music as `midigen prepare SOURCE --like",
+    ):
+        fit(other, further(base), tmp_path / "run")
+    with pytest.raises(InputError, match="is another network than the one in the settings; leave them out"):
+        fit(corpus, further(base, **{"model.width": 12}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("tokenizer", ["note", "chord"])
+def test_a_corpus_like_that_of_a_run_fits_it(
+    tmp_path: Path, write_melodies: Any, tokenizer: str, capsys: Any
+) -> None:
+    """Also where chords are in it that the run's vocabulary lacks."""
+    first, second = (
+        str(write_melodies(tmp_path / "first")),
+        str(write_melodies(tmp_path / "second", count=24)),
+    )
+    words = ["--tokenizer", tokenizer, "--max-duration", "24", "--min-chord-count", "1"]
+    assert main(["prepare", first, "--out", str(tmp_path / "one"), *words]) == 0
+    assert main(train_words(tmp_path / "one", tmp_path / "run")) == 0
+    like = ["prepare", second, "--out", str(tmp_path / "two"), "--like", str(tmp_path / "run"), "--seed", "3"]
+    assert main(like) == 0
+    assert main(like) == 0  # it is there already
+    model, made = load_model(str(tmp_path / "run")), load_corpus(tmp_path / "two")
+    assert made.vocabulary == model.metadata.vocabulary
+    assert (made.config.tokenizer, made.config.max_duration, made.config.seed) == (tokenizer, 24, 3)
+    capsys.readouterr()
+    words = train_words(tmp_path / "two", tmp_path / "further")
+    assert main([*words, "--from", str(tmp_path / "run")]) == 0
+    assert 0 in validations(tmp_path / "further")
+
+
+def test_a_training_may_be_made_longer_and_not_shorter(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(corpus, TINY, run)
+    assert fit(corpus, override(TINY, {"train.steps": 12}), run).step == 12
+    assert [*validations(run)] == [4, 8, 12]
+    assert validations(run)[8] == validations(base)[8]
+    with pytest.raises(InputError, match=r"holds a run with train.steps = 12, not 8; give another --out"):
+        fit(corpus, TINY, run)
