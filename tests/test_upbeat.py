@@ -173,9 +173,11 @@ def test_a_model_hears_an_upbeat_if_it_was_trained_on_them() -> None:
 
 def test_a_checkpoint_from_before_upbeats_counts_from_the_first_note() -> None:
     model = load_model("pretrained:chorales")
-    assert model.metadata.config.prepare.bar_lines == "start"
+    assert (model.metadata.knows_bar_lines, model.metadata.upbeat) == (True, 12)
     facts = to_facts(model.metadata, {})
-    assert from_facts(facts | {"upbeat": 12}, "run").upbeat == 12
+    del facts["config"]["prepare"]["bar_lines"], facts["upbeat"]
+    older = from_facts(facts, "run")
+    assert (older.knows_bar_lines, older.upbeat) == (False, 0)
 
 
 @pytest.mark.parametrize(
