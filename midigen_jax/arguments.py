@@ -120,6 +120,18 @@ def number(remedy: str, least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def between(remedy: str) -> Callable[[str], tuple[int, int]]:
+    """A reader of two whole numbers with a line between them; one alone stands for both."""
+
+    def read(text: str) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text)
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r}: give {remedy}")
+        return int(found[1]), int(found[2] or found[1])
+
+    return read
+
+
 def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     """A reader of values with commas between them, each of which `read` understands."""
     return lambda text: tuple(read(part) for part in text.split(","))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from midigen_jax.arguments import RECIPES, flag, number, settings, several, switch, whole, word
+from midigen_jax.arguments import RECIPES, between, flag, number, settings, several, switch, whole, word
 from midigen_jax.config import Config, PrepareConfig, unset_from
 from midigen_jax.errors import INTERRUPTED, InputError
 from midigen_jax.recipes import pooling_article
@@ -26,6 +26,10 @@ _PLAIN = "default: the article's network over the whole past"
 _DEVICES = "XLA devices that a CPU is split into, which share the work; 0: one a core"
 _TRAINING = {"model": "model", "batch": "batch", "train": "train"}
 _EXPERIMENT = _TRAINING | {"sample": "sample: the samples written after training"}
+_COUNT = "pieces to write, the likeliest first"
+_PARTICLES = "rows that write a piece together: more are better, and slower"
+_TEMPERATURE = "above 0; below 1 keeps to what is likely"
+_PARALLELS = "nats that two voices cost which move in parallel fifths or octaves"
 Split = Literal["train", "valid", "test"]
 _count = whole("a whole number, 1 to 1024", 1024)
 _counts = several(whole("whole numbers, 1 to 65,536, as in 1,64", 65_536))
@@ -35,6 +39,8 @@ _pieces = whole("a number of pieces, 1 to 10,000", 10_000)
 _seed = whole("a whole number, 0 up to 4,294,967,295", 2**32 - 1, least=0)
 _temperature = number("a number, 0.01 to 10", 0.01, 10)
 _nats = number("a number of nats, 0 to 1,000", 0, 1000)
+_names = several(str)
+_bars = between("two bars, as in 5-8")
 _say = partial(print, sep="\n", flush=True)
 _command = dataclass(frozen=True, kw_only=True)
 
@@ -185,22 +191,51 @@ class Harmonise:
 
     melody: str = word("MELODY", "a file with one note at a time, of any kind that prepare reads")
     out: str = flag("FOLDER", "the folder for the music")
-    model: str = flag("RUN", _MODEL, "pretrained:chorales")
     voice: str = flag("VOICE", "soprano, alto, tenor or bass, or its number from the highest", "soprano")
     tracks: str = flag("WHICH", "of the file: all, piano, melody, or the Nth track with notes", "all")
-    count: int = flag("N", "pieces to write, the likeliest first", 1, type=_pieces)
-    particles: int = flag("N", "rows that write a piece together: more are better, slower", 256, type=_pieces)
-    temperature: float = flag("T", "above 0; below 1 keeps to what is likely", 1.0, type=_temperature)
-    parallels: float = flag("NATS", "what two voices in parallel fifths or octaves cost", 3.0, type=_nats)
+    model: str = flag("RUN", _MODEL, "pretrained:chorales")
+    count: int = flag("N", _COUNT, 1, type=_pieces)
+    particles: int = flag("N", _PARTICLES, 256, type=_pieces)
+    temperature: float = flag("T", _TEMPERATURE, 1.0, type=_temperature)
+    parallels: float = flag("NATS", _PARALLELS, 3.0, type=_nats)
     seed: int = flag("N", "seed", 0, type=_seed)
 
     def __call__(self) -> None:
         _start()
-        from midigen_jax.sample.harmonise import write_harmonies
+        from midigen_jax.sample.around import How, write_around
+        from midigen_jax.sample.folder import find_prompt
 
-        asked = {"voice": self.voice, "count": self.count, "particles": self.particles, "seed": self.seed}
-        asked |= {"temperature": self.temperature, "parallel": self.parallels}
-        _say(*write_harmonies(self.melody, Path(self.out), self.model, self.tracks, **asked))
+        how = How(self.count, self.particles, self.temperature, parallel=self.parallels, seed=self.seed)
+        melody, asked = find_prompt(self.melody, "MELODY"), {"voice": self.voice}
+        _say(*write_around(melody, Path(self.out), self.model, self.tracks, asked, how))
+
+
+@_command
+class Fill:
+    """Write some bars of a piece anew, in all voices or in some, between what stays.
+
+    midigen fill chorale.mid --bars 5-8 --voices alto,tenor --out filled
+    """
+
+    file: str = word("FILE", "a piece with a track for each voice, of any kind that prepare reads")
+    out: str = flag("FOLDER", "the folder for the music")
+    bars: tuple[int, ...] = flag("N-N", "the first and the last bar; an upbeat is bar 0", type=_bars)
+    voices: tuple[str, ...] = flag("VOICE,…", "as soprano,alto or 1,2, from the highest", (), type=_names)
+    model: str = flag("RUN", _MODEL, "pretrained:chorales")
+    count: int = flag("N", _COUNT, 1, type=_pieces)
+    particles: int = flag("N", _PARTICLES, 256, type=_pieces)
+    temperature: float = flag("T", _TEMPERATURE, 1.0, type=_temperature)
+    parallels: float = flag("NATS", _PARALLELS, 3.0, type=_nats)
+    seed: int = flag("N", "seed", 0, type=_seed)
+
+    def __call__(self) -> None:
+        _start()
+        from midigen_jax.sample.around import How, write_around
+        from midigen_jax.sample.folder import find_prompt
+
+        how = How(self.count, self.particles, self.temperature, parallel=self.parallels, seed=self.seed)
+        file, asked = find_prompt(self.file, "FILE"), {"bars": self.bars, "voices": self.voices}
+        _say(*write_around(file, Path(self.out), self.model, "all", asked, how))
 
 
 @_command
@@ -387,7 +422,7 @@ class Demo:
 
 
 COMMANDS = (
-    *(Inspect, Prepare, Train, Generate, Harmonise, Export, Report, Evaluate, Ablate),
+    *(Inspect, Prepare, Train, Generate, Harmonise, Fill, Export, Report, Evaluate, Ablate),
     *(BenchTrain, BenchDecode, BenchCompile, Demo),
 )
 GROUPS = {"bench": "Measure how fast a model trains or writes here, or what it costs on other chips."}

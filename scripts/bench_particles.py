@@ -21,7 +21,7 @@ from midigen_jax.data.corpus import Corpus, CorpusPiece, load_corpus
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Piece
-from midigen_jax.sample.harmonise import Harmonised, harmonise
+from midigen_jax.sample.around import Around, How, harmonise
 from midigen_jax.study.evaluate import evaluate
 from midigen_jax.study.metrics import ratio
 from midigen_jax.study.statistics import statistics
@@ -74,8 +74,9 @@ def _measure(options: argparse.Namespace) -> Iterator[_Row]:
     theirs = np.array([own[piece.source][0] for piece in chosen])
     yield from _rows_of(corpus, chosen, written, theirs, quarters, about | {"of": "composer"})
     for count in map(int, options.particles.split(",")):
+        how = How(particles=count, parallel=options.parallels)
         made = [
-            harmonise(loaded, _melody(corpus, piece, notes), particles=count, parallel=options.parallels)
+            harmonise(loaded, _melody(corpus, piece, notes), how=how)
             for piece, notes in zip(chosen, written, strict=True)
         ]
         config = about | {"of": "particles", "particles": count, "parallels": options.parallels}
@@ -108,7 +109,7 @@ def _rows_of(
 
 
 def _rows_of_particles(
-    made: Sequence[Harmonised],
+    made: Sequence[Around],
     pieces: Sequence[Notes],
     written: Sequence[Notes],
     quarters: np.ndarray,

@@ -27,6 +27,7 @@ FLAGS = {
         "--out --model --voice --tracks --count --particles --temperature --parallels --seed",
         (),
     ),
+    "fill": ("--out --bars --voices --model --count --particles --temperature --parallels --seed", ()),
     "export": ("--out --checkpoint", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),

@@ -20,10 +20,10 @@ from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
-from midigen_jax.sample import harmonise as harmonising
+from midigen_jax.sample import around
+from midigen_jax.sample.around import How, fill, given_voices, harmonise
 from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode
 from midigen_jax.sample.filters import SamplingParams
-from midigen_jax.sample.harmonise import given_voices, harmonise
 from midigen_jax.sample.particles import FREE, NEVER, Given, Steering, Written, _parallels, write_particles
 from midigen_jax.train.checkpoint import LoadedModel, Metadata
 from midigen_jax.train.pretrained import write_model
@@ -90,7 +90,7 @@ def test_the_mean_weight_is_how_likely_what_is_given_is() -> None:
     """Of two notes of a tick, against the sum over all that the other voice may do meanwhile."""
     model = model_of(VoiceVocabulary(2, max_duration=2))
     melody = make_notes([0, 1], [1, 1], [70, 72], [0, 0])
-    given = given_voices(model.network.vocabulary, {1: melody}, 2)
+    given = given_voices(model.network.vocabulary, [melody[:0], melody], {0}, 0, 2, 2)
     exact = _exactly(model, [70, 72])
     runs = [run(model, given, seed, 16, 512, steering(proposal=0.7)) for seed in range(300)]
     estimates = np.exp([float(one.evidence) for one in runs])
@@ -143,7 +143,7 @@ def _nats(network: Network, params: dict, events: dict[str, jax.Array]) -> jax.A
 
 @pytest.mark.parametrize("voice", ["1", "2", "3"])
 def test_the_melody_stands_in_each_piece_and_nothing_goes_on_after_it(model: LoadedModel, voice: str) -> None:
-    made = harmonise(model, MELODY, voice=voice, count=3, particles=8, seed=1)
+    made = harmonise(model, MELODY, voice, How(count=3, particles=8, seed=1))
     assert made.nats == sorted(made.nats)
     assert (made.music.tempo, made.music.meter, made.music.first_bar) == (70, (3, 4), 24)
     for notes in made.music.pieces:
@@ -158,7 +158,7 @@ def _voice(notes: Notes, number: int) -> Notes:
 
 def test_a_melody_may_rest_and_a_piece_is_drawn_the_same_again(model: LoadedModel) -> None:
     first, again, other = (
-        harmonise(model, MELODY, voice="1", particles=8, seed=seed).music.pieces[0] for seed in (1, 1, 2)
+        harmonise(model, MELODY, "1", How(particles=8, seed=seed)).music.pieces[0] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -188,7 +188,7 @@ def test_what_is_paid_for_is_written(model: LoadedModel) -> None:
     """A model that knows nothing writes no parallels by chance; with a prize on them, there they are."""
     counts = []
     for price in (20.0, 0.0, -20.0):
-        made = harmonise(model, MELODY, voice="1", count=4, particles=256, parallel=price, seed=5)
+        made = harmonise(model, MELODY, "1", How(count=4, particles=256, parallel=price, seed=5))
         counts.append(sum(_count_parallels(model, notes) for notes in made.music.pieces))
     assert counts[0] == 0 < counts[2] > counts[1]
 
@@ -208,9 +208,8 @@ def _count_parallels(model: LoadedModel, notes: Notes) -> int:
     ],
 )
 def test_what_cannot_be_asked_for(model: LoadedModel, change: dict[str, Any], said: str) -> None:
-    asked: dict[str, Any] = {"voice": "1", "particles": 4} | change
     with pytest.raises(InputError, match=said):
-        harmonise(model, MELODY, **asked)
+        harmonise(model, MELODY, change.get("voice", "1"), How(particles=change.get("particles", 4)))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,7 @@ def test_what_cannot_be_asked_for(model: LoadedModel, change: dict[str, Any], sa
 )
 def test_what_is_no_melody(model: LoadedModel, notes: Notes, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        harmonise(model, Piece(notes, meter=(3, 4)), voice="1", particles=4)
+        harmonise(model, Piece(notes, meter=(3, 4)), "1", How(particles=4))
 
 
 def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
@@ -236,9 +235,9 @@ def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
 def test_where_no_particle_goes_on_the_bar_is_told(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harmonising, "_budget", lambda *_: 6)  # events: two slices
-    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds the melody"):
-        harmonise(model, MELODY, voice="1", particles=4)
+    monkeypatch.setattr(around, "_budget", lambda *_: 6)  # events: two slices
+    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds what is given"):
+        harmonise(model, MELODY, "1", How(particles=4))
 
 
 def test_the_command_writes_music_and_goes_on_where_it_was(tmp_path: Path, capsys: Any) -> None:
@@ -258,3 +257,76 @@ def test_the_command_writes_music_and_goes_on_where_it_was(tmp_path: Path, capsy
     assert "holds music made with other settings; give another --out" in capsys.readouterr().err
     found = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
     assert {"particles.nats", "particles.seconds", "particles.ess"} <= {row["name"] for row in found}
+
+
+CHORALE = Piece(
+    make_notes(
+        [0, 0, 0, 12, 12, 24, 24, 30, 36, 36, 48, 48, 48, 60, 60, 60],
+        [12, 12, 36, 12, 12, 6, 12, 18, 12, 12, 12, 12, 12, 12, 12, 12],
+        [72, 64, 48, 74, 65, 76, 67, 77, 65, 47, 79, 64, 48, 72, 64, 48],
+        [2, 1, 0, 2, 1, 2, 1, 2, 1, 0, 2, 1, 0, 2, 1, 0],
+    ),
+    80,
+    (2, 4),
+    first_bar=12,
+)
+
+
+def sounding(notes: Notes, track: int) -> np.ndarray:
+    """(72,) what a voice sounds in each tick, and 1,000 more where it begins."""
+    found = np.zeros(72, int)
+    for onset, duration, pitch, number in notes.tolist():
+        if number == track:
+            found[onset : onset + duration] = pitch
+            found[onset] += 1000
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bars", "names", "begin", "stop"),
+    [((2, 2), (), 36, 60), ((0, 0), (), 0, 12), ((1, 2), ("1", "3"), 12, 60), ((3, 9), ("2",), 60, 72)],
+)
+def test_all_but_the_bars_and_voices_that_are_named_stays(
+    model: LoadedModel, bars: tuple[int, int], names: tuple[str, ...], begin: int, stop: int
+) -> None:
+    made = fill(model, CHORALE, bars, names, How(count=2, particles=16))
+    assert (made.music.first_bar, made.music.tempo, made.quarters) == (12, 80, (72 - begin) / 12)
+    free = {3 - int(name) for name in names} or {0, 1, 2}
+    changed = False
+    for notes in made.music.pieces:
+        for track in range(3):
+            before, after = sounding(CHORALE.notes, track), sounding(notes, track)
+            np.testing.assert_array_equal(before[:begin], after[:begin])
+            changed |= track in free and not np.array_equal(before[begin:stop], after[begin:stop])
+            if track in free and stop < 72 and 0 < before[stop] < 1000:
+                before[stop] += 1000  # what sounds on is struck where the bars end
+            kept = before[begin:], after[begin:]
+            if track in free:
+                kept = before[stop:], after[stop:]
+            np.testing.assert_array_equal(*kept)
+    assert changed
+
+
+@pytest.mark.parametrize("bars", [(4, 4), (2, 1), (9, 12)])
+def test_bars_that_are_not_there_are_told(model: LoadedModel, bars: tuple[int, int]) -> None:
+    said = rf"--bars {bars[0]}-{bars[1]}: the piece has bars 0 to 3; give some of these"
+    with pytest.raises(InputError, match=said):
+        fill(model, CHORALE, bars)
+
+
+def test_what_comes_after_is_heeded(model: LoadedModel) -> None:
+    """Nats are of all from where writing begins: pieces that lead into what is given are likelier."""
+    few, many = (fill(model, CHORALE, (1, 1), (), How(count=6, particles=count)) for count in (1, 256))
+    assert np.mean(many.nats) < np.mean(few.nats)
+
+
+def test_the_command_fills_bars(tmp_path: Path, capsys: Any) -> None:
+    write_model(model_of(VoiceVocabulary(3, max_duration=16)), tmp_path / "model.npz")
+    write_midi(CHORALE.notes, tmp_path / "piece.mid", 80, meter=(2, 4), first_bar=12)
+    words = ["fill", str(tmp_path / "piece.mid"), "--out", str(tmp_path / "out"), "--bars", "1-2"]
+    words += ["--model", str(tmp_path / "model.npz"), "--particles", "8"]
+    assert main([*words, "--voices", "1,2"]) == 0
+    assert "1.mid" in capsys.readouterr().out
+    assert main([*words, "--voices", "4"]) == 2
+    assert main([*words[:-6], "--bars", "x"]) == 2
+    assert "'x': give two bars, as in 5-8" in capsys.readouterr().err
