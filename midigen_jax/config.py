@@ -78,8 +78,8 @@ class PrepareConfig:
     ticks_per_quarter: int = _option(12, "the grid: sixteenths and eighth triplets (12), or finer (24, 48)")
     max_duration: int = _option(0, "longest duration id in ticks; longer slices are split; 0: eight quarters")
     min_chord_count: int = _option(2, "chord: rarer symbols of the training split become <unk>")
-    valid_share: float = _option(0.1, "share of pieces kept for validation")
-    test_share: float = _option(0.1, "share of pieces kept for the test")
+    valid_share: float = _option(0.1, "share of pieces kept for validation; 0: none")
+    test_share: float = _option(0.1, "share of pieces kept for the test; 0: none")
     seed: int = _option(0, "seed of the split")
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class PrepareConfig:
         _require(1 <= count <= _MOST, "prepare.min_chord_count", count, "1 or more")
         for name in ("valid_share", "test_share"):
             share = getattr(self, name)
-            _require(0 < share < 0.5, f"prepare.{name}", share, "between 0 and 0.5")
+            _require(0 <= share < 0.5, f"prepare.{name}", share, "0 or more, below 0.5")
         _require_seed("prepare.seed", self.seed)
 
     @property

@@ -142,3 +142,19 @@ def test_a_training_may_be_made_longer_and_not_shorter(corpus: Corpus, base: Pat
     assert validations(run)[8] == validations(base)[8]
     with pytest.raises(InputError, match=r"holds a run with train.steps = 12, not 8; give another --out"):
         fit(corpus, TINY, run)
+
+
+def test_one_piece_alone_can_be_trained_on(tmp_path: Path, write_melodies: Any, capsys: Any) -> None:
+    """Then nothing is validated, and it is said what that means."""
+    music = str(write_melodies(tmp_path / "music", count=1))
+    assert main(["prepare", music, "--out", str(tmp_path / "none")]) == 2
+    assert "or train on all of them: --valid-share 0 --test-share 0" in capsys.readouterr().err
+    whole = ["--valid-share", "0", "--test-share", "0"]
+    assert main(["prepare", music, "--out", str(tmp_path / "corpus"), *whole]) == 0
+    assert main(train_words(tmp_path / "corpus", tmp_path / "run")) == 0
+    assert "no piece is held out. How well the model does beyond" in capsys.readouterr().out
+    assert validations(tmp_path / "run") == {}
+    assert load_model(str(tmp_path / "run")).step == 12
+    assert main(["evaluate", str(tmp_path / "run")]) == 2
+    assert "valid" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report.html")]) == 0

@@ -237,8 +237,9 @@ def _relations(read: Sequence[Entry], spool: Spool, known: Mapping[str, str]) ->
 
 
 def _shares(config: PrepareConfig) -> dict[str, float]:
-    """The part of the pieces that each split wants."""
+    """The part of the pieces that each split wants, those left out that want none."""
     held_out = {"valid": config.valid_share, "test": config.test_share}
+    held_out = {name: share for name, share in held_out.items() if share}
     return {"train": 1 - sum(held_out.values())} | held_out
 
 

@@ -39,7 +39,8 @@ def split(
     if len(free) < len(empty):
         raise InputError(
             f"too few pieces to split: {len(groups)} in {len(members)} groups of related music; "
-            f"give at least {len(shares)} unrelated ones, for {', '.join(shares)}"
+            f"give at least {len(shares)} unrelated ones, for {', '.join(shares)}, or train on all of them: "
+            "--valid-share 0 --test-share 0"
         )
     order = np.array(free, np.int64)[np.random.default_rng(seed).permutation(len(free))]
     order = order[np.argsort(-members[order], kind="stable")]

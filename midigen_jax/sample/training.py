@@ -68,7 +68,7 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool, say: Say) ->
     is_auto, config = config.batch.rows == AUTO_ROWS, with_rows(config, run)
     check_rows(config.batch.rows)
     if speaks:
-        say(*_before(music.config, config, is_auto))
+        say(*_before(music.config, config, is_auto, bool(music.split("valid"))))
     done = fit(music, config, run, [TensorBoard(run / "tensorboard")] if tensorboard else [])
     if speaks and done.interrupted:
         say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
@@ -107,7 +107,7 @@ def demo(folder: Path, config: Config, say: Say) -> bool:
     return True
 
 
-def _before(there: PrepareConfig, config: Config, is_auto: bool) -> list[str]:
+def _before(there: PrepareConfig, config: Config, is_auto: bool, held_out: bool) -> list[str]:
     """What to know of a training before it begins, on a corpus that was prepared as `there`."""
     rows, meant, lines = config.batch.rows, config.prepare, []
     for name in ("tokenizer", "transpose") if meant != PrepareConfig() else ():
@@ -117,6 +117,11 @@ def _before(there: PrepareConfig, config: Config, is_auto: bool) -> list[str]:
             lines.append(f"Note: {meant_for}; this one has {found}.")
     devices, processes = data_mesh(rows).size, jax.process_count()
     on = many(devices, "device") + (f" of {processes} processes" if processes > 1 else "")
+    if not held_out:
+        lines.append(
+            "Note: no piece is held out. How well the model does beyond these pieces, when to stop, and how "
+            "much it copies cannot be known; listen often, and keep the training short."
+        )
     lines.append(f"{rows} sequences a step on {on}, {rows // devices} on each.")
     if is_auto:
         lines.append(

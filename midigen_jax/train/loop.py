@@ -211,6 +211,7 @@ class _Program:
         )
         shared = self.mesh if jax.process_count() > 1 else None
         self.scorer = Scorer(self.network, corpus, corpus.split("valid"), shared)
+        self.validates = bool(corpus.split("valid"))
 
     def says_what_fits(self) -> AbstractContextManager[None]:
         """Where the steps take more memory than there is, it is said how many rows would fit."""
@@ -396,10 +397,13 @@ class _Run:
     def validate(self, state: TrainState) -> None:
         """Measure the state, and save it."""
         start = time.perf_counter()
-        scores = validate(self._program.scorer, state.ema_params, self.config.train.calibrate)
+        scores: dict[str, float] = {}
+        if self._program.validates:
+            scores = validate(self._program.scorer, state.ema_params, self.config.train.calibrate)
         self._stops = False
         with self._ending_where_diverged():
-            self._rows.valid(self.step, scores, time.perf_counter() - start)
+            if scores:
+                self._rows.valid(self.step, scores, time.perf_counter() - start)
             self._save(state, scores)
             self._over = self._schedule.is_over(self.step, self._checkpoints.best())
 
