@@ -53,6 +53,10 @@ class _Settings(NamedTuple):
     base: Callable[[], Config]
 
 
+class _Asked(NamedTuple):
+    """The settings that the words name, as text, by dotted name."""
+
+
 def word(metavar: str, help: str, default: Any = MISSING, several: bool = False) -> Any:
     """A field that is a word, or is `several`; without a default it must be given."""
     nargs = "+" if several else None if default is MISSING else "?"
@@ -72,6 +76,11 @@ def flag(metavar: str, help: str, default: Any = MISSING, *also: str, **more: An
 def switch(help: str) -> Any:
     """A field that is a flag without a value, and true where it is given."""
     return _field(False, (), help=help, action="store_true")
+
+
+def asked() -> Any:
+    """A field that has the settings which were given (dotted names to text), beside one of `settings`."""
+    return field(metadata={"about": _Asked()})
 
 
 def settings(
@@ -155,6 +164,8 @@ def parse(classes: Sequence[type], groups: Mapping[str, str], words: Sequence[st
     for item in fields(commands[name]):
         if isinstance(item.metadata["about"], _Settings):
             values[item.name] = _config(item, given)
+        elif isinstance(item.metadata["about"], _Asked):
+            values[item.name] = one_length(_settings_in(given))
         else:
             values[item.name] = getattr(given, item.name)
         if values[item.name] is None and item.default is MISSING:
@@ -208,6 +219,8 @@ def _add_arguments(parser: _Parser, command: type, base: Config | None) -> None:
     usage = [parser.prog]
     for item in fields(command):
         about = item.metadata["about"]
+        if isinstance(about, _Asked):
+            continue
         if isinstance(about, _Settings):
             if about.named:
                 begin = f"settings to begin with: {RECIPES} (default: default)"
@@ -265,10 +278,15 @@ def _hint(wrong: str, name: str, parsers: Mapping[str, _Parser]) -> str:
     return nearest(wrong, parsers[name]._option_string_actions)
 
 
+def _settings_in(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, by dotted name."""
+    return {name: value for name, value in vars(given).items() if "." in name}
+
+
 def _config(item: Field, given: argparse.Namespace) -> Any:
     """The value of a field of settings. A wrong one is told here, before anything heavy is imported."""
     about, is_text = item.metadata["about"], typing.get_origin(item.type) is dict
-    asked = {name: value for name, value in vars(given).items() if "." in name}
+    asked = _settings_in(given)
     named = getattr(given, "config", None)
     if is_text and named and not is_config(named):  # the settings are those of a model, or it is no name
         return asked

@@ -10,8 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from midigen_jax.arguments import RECIPES, between, flag, number, settings, several, switch, whole, word
-from midigen_jax.config import Config, PrepareConfig, unset_from
+from midigen_jax.arguments import (
+    RECIPES,
+    asked,
+    between,
+    flag,
+    number,
+    settings,
+    several,
+    switch,
+    whole,
+    word,
+)
+from midigen_jax.config import Config, PrepareConfig
 from midigen_jax.errors import INTERRUPTED, InputError
 from midigen_jax.recipes import pooling_article
 
@@ -109,6 +120,7 @@ class Prepare:
         "RUN", f"the settings and the vocabulary of a model, to train it further: {_MODEL}", None
     )
     config: PrepareConfig = settings({"prepare": "settings"}, dotted=False)
+    given: dict[str, Any] = asked()
 
     def __call__(self) -> None:
         from midigen_jax.data.prepare import prepare
@@ -116,10 +128,11 @@ class Prepare:
 
         config, vocabulary = self.config, None
         if self.like is not None:
+            from midigen_jax.data.prepare import like
             from midigen_jax.train.pretrained import load_model
 
             model = load_model(self.like).metadata
-            config, vocabulary = unset_from(config, model.config.prepare), model.vocabulary
+            config, vocabulary = like(model.config.prepare, self.given), model.vocabulary
         corpus = prepare(self.sources, Path(self.out), config, self.workers, self.strict, vocabulary)
         _say(*corpus_in_words(corpus.path, corpus.manifest))
         _say(f"Corpus in {self.out}. Next: midigen train {shlex.quote(self.out)} --out RUN")
@@ -143,6 +156,7 @@ class Train:
     process: int | None = flag("I", "which of them this is, from 0", None, type=int)
     cpu_devices: int = flag("N", _DEVICES, 0, type=_count)
     config: Config = settings(_EXPERIMENT)
+    given: dict[str, Any] = asked()
 
     def __call__(self) -> int | None:
         _start(self.cpu_devices)
@@ -154,7 +168,7 @@ class Train:
         elif self.processes is not None or self.process is not None:
             name = "--process" if self.processes is None else "--processes"
             raise InputError(f"train: {name}: give --coordinator besides, or leave it out")
-        config = self.config if self.from_ is None else further(self.from_, self.config)
+        config = self.config if self.from_ is None else further(self.from_, self.given)
         is_whole = train(self.corpus, self.out, config, self.tensorboard, _say)
         return None if is_whole else INTERRUPTED
 

@@ -454,15 +454,6 @@ def _read(name: str, value: object, kind: Any) -> Any:
     return number
 
 
-def unset_from(config: C, other: C) -> C:
-    """`config`, and where it has a default, the value of `other`."""
-    plain = type(config)()
-    same = {
-        name: getattr(other, name) for name in vars(config) if getattr(config, name) == getattr(plain, name)
-    }
-    return dataclasses.replace(config, **same)  # type: ignore[type-var]
-
-
 def one_length(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Who asks for epochs does not also mean the recipe's steps, and the other way round."""
     settings = dict(settings)

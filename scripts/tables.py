@@ -33,8 +33,8 @@ ours is one network with the state carried through a piece and no training at te
 on the validation split ([evaluating.md](evaluating.md) says how often the test was read, and which models got
 their temperatures only after training). *Clean* pieces share no music with the training split, *leaked* ones
 do, by a rule that found fewer than today's: more than half of the windows of 16 intervals of the highest
-notes ([leaks.md](leaks.md) has the counts of both). The splits of `bach` and of the article's music were
-drawn by that rule too, and are other ones today. Minutes are of one core, while something else had the other
+notes ([leaks.md](leaks.md) has the counts of both). The splits of the article's music were drawn by that rule
+too, and are other ones today; those of `bach` are today's. Minutes are of one core, while something else had the other
 one. Commands are those that were run: of the chorales at sixteenths the .json is read today, whose pieces are
 the same, and the recipe `article` is `article_music`.
 """

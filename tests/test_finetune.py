@@ -1,5 +1,6 @@
 """Training a model further: on the same ids, from its own parameters, and for longer than it was trained."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,45 @@ def test_one_piece_alone_can_be_trained_on(tmp_path: Path, write_melodies: Any, 
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert "valid" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report.html")]) == 0
+
+
+def test_what_is_given_stands_even_where_it_is_a_default(tmp_path: Path, write_melodies: Any) -> None:
+    music = str(write_melodies(tmp_path / "music"))
+    first = ["--max-duration", "24", "--valid-share", "0.3", "--seed", "5"]
+    assert main(["prepare", music, "--out", str(tmp_path / "one"), *first]) == 0
+    assert main(train_words(tmp_path / "one", tmp_path / "run")) == 0
+    like = ["prepare", music, "--like", str(tmp_path / "run"), "--out", str(tmp_path / "two")]
+    assert main(like) == 0
+    made = load_corpus(tmp_path / "two").config
+    assert (made.max_duration, made.valid_share, made.seed) == (24, 0.1, 0)  # splits are the music's own
+    words = [word for word in train_words(tmp_path / "two", tmp_path / "further") if "model" not in word]
+    words = [word for word in words if "batch" not in word] + ["--from", str(tmp_path / "run")]
+    assert main([*words, "--batch.rows=3", "--train.learning_rate=0.004"]) == 0
+    config = load_model(str(tmp_path / "further")).metadata.config
+    assert (config.batch.rows, config.batch.length, config.model.width) == (3, 16, 8)
+    assert config.train.learning_rate == 0.004
+
+
+@pytest.mark.parametrize(
+    "given", [["--ticks-per-quarter", "24"], ["--max-duration", "7"], ["--tokenizer", "chord"]]
+)
+def test_settings_that_make_other_ids_than_the_models_are_refused(
+    tmp_path: Path, write_melodies: Any, base: Path, capsys: Any, given: list[str]
+) -> None:
+    music, out = str(write_melodies(tmp_path / "music")), str(tmp_path / "out")
+    assert main(["prepare", music, "--like", str(base), "--out", out, *given]) == 2
+    said = "these settings make other ids than the model has (note, 12 ticks a quarter)"
+    assert said in capsys.readouterr().err
+
+
+def test_what_another_model_was_does_not_stay(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    """A command that was cut between step 0 and step 1 leaves a checkpoint, and the next one may differ."""
+    run = tmp_path / "run"
+    fit(corpus, override(further(base), {"train.steps": 4}), run)
+    kept = [line for line in (run / "rows.jsonl").read_text().splitlines() if '"step": 0' in line]
+    (run / "rows.jsonl").write_text("\n".join(kept) + "\n")
+    for place in (run / "checkpoints").glob("[0-9]*"):
+        shutil.rmtree(place)
+    (run / "checkpoints" / "0").mkdir()
+    fit(corpus, override(further(base), {"train.steps": 4, "train.seed": 3}), run)
+    assert [*validations(run)] == [0, 4]

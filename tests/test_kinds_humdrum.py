@@ -280,6 +280,7 @@ GRACE = {
     "without a number": ("4c / G#q / 4d / =2 / 2e", SCALE),
     "two of them": ("4c / 16qqdLL / 16qqeJJ / 4d / =2 / 2e", SCALE),
     "at the end of a bar": ("4c / 4d / 8qf / =2 / 2e", SCALE),
+    "in a chord": ("*M4/4 / 4c 8qe- 4g / 4d / 2e", "0+12 60 67; 12+12 62; 24+24 64"),
     "a chord of them": ("4c / 8qe 8qg / 4d / =2 / 2e", SCALE),
     "while the other spine holds": (
         "2C  4c / .  8qf / .  4d / =2  =2 / 2D  2e",

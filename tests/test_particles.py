@@ -1,6 +1,7 @@
 """Particles: what is given stands in every piece, and the weights are those of the model given it."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -232,11 +233,11 @@ def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
         harmonise(model_of(NoteVocabulary(16)), MELODY)
 
 
-def test_where_no_particle_goes_on_the_bar_is_told(
+def test_where_a_piece_takes_more_events_than_there_are_the_bar_is_told(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(around, "_budget", lambda *_: 6)  # events: two slices
-    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds what is given"):
+    with pytest.raises(InputError, match="in bar 1 the pieces become longer than there is room for"):
         harmonise(model, MELODY, "1", How(particles=4))
 
 
@@ -330,3 +331,36 @@ def test_the_command_fills_bars(tmp_path: Path, capsys: Any) -> None:
     assert main([*words, "--voices", "4"]) == 2
     assert main([*words[:-6], "--bars", "x"]) == 2
     assert "'x': give two bars, as in 5-8" in capsys.readouterr().err
+
+
+def test_where_no_particle_goes_on_the_bar_is_told(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = around._id_of
+    monkeypatch.setattr(
+        around, "_id_of", lambda table, pitch, held: 0 if pitch == 76 else of(table, pitch, held)
+    )
+    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds what is given there"):
+        harmonise(model, MELODY, "1", How(particles=4))
+
+
+def test_a_voice_stays_in_its_place_where_it_rests_before_the_bars(model: LoadedModel) -> None:
+    """The lowest one comes late: what stands before it is not of the lowest."""
+    late = CHORALE.notes[(CHORALE.notes[:, 3] > 0) | (CHORALE.notes[:, 0] >= 36)]
+    made = fill(model, replace(CHORALE, notes=late), (3, 3), (), How(count=2, particles=8))
+    for notes in made.music.pieces:
+        for track in range(3):
+            np.testing.assert_array_equal(sounding(notes, track)[:60], sounding(late, track)[:60])
+
+
+def test_a_melody_may_be_spread_over_tracks(model: LoadedModel) -> None:
+    spread = MELODY.notes + np.array([0, 0, 0, 1], np.int32) * np.array([[0], [1], [0], [2]], np.int32)
+    made = harmonise(model, replace(MELODY, notes=spread), "1", How(particles=4))
+    np.testing.assert_array_equal(_voice(made.music.pieces[0], 2), MELODY.notes[:, :3])
+
+
+@pytest.mark.parametrize("change", [[0, 0, 0, 3], [6, 0, 3, 0]])
+def test_what_is_not_of_so_many_voices_is_told(model: LoadedModel, change: list[int]) -> None:
+    more = np.concatenate([CHORALE.notes, CHORALE.notes[:1] + np.array(change, np.int32)])
+    with pytest.raises(InputError, match="the piece is not of 3 voices or fewer; give a file"):
+        fill(model, replace(CHORALE, notes=make_notes(*more.T)), (1, 1))

@@ -20,7 +20,7 @@ import numpy as np
 
 from midigen_jax import __version__, rows
 from midigen_jax import config as configs
-from midigen_jax.config import PrepareConfig
+from midigen_jax.config import Config, PrepareConfig, override
 from midigen_jax.data import split as splits
 from midigen_jax.data import works
 from midigen_jax.data.corpus import (
@@ -41,7 +41,14 @@ from midigen_jax.music import key as keys
 from midigen_jax.music.piece import Piece, Split
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.progress import Progress
-from midigen_jax.vocab import Tokens, Vocabulary, interim_vocabulary, length_of, vocabulary_class
+from midigen_jax.vocab import (
+    Tokens,
+    Vocabulary,
+    interim_vocabulary,
+    length_of,
+    typical_vocabulary,
+    vocabulary_class,
+)
 
 
 def prepare(
@@ -68,6 +75,8 @@ def prepare(
     sources = find_sources(arguments)
     known = works.known_groups(config.group_by, sources)
     fixed = vocabulary if vocabulary_class(config).learned else None
+    if vocabulary is not None:
+        _require_fits(vocabulary, config)
     partial = out.parent / f"{out.name}.partial"
     if (finished := _finished(out, sources, config, known, fixed)) is not None:
         # An earlier run may have been stopped between its last two lines.
@@ -93,6 +102,28 @@ def prepare(
     os.replace(partial / "corpus", out)
     shutil.rmtree(partial)
     return load_corpus(out)
+
+
+def like(theirs: PrepareConfig, given: Mapping[str, Any]) -> PrepareConfig:
+    """The settings that make the ids and the times of a model, with those that are `given` besides.
+
+    What is read of files, what is one work, and the splits are a matter of the music, and as by default.
+    """
+    own = PrepareConfig()
+    names = ("group_by", "only_key", "seed", "test_share", "tracks", "valid_share")
+    base = replace(theirs, **{name: getattr(own, name) for name in names})
+    return override(Config(prepare=base), given).prepare
+
+
+def _require_fits(vocabulary: Vocabulary, config: PrepareConfig) -> None:
+    """Raises InputError for settings that make other ids than those of a vocabulary that is given."""
+    theirs, ours = vocabulary.to_json(), typical_vocabulary(config).to_json()
+    # What is learned differs in any case.
+    if any(theirs.get(name) != value for name, value in ours.items() if not isinstance(value, list)):
+        raise InputError(
+            f"these settings make other ids than the model has ({vocabulary.name}, "
+            f"{vocabulary.clock.quarter} ticks a quarter); leave out what was given besides --like"
+        )
 
 
 def _assemble(

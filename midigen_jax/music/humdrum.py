@@ -93,14 +93,17 @@ def _bare(text: str) -> list[str]:
         if not line or line.startswith("!"):
             continue
         if not line.startswith(("*", "=")):
-            fields = [
-                _FOR_THE_EYE.sub("", _GRACES.sub("", token)).strip() or "." for token in line.split("\t")
-            ]
+            fields = [_heard(token) for token in line.split("\t")]
             if set(fields) == {"."}:
                 continue
             line = "\t".join(fields)
         lines.append(line)
     return lines
+
+
+def _heard(token: str) -> str:
+    """What of a token sounds: notes of a chord have one space between them, or verovio dies."""
+    return " ".join(_FOR_THE_EYE.sub("", _GRACES.sub("", token)).split()) or "."
 
 
 def _joined(begun: dict[str, float], ended: dict[str, float], tied: dict[str, str]) -> dict[str, float]:

@@ -43,6 +43,8 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
     A track is one of the file's; in a file of format 0, which has but one, each channel and program in it.
     Raises InputError for what is damaged, endless, or without such tracks. There may be no notes.
     """
+    if quantizer == "music21" and clock != TWELFTHS:
+        raise ValueError("the quantizer music21 gives twelfths of a quarter")
     file = take_apart(content)
     for track in filter(_may_mislead, file.tracks):
         events(track)

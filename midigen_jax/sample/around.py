@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +103,7 @@ def harmonise(restored: LoadedModel, melody: Piece, voice: str = "soprano", how:
     place = _place(vocabulary, voice)
     _check_melody(melody)
     notes, shift = _at_home(restored, melody)
+    notes = notes * np.array([1, 1, 1, 0], np.int32)  # one voice, whatever tracks it is in
     every = range(vocabulary.slice_events)
     length = int((notes[:, 0] + notes[:, 1]).max())
     voices = [notes if one == place else notes[:0] for one in every]
@@ -118,27 +120,25 @@ def fill(
 ) -> Around:
     """A piece with some bars (first and last, an upbeat is bar 0) of some voices, or of all, written anew.
 
+    Its tracks are the voices, by their mean pitch.
+
     A note that sounds on from before them is cut where they begin, and one that sounds on after them is
     struck where they end. Raises InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
-    free = {_place(vocabulary, name) for name in names} or {*range(vocabulary.slice_events)}
+    free = {_place(vocabulary, name, "--voices") for name in names} or {*range(_voices_of(vocabulary))}
     notes, shift = _at_home(restored, piece)
     length = int((notes[:, 0] + notes[:, 1]).max())
     bar = piece.clock.bar(piece.meter)
     first_line = piece.first_bar - int(piece.notes[:, 0].min())  # from the first note
     begin, stop = (first_line + (number - 1) * bar for number in (bars[0], bars[1] + 1))
     if not bars[0] <= bars[1] or begin >= length or stop <= 0:
-        there = f"{0 if first_line > 0 else 1} to {-(-(length - first_line) // bar)}"
+        there = f"{-first_line // bar + 1} to {-(-(length - first_line) // bar)}"
         raise InputError(f"--bars {bars[0]}-{bars[1]}: the piece has bars {there}; give some of these")
     begin, stop = max(begin, 0), min(stop, length)
     voices = _voices(notes, vocabulary.slice_events)
     given = given_voices(vocabulary, voices, free, begin, stop, length)
-    onset, duration, pitch, track = notes[notes[:, 0] < begin].T
-    before = Piece(
-        make_notes(onset, np.minimum(duration, begin - onset), pitch, track), length=begin, clock=piece.clock
-    )
-    prompt = vocabulary.encode(before)[:-1] if begin else start_event(vocabulary)
+    prompt = _tokens_of(vocabulary, voices, begin)
     return _around(restored, _Task(piece, shift, prompt, begin, given), how or How())
 
 
@@ -152,7 +152,13 @@ def _at_home(restored: LoadedModel, piece: Piece) -> tuple[Notes, int]:
 
 def _voices(notes: Notes, count: int) -> list[Notes]:
     """The notes of each voice, from the lowest up; missing ones are silent."""
-    cuts, pitch_SV, struck_SV = voice_grid(notes, count)
+    try:
+        cuts, pitch_SV, struck_SV = voice_grid(notes, count)
+    except InputError:
+        raise InputError(
+            f"the piece is not of {count} voices or fewer; give a file with a track for each voice, and one "
+            "note at a time in each"
+        ) from None
     voices = []
     for pitch_S, struck_S in zip(pitch_SV.T, struck_SV.T, strict=True):
         (first,) = np.nonzero(struck_S)
@@ -161,6 +167,42 @@ def _voices(notes: Notes, count: int) -> list[Notes]:
         onset = cuts[first]
         voices.append(make_notes(onset, cuts[ends] - onset if len(first) else [], pitch_S[first], 0 * first))
     return voices
+
+
+def _tokens_of(vocabulary: Vocabulary, voices: Sequence[Notes], end: int) -> Tokens:
+    """(E, S) <start>, and what these voices do up to a tick, each in its own place."""
+    length = max([end, *((notes[:, 0] + notes[:, 1]).max(initial=0) for notes in voices)])
+    columns = [_ids(vocabulary, notes, int(length)) for notes in voices]
+    cuts = sorted({0, end, *(tick for _, ends in columns for tick in ends if tick < end)})
+    tables, rows = vocabulary.tables, [start_event(vocabulary)]
+    names = [*tables]
+    pitch, timed = (names.index(one) for one in (pitch_stream(tables), _timed(tables)))
+    ticks = tables[names[timed]].ticks
+    for first, last in pairwise(cuts):
+        for begin in range(first, last, int(ticks.max())):
+            event = np.zeros((len(voices), len(names)), np.int32)
+            event[:, pitch] = [ids[begin] for ids, _ in columns]
+            event[-1, timed] = np.flatnonzero(ticks == min(last - begin, ticks.max()))[0]
+            rows.append(event)
+    return np.concatenate(rows)
+
+
+def _timed(tables: Mapping[str, IdTable]) -> str:
+    """The stream that says how long a slice lasts."""
+    return next(name for name, table in tables.items() if table.ticks.any())
+
+
+def _ids(vocabulary: Vocabulary, notes: Notes, length: int) -> tuple[NDArray[np.int32], list[int]]:
+    """(T,) the id of a voice in a slice that begins at each tick; and the ticks at which it changes."""
+    table = vocabulary.tables[pitch_stream(vocabulary.tables)]
+    cuts, pitch_S1, struck_S1 = voice_grid(notes, 1, length)
+    id_T = np.zeros(length, np.int32)
+    spans = zip(cuts[:-1].tolist(), cuts[1:].tolist(), pitch_S1[:, 0], struck_S1[:, 0], strict=True)
+    for first, end, pitch, is_struck in spans:
+        id_T[first:end] = _id_of(table, int(pitch), True)
+        if is_struck:
+            id_T[first] = _id_of(table, int(pitch), False)
+    return id_T, cuts[1:].tolist()
 
 
 def _after(notes: Notes, tick: int) -> Notes:
@@ -258,20 +300,13 @@ def given_voices(
     Where a voice is silent it rests. Those whose places are `free` do as they like up to `stop`; a note of
     theirs that has begun before is struck there.
     """
-    table = vocabulary.tables[pitch_stream(vocabulary.tables)]
     id_TV = np.full((length, vocabulary.slice_events), FREE, np.int32)
     stops = {stop, length}
     for place, notes in enumerate(voices):
         since = stop if place in free else begin
-        cuts, pitch_S1, struck_S1 = voice_grid(_after(notes, stop) if place in free else notes, 1, length)
-        spans = zip(cuts[:-1].tolist(), cuts[1:].tolist(), pitch_S1[:, 0], struck_S1[:, 0], strict=True)
-        for first, end, pitch, is_struck in spans:
-            if end <= since:
-                continue
-            id_TV[max(first, since) : end, place] = _id_of(table, int(pitch), True)
-            if is_struck and first >= since:
-                id_TV[first, place] = _id_of(table, int(pitch), False)
-            stops.add(end)
+        id_T, ends = _ids(vocabulary, _after(notes, stop) if place in free else notes, length)
+        id_TV[since:, place] = id_T[since:]
+        stops |= {end for end in ends if end > since}
     return padded(id_TV[begin:], sorted(one - begin for one in stops if one > begin), length - begin)
 
 
@@ -297,20 +332,26 @@ def _id_of(table: IdTable, pitch: int, held: bool) -> int:
     return int(np.flatnonzero((midi == pitch) & (table.held == held))[0])
 
 
-def _place(vocabulary: Vocabulary, voice: str) -> int:
-    """The place of a voice, from the lowest up."""
+def _voices_of(vocabulary: Vocabulary) -> int:
+    """How many voices there are. Raises InputError for a vocabulary without any."""
     voices = vocabulary.slice_events
     if voices < 2 or vocabulary.tables[pitch_stream(vocabulary.tables)].midi is None:
         raise InputError(
             f"the model writes {vocabulary.name} events, which have no voices; give pretrained:chorales, or "
             "prepare a corpus with --voices 4 and train on it"
         )
+    return voices
+
+
+def _place(vocabulary: Vocabulary, voice: str, flag: str = "--voice") -> int:
+    """The place of a voice, from the lowest up."""
+    voices = _voices_of(vocabulary)
     if voice.isdecimal() and 1 <= int(voice) <= voices:
         return voices - int(voice)
     if voices == 4 and voice in VOICES:
         return VOICES[voice] % voices
     named = f"{', '.join(VOICES)}, or " if voices == 4 else ""
-    raise InputError(f"--voice {voice}: give {named}1 (the highest) to {voices}")
+    raise InputError(f"{flag} {voice}: give {named}1 (the highest) to {voices}")
 
 
 def _check_melody(melody: Piece) -> None:
@@ -353,9 +394,12 @@ def _check_alive(written: Written, task: _Task) -> None:
     if np.isfinite(written.weight_B).any():
         return
     stop = int(np.asarray(task.given.stop_S)[max(int(written.stops) - 1, 0)])
+    bar = task.bar_of(min(stop, int(task.given.end)) - 1)
+    if int(written.length_B.max()) == len(next(iter(written.events.values()))[0]):
+        raise InputError(f"in bar {bar} the pieces become longer than there is room for; lower --temperature")
     raise InputError(
-        f"no particle got beyond bar {task.bar_of(min(stop, int(task.given.end)))}: the model finds what is "
-        "given there impossible; give more --particles"
+        f"no particle got beyond bar {bar}: the model finds what is given there impossible; give more "
+        "--particles"
     )
 
 

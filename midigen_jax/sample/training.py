@@ -6,15 +6,15 @@ In: folders and a config. Out: a run's folder, with `samples/step-000300/1.mid` 
 import math
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from midigen_jax import rows
-from midigen_jax.config import AUTO_ROWS, Config, PrepareConfig, is_address, to_json
+from midigen_jax.config import AUTO_ROWS, Config, PrepareConfig, is_address, override, to_json
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
@@ -40,18 +40,11 @@ Say = Callable[..., None]  # is told lines of text
 _GENTLY = 1e-3  # the learning rate of a model that can play already
 
 
-def further(run: str, config: Config) -> Config:
-    """The settings that train the model `run` further: its own network and batches, where none are given."""
+def further(run: str, given: Mapping[str, Any]) -> Config:
+    """The settings that train the model `run` further: its own network and batches, and what is `given`."""
     theirs = load_model(run).metadata.config
-    rate = (
-        _GENTLY if config.train.learning_rate == Config().train.learning_rate else config.train.learning_rate
-    )
-    return replace(
-        config,
-        model=theirs.model if config.model == Config().model else config.model,
-        batch=theirs.batch if config.batch == Config().batch else config.batch,
-        train=replace(config.train, start=run, learning_rate=rate),
-    )
+    base = Config(model=theirs.model, batch=theirs.batch)
+    return override(base, {"train.start": run, "train.learning_rate": _GENTLY} | dict(given))
 
 
 def train(corpus: str, out: str, config: Config, tensorboard: bool, say: Say) -> bool:

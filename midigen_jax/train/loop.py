@@ -190,12 +190,7 @@ class _Program:
                 raise InputError(
                     f"train.teachers: {run} has another vocabulary than {corpus.path}; leave it out"
                 )
-            taught = teacher.metadata.config
-            if taught.model.context.meters and taught.prepare.bar_lines != settings.bar_lines:
-                raise InputError(
-                    f"train.teachers: {run} knows bar lines otherwise than {corpus.path}; prepare that with "
-                    f"--bar-lines {taught.prepare.bar_lines}, or leave the teacher out"
-                )
+            _check_bar_lines(f"train.teachers: {run}", teacher.metadata.config, corpus)
         self.teacher_params = [teacher.params for teacher in teachers]
         self.start_params = (
             _params_of(config.train.start, self.network, corpus) if config.train.start else None
@@ -228,6 +223,15 @@ class _Program:
         return to_mesh(own_N, by_replica(self.mesh))
 
 
+def _check_bar_lines(said: str, theirs: Config, corpus: Corpus) -> None:
+    """Raises InputError for a model that takes other places for bar lines than the corpus does."""
+    if theirs.model.context.meters and theirs.prepare.bar_lines != corpus.config.bar_lines:
+        raise InputError(
+            f"{said} knows bar lines otherwise than {corpus.path}; prepare that with "
+            f"--bar-lines {theirs.prepare.bar_lines}, or leave the model out"
+        )
+
+
 def _params_of(run: str, network: Network, corpus: Corpus) -> dict:
     """The parameters of a run to begin with. Raises InputError where they are not those of this network."""
     loaded = load_model(run)
@@ -236,6 +240,7 @@ def _params_of(run: str, network: Network, corpus: Corpus) -> dict:
             f"train.start: {run} has another vocabulary than {corpus.path}; prepare the music as "
             f"`midigen prepare SOURCE --like {run} --out CORPUS` does"
         )
+    _check_bar_lines(f"train.start: {run}", loaded.metadata.config, corpus)
     # Temperatures are no part of what is trained.
     params, fresh = loaded.state.ema_params, jax.eval_shape(partial(init_params, network), jax.random.key(0))
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, fresh):
@@ -317,6 +322,12 @@ def _collect_metrics(
     return now, max(1, min(program.config.train.steps_per_call, able))
 
 
+def _are_alike(one: Metadata, other: Metadata) -> bool:
+    """Whether these are of one experiment, which may go on for longer."""
+    length = {"train.steps": other.config.train.steps, "train.epochs": other.config.train.epochs}
+    return one._replace(config=override(one.config, length)) == other
+
+
 class _Run:
     """A run and how far it has come; a context manager that waits for its checkpoints to be written."""
 
@@ -353,7 +364,7 @@ class _Run:
             except InputError as error:  # all of its checkpoints are damaged
                 self.failure = str(error)
                 return self._fresh()
-            if self._checkpoints.is_remote and loaded.metadata != self._metadata:
+            if self._checkpoints.is_remote and not _are_alike(loaded.metadata, self._metadata):
                 raise InputError(
                     f"{self._checkpoints.path}: holds checkpoints of another experiment; give another "
                     "--train.checkpoints"

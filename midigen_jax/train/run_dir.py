@@ -6,6 +6,7 @@ network.json  the parts of its network
 """
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
@@ -45,6 +46,9 @@ def open_or_create(corpus: Corpus, config: Config, parts: Sequence[Part], run_di
                 write_json(run_dir / "config.json", configs.to_json(config))
         else:
             (run_dir / "rows.jsonl").unlink(missing_ok=True)
+            if {place.name for place in (run_dir / "checkpoints").glob("[0-9]*")} == {"0"}:
+                # What a model was that is to be trained further; it may have been another one.
+                shutil.rmtree(run_dir / "checkpoints")
             facts = {"plan": corpus.manifest["plan"], "path": str(corpus.path)}
             write_json(run_dir / "corpus.json", corpus.manifest["summary"] | facts)
             write_json(run_dir / "network.json", {"parts": [part._asdict() for part in parts]})
