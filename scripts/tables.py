@@ -34,9 +34,9 @@ on the validation split ([evaluating.md](evaluating.md) says how often the test 
 their temperatures only after training). *Clean* pieces share no music with the training split, *leaked* ones
 do, by a rule that found fewer than today's: more than half of the windows of 16 intervals of the highest
 notes ([leaks.md](leaks.md) has the counts of both). The splits of the article's music were drawn by that rule
-too, and are other ones today; those of `bach` are today's. Minutes are of one core, while something else had the other
-one. Commands are those that were run: of the chorales at sixteenths the .json is read today, whose pieces are
-the same, and the recipe `article` is `article_music`.
+too, and are other ones today; those of `bach` are today's. Minutes are of one core, while something else had
+the other one. Commands are those that were run: of the chorales at sixteenths the .json is read today, whose
+pieces are the same, and the recipe `article` is `article_music`.
 """
 
 RATIOS = """## decode, ratios over machines and days
