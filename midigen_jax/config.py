@@ -87,7 +87,8 @@ class PrepareConfig:
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         remedy = f"1 to {_MOST_VOICES}; 0: no voices"
         _require(0 <= self.voices <= _MOST_VOICES, "prepare.voices", self.voices, remedy)
-        _require(0 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, "0 to 65,536")
+        longest = "1 to 65,536; 0: eight quarters"
+        _require(0 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, longest)
         ticks = self.ticks_per_quarter
         _require(ticks in (4, 12, 24, 48), "prepare.ticks_per_quarter", ticks, "4, 12, 24 or 48")
         only = ticks == 12 or self.quantizer != "music21"

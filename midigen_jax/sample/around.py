@@ -425,10 +425,10 @@ def write_around(
     check_claim(folder, settings)
     piece = read_as(source, replace(loaded.metadata.config.prepare, tracks=tracks))
     make_folder(folder)
-    if "voice" in asked:
-        made = harmonise(loaded, piece, asked["voice"], how)
-    else:
+    if "bars" in asked:
         made = fill(loaded, piece, asked["bars"], asked["voices"], how)
+    else:
+        made = harmonise(loaded, piece, asked["voice"], how)
     write_json(folder / CLAIM, settings)
     origin = f"midigen-jax: around {source.name}, by {name_of(model)}, seed {how.seed}"
     write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"])
