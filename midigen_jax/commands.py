@@ -37,10 +37,6 @@ _PLAIN = "default: the article's network over the whole past"
 _DEVICES = "XLA devices that a CPU is split into, which share the work; 0: one a core"
 _TRAINING = {"model": "model", "batch": "batch", "train": "train"}
 _EXPERIMENT = _TRAINING | {"sample": "sample: the samples written after training"}
-_COUNT = "pieces to write, the likeliest first"
-_PARTICLES = "rows that write a piece together: more are better, and slower"
-_TEMPERATURE = "above 0; below 1 keeps to what is likely"
-_PARALLELS = "nats that two voices cost which move in parallel fifths or octaves"
 Split = Literal["train", "valid", "test"]
 _count = whole("a whole number, 1 to 1024", 1024)
 _counts = several(whole("whole numbers, 1 to 65,536, as in 1,64", 65_536))
@@ -197,59 +193,54 @@ class Generate:
 
 
 @_command
-class Harmonise:
+class _Particles:
+    """What commands that write with particles have in common."""
+
+    out: str = flag("FOLDER", "the folder for the music")
+    model: str = flag("RUN", _MODEL, "pretrained:chorales")
+    count: int = flag("N", "pieces to write, the likeliest first", 1, type=_pieces)
+    particles: int = flag("N", "rows that write a piece together: more are better, slower", 256, type=_pieces)
+    temperature: float = flag("T", "above 0; below 1 keeps to what is likely", 1.0, type=_temperature)
+    parallels: float = flag("NATS", "what two voices in parallel fifths or octaves cost", 3.0, type=_nats)
+    seed: int = flag("N", "seed", 0, type=_seed)
+
+    def _write(self, file: str, said: str, tracks: str, asked: dict[str, Any]) -> None:
+        _start()
+        from midigen_jax.sample.around import How, write_around
+        from midigen_jax.sample.folder import find_prompt
+
+        how = How(self.count, self.particles, self.temperature, parallel=self.parallels, seed=self.seed)
+        _say(*write_around(find_prompt(file, said), Path(self.out), self.model, tracks, asked, how))
+
+
+@_command
+class Harmonise(_Particles):
     """Write the other voices around a melody, with a model of voices.
 
     midigen harmonise melody.mid --out harmonies --count 4
     """
 
     melody: str = word("MELODY", "a file with one note at a time, of any kind that prepare reads")
-    out: str = flag("FOLDER", "the folder for the music")
     voice: str = flag("VOICE", "soprano, alto, tenor or bass, or its number from the highest", "soprano")
     tracks: str = flag("WHICH", "of the file: all, piano, melody, or the Nth track with notes", "all")
-    model: str = flag("RUN", _MODEL, "pretrained:chorales")
-    count: int = flag("N", _COUNT, 1, type=_pieces)
-    particles: int = flag("N", _PARTICLES, 256, type=_pieces)
-    temperature: float = flag("T", _TEMPERATURE, 1.0, type=_temperature)
-    parallels: float = flag("NATS", _PARALLELS, 3.0, type=_nats)
-    seed: int = flag("N", "seed", 0, type=_seed)
 
     def __call__(self) -> None:
-        _start()
-        from midigen_jax.sample.around import How, write_around
-        from midigen_jax.sample.folder import find_prompt
-
-        how = How(self.count, self.particles, self.temperature, parallel=self.parallels, seed=self.seed)
-        melody, asked = find_prompt(self.melody, "MELODY"), {"voice": self.voice}
-        _say(*write_around(melody, Path(self.out), self.model, self.tracks, asked, how))
+        self._write(self.melody, "MELODY", self.tracks, {"voice": self.voice})
 
 
 @_command
-class Fill:
+class Fill(_Particles):
     """Write some bars of a piece anew, in all voices or in some, between what stays.
 
     midigen fill chorale.mid --bars 5-8 --voices alto,tenor --out filled
     """
 
     file: str = word("FILE", "a piece with a track for each voice, of any kind that prepare reads")
-    out: str = flag("FOLDER", "the folder for the music")
     bars: tuple[int, ...] = flag("N-N", "the first and the last bar; an upbeat is bar 0", type=_bars)
     voices: tuple[str, ...] = flag("VOICE,…", "as soprano,alto or 1,2, from the highest", (), type=_names)
-    model: str = flag("RUN", _MODEL, "pretrained:chorales")
-    count: int = flag("N", _COUNT, 1, type=_pieces)
-    particles: int = flag("N", _PARTICLES, 256, type=_pieces)
-    temperature: float = flag("T", _TEMPERATURE, 1.0, type=_temperature)
-    parallels: float = flag("NATS", _PARALLELS, 3.0, type=_nats)
-    seed: int = flag("N", "seed", 0, type=_seed)
 
     def __call__(self) -> None:
-        _start()
-        from midigen_jax.sample.around import How, write_around
-        from midigen_jax.sample.folder import find_prompt
-
-        how = How(self.count, self.particles, self.temperature, parallel=self.parallels, seed=self.seed)
-        file, asked = find_prompt(self.file, "FILE"), {"bars": self.bars, "voices": self.voices}
-        _say(*write_around(file, Path(self.out), self.model, "all", asked, how))
+        self._write(self.file, "FILE", "all", {"bars": self.bars, "voices": self.voices})
 
 
 @_command

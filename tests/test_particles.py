@@ -80,8 +80,8 @@ def test_where_nothing_is_given_it_is_the_decode_loop(model: LoadedModel) -> Non
     settings = Settings(keys_B, dict.fromkeys(("pitch", "duration"), controls), 0 * never_B, never_B)
     prompt = prompt_of(model.network)
     _, plain = decode(model.network, model.params, prompt, settings, events=events, flags=DecodeFlags())
-    np.testing.assert_array_equal(found.length_B, plain.length_B)
-    for name, ids_BE in found.events.items():
+    np.testing.assert_array_equal(found.decoded.length_B, plain.length_B)
+    for name, ids_BE in found.decoded.events.items():
         for row, length in enumerate(plain.length_B.tolist()):
             np.testing.assert_array_equal(ids_BE[row, :length], plain.events[name][row, :length])
     np.testing.assert_allclose(found.weight_B, 0, atol=1e-4)

@@ -46,7 +46,7 @@ def draw(
     axes = figure.add_axes((LEFT, 0.15, RIGHT - LEFT, 0.74 if title else 0.81))
     bar = clock.bar(meter)
     end = int((notes[:, 0] + notes[:, 1]).max(initial=bar))
-    _draw_paper(axes, notes[:, 2], end, (clock.quarter, bar), first_bar)
+    _draw_paper(axes, notes[:, 2], end, clock.quarter, bar, first_bar)
     _draw_notes(axes, notes, end)
     if title:
         axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=4, parse_math=False)
@@ -58,10 +58,9 @@ def draw(
 
 
 def _draw_paper(
-    axes: "Axes", pitches: NDArray[np.int32], end: int, quarter_and_bar: tuple[int, int], first_bar: int
+    axes: "Axes", pitches: NDArray[np.int32], end: int, quarter: int, bar: int, first_bar: int
 ) -> None:
     """Axes, bar lines, and the black keys as darker rows."""
-    quarter, bar = quarter_and_bar
     low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (60, 60)
     spare = max(24 - (high - low), 4)  # two octaves at least, so that a few notes are no huge blocks
     low, high = low - spare // 2, high + spare - spare // 2

@@ -199,24 +199,24 @@ def _to_the_end(lines: list[str]) -> list[str]:
         roots = list(range(len(fields))) if roots is None else roots
         if len(fields) != len(roots):
             return lines  # it is damaged, as verovio will say
-        strangers = _joined_strangers(fields, roots)
-        if fields[0] == "*-" and set(fields) != {"*-"}:
-            fields[0] = "*"
-            _silent_below(lines, number, 0)
-        elif strangers is not None:
-            fields[strangers] = fields[strangers + 1] = "*"
-            _silent_below(lines, number, strangers + 1)
-        lines[number] = "\t".join(fields)
-        if "*v" not in fields or _joined_strangers(fields, roots) is None:
+        place = _place_lost(fields, roots)
+        if place is None:
             roots = [root for root, _ in _after(fields, roots)]
             number += 1
+            continue
+        # It goes on, silently; looked at again, the line may have more such places.
+        fields[max(place - 1, 0) : place + 1] = ["*"] * min(place + 1, 2)
+        lines[number] = "\t".join(fields)
+        _silent_below(lines, number, place)
     return lines
 
 
-def _joined_strangers(fields: Sequence[str], roots: Sequence[int]) -> int | None:
-    """The first of two neighbours that join, though they did not split from one spine."""
-    pairs = range(len(fields) - 1)
-    return next((k for k in pairs if fields[k] == fields[k + 1] == "*v" and roots[k] != roots[k + 1]), None)
+def _place_lost(fields: Sequence[str], roots: Sequence[int]) -> int | None:
+    """A spine that verovio loses here: the first, if it ends before others; one that joins a stranger."""
+    if fields[0] == "*-" and set(fields) != {"*-"}:
+        return 0
+    places = range(1, len(fields))
+    return next((k for k in places if fields[k - 1] == fields[k] == "*v" and roots[k - 1] != roots[k]), None)
 
 
 def _after(fields: Sequence[str], roots: Sequence[int]) -> list[tuple[int, int]]:

@@ -77,9 +77,8 @@ class _Reading:
         self.moved: dict[
             str, int
         ] = {}  # semitones from written to sounding pitch, by staff; "" is all of them
-        self.clefs: dict[
-            str, list[tuple[float, bool]]
-        ] = {}  # by staff: when, and whether it is of percussion
+        # By staff: when its clef changes, and whether to that of percussion.
+        self.clefs: dict[str, list[tuple[float, bool]]] = {}
         self.tempos: list[_Tempo] = []
         self.rows: list[list[float]] = []
         self.open: dict[int, list[list[float]]] = {}  # notes by pitch that are tied to a later one
@@ -177,9 +176,14 @@ class _Reading:
 
 def _of_sign(note: Element) -> float:
     """The length of a note's sign in quarters; 0 where it has none."""
-    length = _QUARTERS.get(note.findtext("type", ""), 0.0) * (2 - 0.5 ** len(note.findall("dot")))
+    length = _QUARTERS.get(note.findtext("type", ""), 0.0) * _dotted(note, "dot")
     actual = _number(note, "time-modification/actual-notes")
     return length * _number(note, "time-modification/normal-notes") / actual if actual else length
+
+
+def _dotted(parent: Element, name: str) -> float:
+    """By how much its dots make a sign longer."""
+    return 2 - 0.5 ** len(parent.findall(name))
 
 
 def _divisions(part: Element) -> float:
@@ -335,12 +339,10 @@ def _per_minute(mark: Element) -> float | None:
         if part.tag == "beat-unit":
             tied, unit = tied + unit, _QUARTERS.get((part.text or "").strip(), 0.0)
         elif part.tag == "beat-unit-tied":
-            tied += _QUARTERS.get(part.findtext("beat-unit", ""), 0.0) * (
-                2 - 0.5 ** len(part.findall("beat-unit-dot"))
-            )
+            tied += _QUARTERS.get(part.findtext("beat-unit", ""), 0.0) * _dotted(part, "beat-unit-dot")
         elif part.tag == "per-minute":
             break
-    unit *= 2 - 0.5 ** len(mark.findall("beat-unit-dot"))
+    unit *= _dotted(mark, "beat-unit-dot")
     return said * (unit + tied) if said and unit else None
 
 

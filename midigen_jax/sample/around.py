@@ -27,16 +27,16 @@ from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import Source
-from midigen_jax.music.voices import SILENT, voice_grid
+from midigen_jax.music.voices import SILENT, by_voice, voice_grid
 from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.decode import Prompt
 from midigen_jax.sample.folder import CLAIM, check_claim, write_pieces
-from midigen_jax.sample.generate import PADDED, Generated, moved, moved_home
+from midigen_jax.sample.generate import Generated, bytes_a_row, moved, moved_home, prompt_of, tokens_of
 from midigen_jax.sample.particles import FREE, NEVER, Given, Steering, Written, write_particles
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import load_model, name_of
-from midigen_jax.vocab import Tokens, Vocabulary, by_stream, start_event, to_tokens
+from midigen_jax.vocab import Tokens, Vocabulary, start_event
 from midigen_jax.vocab.base import END, START, IdTable
 from midigen_jax.vocab.traced import pitch_stream
 
@@ -153,20 +153,12 @@ def _at_home(restored: LoadedModel, piece: Piece) -> tuple[Notes, int]:
 def _voices(notes: Notes, count: int) -> list[Notes]:
     """The notes of each voice, from the lowest up; missing ones are silent."""
     try:
-        cuts, pitch_SV, struck_SV = voice_grid(notes, count)
+        return by_voice(notes, count)
     except InputError:
         raise InputError(
             f"the piece is not of {count} voices or fewer; give a file with a track for each voice, and one "
             "note at a time in each"
         ) from None
-    voices = []
-    for pitch_S, struck_S in zip(pitch_SV.T, struck_SV.T, strict=True):
-        (first,) = np.nonzero(struck_S)
-        sounds = np.append(pitch_S != SILENT, False)
-        ends = [next(k for k in range(one + 1, len(sounds)) if not sounds[k] or struck_S[k]) for one in first]
-        onset = cuts[first]
-        voices.append(make_notes(onset, cuts[ends] - onset if len(first) else [], pitch_S[first], 0 * first))
-    return voices
 
 
 def _tokens_of(vocabulary: Vocabulary, voices: Sequence[Notes], end: int) -> Tokens:
@@ -217,9 +209,7 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
     vocabulary, given, piece = restored.metadata.vocabulary, task.given, task.piece
     rows, events = how.particles, _budget(restored.network, given)
     _check_memory(restored.network, rows, events)
-    padded = np.pad(task.prompt, ((0, -len(task.prompt) % PADDED if len(task.prompt) > 1 else 0), (0, 0)))
-    is_there = jnp.arange(len(padded))[None] < len(task.prompt)
-    prompt = Prompt(jax.tree.map(jnp.asarray, by_stream(vocabulary, padded[None])), is_there)
+    prompt = prompt_of(vocabulary, task.prompt)
     steering = Steering(
         {name: jnp.float32(how.temperature) for name, _ in vocabulary.streams},
         jnp.float32(how.proposal),
@@ -228,7 +218,7 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
     )
     begin, key = jnp.int32(task.onset - piece.first_bar), jax.random.key(how.seed)
     begun = time.perf_counter()
-    shape = len(padded), len(given.id_TV), len(given.stop_S)
+    shape = prompt.mask_BT.shape[1], len(given.id_TV), len(given.stop_S)
     program = _program(restored.network, rows, events, restored.metadata.knows_bar_lines, *shape)
     compile_seconds, seconds = time.perf_counter() - begun, 0.0
     found: list[tuple[float, Notes, Written]] = []
@@ -239,7 +229,7 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
             written = jax.device_get(program(restored.params, prompt, begin, given, steering, own))
             _check_alive(written, task)
             row = int(jax.random.categorical(jax.random.fold_in(own, rows), jnp.asarray(written.weight_B)))
-            whole = np.concatenate([task.prompt, _tokens(vocabulary, written, row)])
+            whole = np.concatenate([task.prompt, tokens_of(vocabulary, written.decoded, row)])
             heard = moved(vocabulary.decode(whole, trim=False), -task.shift, task.onset)
             found.append((float(written.nats_B[row]), heard, written))
             seconds += time.perf_counter() - begun
@@ -248,7 +238,7 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
     each = [written for *_, written in found]
     music = Generated(
         [heard for _, heard, _ in found],
-        sum(int(written.length_B.sum()) for written in each),
+        sum(int(written.decoded.length_B.sum()) for written in each),
         how.count,
         seconds,
         compile_seconds,
@@ -307,10 +297,10 @@ def given_voices(
         id_T, ends = _ids(vocabulary, _after(notes, stop) if place in free else notes, length)
         id_TV[since:, place] = id_T[since:]
         stops |= {end for end in ends if end > since}
-    return padded(id_TV[begin:], sorted(one - begin for one in stops if one > begin), length - begin)
+    return _padded(id_TV[begin:], sorted(one - begin for one in stops if one > begin), length - begin)
 
 
-def padded(id_TV: NDArray[np.int32], stops: Sequence[int], end: int) -> Given:
+def _padded(id_TV: NDArray[np.int32], stops: Sequence[int], end: int) -> Given:
     """As arrays whose shapes few programs share."""
     times = -(-len(id_TV) // _TICKS) * _TICKS
     count = -(-(len(stops) + 1) // _STOPS) * _STOPS
@@ -371,18 +361,15 @@ def _check_melody(melody: Piece) -> None:
 def _budget(network: Network, given: Given) -> int:
     """Events that a piece may have: a slice for every stop and two more a quarter."""
     stops = int((given.stop_S < NEVER).sum())
-    quarters = int(given.end) / network.vocabulary.clock.quarter
+    quarters = network.vocabulary.clock.quarters(int(given.end))
     slices = network.vocabulary.slice_events * (stops + 2 * int(quarters) + 1) + 1
     return -(-slices // _EVENTS) * _EVENTS
 
 
 def _check_memory(network: Network, rows: int, events: int) -> None:
     """Raises InputError for more particles than memory should hold."""
-    carry = jax.tree.leaves(jax.eval_shape(lambda: network.initial_carry(1)))
-    # What is remembered lies there twice while rows are drawn anew.
-    each = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in carry) + 8 * events * len(
-        network.vocabulary.streams
-    )
+    # All of it lies there twice while rows are drawn anew; an id has four bytes.
+    each = 2 * (bytes_a_row(network) + 4 * events * len(network.vocabulary.streams))
     if rows * each > _MOST_BYTES:
         raise InputError(
             f"--particles {rows}: need {rows * each / 2**30:.1f} GiB; give {_MOST_BYTES // each} or fewer"
@@ -395,18 +382,12 @@ def _check_alive(written: Written, task: _Task) -> None:
         return
     stop = int(np.asarray(task.given.stop_S)[max(int(written.stops) - 1, 0)])
     bar = task.bar_of(min(stop, int(task.given.end)) - 1)
-    if int(written.length_B.max()) == len(next(iter(written.events.values()))[0]):
+    if int(written.decoded.length_B.max()) == next(iter(written.decoded.events.values())).shape[1]:
         raise InputError(f"in bar {bar} the pieces become longer than there is room for; lower --temperature")
     raise InputError(
         f"no particle got beyond bar {bar}: the model finds what is given there impossible; give more "
         "--particles"
     )
-
-
-def _tokens(vocabulary: Vocabulary, written: Written, row: int) -> Tokens:
-    """(E, S) what one particle wrote."""
-    events = {name: ids_BE[row] for name, ids_BE in written.events.items()}
-    return to_tokens(vocabulary, events)[: int(written.length_B[row])]
 
 
 def write_around(

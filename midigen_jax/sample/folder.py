@@ -150,19 +150,24 @@ def write_pieces(
             place = folder / f"{number + 1}.mid"
             # One that is there is whole: a cut command writes the others.
             if not place.is_file():
-                write_midi(
-                    notes,
-                    place,
-                    music.tempo,
-                    music.program,
-                    meter=music.meter,
-                    text=text(number),
-                    first_bar=music.first_bar,
-                    clock=music.clock,
-                )
+                write_file(place, music, notes, text(number))
             if beside:
                 write_beside(place, music, notes)
             progress.advance()
+
+
+def write_file(place: Path, music: Generated, notes: Notes, text: Sequence[str] = ()) -> None:
+    """The MIDI file of a piece, with lines of text."""
+    write_midi(
+        notes,
+        place,
+        music.tempo,
+        music.program,
+        meter=music.meter,
+        text=text,
+        first_bar=music.first_bar,
+        clock=music.clock,
+    )
 
 
 def write_beside(place: Path, music: Generated, notes: Notes) -> None:

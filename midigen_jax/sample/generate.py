@@ -128,7 +128,7 @@ def generate(
             for decoded, spent, compiled in calls:
                 seconds, compile_seconds = seconds + spent, compile_seconds + compiled
                 for row, tokens in enumerate(parts):
-                    tokens.append(_written(task.network.vocabulary, decoded, row))
+                    tokens.append(tokens_of(task.network.vocabulary, decoded, row))
                 progress.advance()
             written += [np.concatenate(tokens) for tokens in parts][: config.count - first]
     if only is not None:
@@ -153,7 +153,7 @@ def _stream(restored: LoadedModel, task: _Task, config: SampleConfig) -> Iterato
     vocabulary, pending = restored.metadata.vocabulary, None
     left = task.ticks
     for decoded, *_ in _calls(task, config, np.zeros(1, int), STREAMED, {}):
-        written = _written(vocabulary, decoded, 0)
+        written = tokens_of(vocabulary, decoded, 0)
         pending = written if pending is None else np.concatenate([pending, written])
         ticks = ticks_of(vocabulary.tables, pending)
         closes = closes_of(vocabulary.tables, pending) & (ticks > 0)
@@ -178,9 +178,13 @@ def _pitches(vocabulary: Vocabulary, events: Tokens) -> tuple[tuple[int, ...], t
 
 def _rows_at_once(network: Network) -> int:
     """As many as leave what they remember within a gigabyte, 1,024 at the most."""
+    return int(np.clip((1 << 30) // bytes_a_row(network), 1, _ROWS))
+
+
+def bytes_a_row(network: Network) -> int:
+    """How much is remembered of one row."""
     remembered = jax.eval_shape(lambda: network.initial_carry(1))
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(remembered))
-    return int(np.clip((1 << 30) // size, 1, _ROWS))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(remembered))
 
 
 def check_sample(config: SampleConfig) -> None:
@@ -276,8 +280,7 @@ def _calls(
     task: _Task, config: SampleConfig, number_B: np.ndarray, most: int, programs: _Programs
 ) -> Iterator[tuple[Decoded, float, float]]:
     """Calls of the decode loop until all is written: what each wrote, its seconds, and those of compiling."""
-    rows, length = len(number_B), len(task.prompt)
-    key = jax.random.key(config.seed)
+    rows, key = len(number_B), jax.random.key(config.seed)
     settings = Settings(
         jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
         {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
@@ -285,9 +288,7 @@ def _calls(
         jnp.full(rows, task.ticks, jnp.int32),
         task.constraints,
     )
-    padded = np.pad(task.prompt, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
-    events = jax.tree.map(jnp.asarray, by_stream(task.network.vocabulary, padded[None]))
-    prompt = Prompt(events, jnp.arange(len(padded))[None] < length)
+    prompt = prompt_of(task.network.vocabulary, task.prompt)
     mesh, state = rows_mesh(rows), None
     params, settings, prompt = placed((task.params, settings, prompt), mesh)
     for first in range(0, config.events, most):
@@ -304,6 +305,14 @@ def _calls(
         yield decoded, time.perf_counter() - ready, ready - begun
         if bool(np.all(jax.device_get(state.done_B))):
             return
+
+
+def prompt_of(vocabulary: Vocabulary, tokens: Tokens) -> Prompt:
+    """A prompt of one row, filled up to a length that few programs share; <start> alone is one of its own."""
+    length = len(tokens)
+    padded = np.pad(tokens, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
+    events = jax.tree.map(jnp.asarray, by_stream(vocabulary, padded[None]))
+    return Prompt(events, jnp.arange(len(padded))[None] < length)
 
 
 def _params(config: SampleConfig, number_B: np.ndarray, stream: str) -> SamplingParams:
@@ -392,6 +401,7 @@ def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: To
 
 
 def moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
+    """The notes so many semitones higher, and so many ticks later."""
     onset, duration, pitch, track = notes.T
     return make_notes(onset + ticks, duration, pitch + pitches, track)
 
@@ -402,8 +412,7 @@ def _cut(notes: Notes, ticks: int) -> Notes:
     return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
 
 
-def _written(vocabulary: Vocabulary, decoded: Decoded, row: int) -> Tokens:
+def tokens_of(vocabulary: Vocabulary, written: Decoded, row: int) -> Tokens:
     """(E, S) what a row of a call wrote."""
-    return to_tokens(vocabulary, {name: ids_BN[row] for name, ids_BN in decoded.events.items()})[
-        : int(decoded.length_B[row])
-    ]
+    events = {name: ids_BN[row] for name, ids_BN in written.events.items()}
+    return to_tokens(vocabulary, events)[: int(written.length_B[row])]

@@ -24,15 +24,15 @@ import numpy as np
 from jax import Array, lax
 
 from midigen_jax.model.network import IMPOSSIBLE, Carry, EmbeddingProjections, Network, Trunk
-from midigen_jax.sample.decode import Prompt, read_prompt, repeated
+from midigen_jax.sample.constraints import NEVER
+from midigen_jax.sample.decode import Decoded, Prompt, read_prompt, repeated
 from midigen_jax.sample.filters import SamplingParams, draw
 from midigen_jax.vocab import END
 from midigen_jax.vocab.base import NONE
-from midigen_jax.vocab.rules import Events
+from midigen_jax.vocab.rules import Events, where
 from midigen_jax.vocab.traced import by_id, closes_of, pitch_stream, ticks_of
 
 FREE = -1  # where any id may be
-NEVER = 2**30  # a tick that is not reached
 
 _FIFTH, _OCTAVE = 7, 0
 
@@ -73,15 +73,13 @@ class Particles(NamedTuple):
 class Written(NamedTuple):
     """What a call gives."""
 
-    events: dict[str, Array]  # ids (B, E) by stream; those beyond `length_B` mean nothing
-    length_B: Array
+    decoded: Decoded
     nats_B: Array  # of all events of a piece after the prompt, at temperature 1
     weight_B: Array  # nats: what the particles weigh beside each other
     evidence: Array  # nats: the logarithm of the estimate of how likely what is given is
     stops: Array  # int32: how many were passed; fewer than there are, where no row can go on
-    effective_S: (
-        Array  # at each stop, how many rows carried the weight: its sum squared over its squares' sum
-    )
+    effective_S: Array
+    """at each stop, how many rows carried the weight: its sum squared over the sum of its squares"""
 
 
 class _Loop(NamedTuple):
@@ -144,9 +142,8 @@ def write_particles(
     whole_B = there.ended_B | (given.end == NEVER)
     weight_B = jnp.where(whole_B, there.weight_B, -jnp.inf)
     evidence = loop.evidence + jax.nn.logsumexp(weight_B) - jnp.log(rows)
-    return Written(
-        there.events, there.length_B, there.nats_B, weight_B, evidence, loop.stop, loop.effective_S
-    )
+    decoded = Decoded(there.events, there.length_B)
+    return Written(decoded, there.nats_B, weight_B, evidence, loop.stop, loop.effective_S)
 
 
 def _begin(
@@ -200,7 +197,7 @@ def _write(
         asked_BV = jnp.where(fits_BV, logits_BV, IMPOSSIBLE)
         hot = steering.temperature[name]
         cold = hot * steering.proposal
-        ids_B = lax.optimization_barrier(draw(asked_BV, _at(cold, active_B), bits_BS[:, number], False))
+        ids_B = lax.optimization_barrier(draw(asked_BV, _at(cold, len(active_B)), bits_BS[:, number], False))
         said_B = _chosen(jax.nn.log_softmax(logits_BV / hot), ids_B)
         drawn_B = _chosen(jax.nn.log_softmax(asked_BV / cold), ids_B)
         weight_B += jnp.where(fits_BV.any(axis=1), said_B - drawn_B, -jnp.inf)
@@ -215,7 +212,7 @@ def _write(
     row_B = jnp.arange(len(active_B))
     return Particles(
         carry,
-        _where(active_B, trunk, there.trunk),
+        where(active_B, trunk, there.trunk),
         tick_B=there.tick_B + jnp.where(active_B, ticks_of(vocabulary.tables, event), 0),
         place_B=jnp.where(closes_B, 0, there.place_B + active_B),
         length_B=there.length_B + active_B,
@@ -275,20 +272,14 @@ def _compare(loop: _Loop, given: Given, steering: Steering, key: Array) -> _Loop
     )
 
 
-def _at(temperature: Array, like_B: Array) -> SamplingParams:
-    rows = len(like_B)
+def _at(temperature: Array, rows: int) -> SamplingParams:
+    """A temperature for all rows, and no filters."""
     one, none = jnp.ones(rows), jnp.zeros(rows)
     return SamplingParams(jnp.broadcast_to(temperature, rows), none.astype(jnp.int32), one, none, one)
 
 
 def _chosen(said_BV: Array, ids_B: Array) -> Array:
     return jnp.take_along_axis(said_BV, ids_B[:, None], axis=1)[:, 0]
-
-
-def _where(mask_B: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(
-        lambda new, old: jnp.where(mask_B.reshape(-1, *[1] * (new.ndim - 1)), new, old), new, old
-    )
 
 
 def _with_pitch(vocabulary: Any, there: Particles, event: Events, active_B: Array) -> Array:

@@ -38,9 +38,8 @@ from midigen_jax.listen.study import write_pictures, write_study
 from midigen_jax.listen.tables import many
 from midigen_jax.model.cost import flops
 from midigen_jax.music.sources import Source
-from midigen_jax.music.write import write_midi
 from midigen_jax.progress import Board
-from midigen_jax.sample.folder import find_prompt, write_beside
+from midigen_jax.sample.folder import find_prompt, write_beside, write_file
 from midigen_jax.sample.generate import generate
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.evaluate import pieces_of
@@ -349,15 +348,7 @@ def _try_arms(study: Study, out: Path, prompt: Source | None) -> None:
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
         write_beside(place, music, music.pieces[0])
-        write_midi(
-            music.pieces[0],
-            place,
-            music.tempo,
-            music.program,
-            meter=music.meter,
-            first_bar=music.first_bar,
-            clock=music.clock,
-        )
+        write_file(place, music, music.pieces[0])
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:

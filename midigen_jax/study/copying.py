@@ -41,7 +41,7 @@ class Training:
     """Training music, to look runs up in."""
 
     def __init__(self, pieces: Sequence[Slices], clock: Clock = TWELFTHS):
-        self._clock = clock
+        self.clock = clock
         self._ids: dict[Hashable, int] = {}
         self._line = self._numbered(pieces, learn=True)
 
@@ -58,7 +58,7 @@ class Training:
             else:
                 low, found, best = length, match, length
         start, place = found
-        quarters = self._clock.quarters(float(piece.duration[start : start + best].sum()))
+        quarters = self.clock.quarters(float(piece.duration[start : start + best].sum()))
         line = self._line
         source, there = (int(line.piece_M[place]), int(line.slice_M[place])) if best else (0, 0)
         return Run(best, quarters, start, source, there)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from midigen_jax import rows
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
-from midigen_jax.music.clock import Clock
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import slice_notes
@@ -71,10 +70,10 @@ def compare(
         raise InputError(f"{corpus.path}: all of {split} shares music with training; leave --samples out")
     with Progress("comparing", len(samples) + len(people), "pieces") as progress:
         bar = clock.bar(meter)
-        ours = _measure(samples, [(bar, first_bar)] * len(samples), known, clock, progress)
+        ours = _measure(samples, [(bar, first_bar)] * len(samples), known, progress)
         notes = [_notes(corpus, piece) for piece in people]
         bars = [(bar if piece.meter == meter else None, piece.first_bar) for piece in people]
-        theirs = _measure(notes, bars, known, clock, progress)
+        theirs = _measure(notes, bars, known, progress)
     unknown = corpus.manifest["summary"].get("unknown_share", {}).get(split, 0.0)
     sources = [piece.source for piece in training]
     return Compared(ours, theirs, split, sources, len(every) - len(people), unknown)
@@ -131,19 +130,15 @@ def table(compared: Compared) -> list[str]:
 
 
 def _measure(
-    pieces: Sequence[Notes],
-    bars: Sequence[tuple[int | None, int]],
-    known: Training,
-    clock: Clock,
-    progress: Progress,
+    pieces: Sequence[Notes], bars: Sequence[tuple[int | None, int]], known: Training, progress: Progress
 ) -> Measured:
     """`bars`: of each piece the ticks of a bar, if it is to have a groove, and those before the first."""
     each, runs = [], []
     for notes, (bar, first_bar) in zip(pieces, bars, strict=True):
-        each.append(statistics(notes, bar, first_bar, clock))
+        each.append(statistics(notes, bar, first_bar, known.clock))
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
-    return Measured(each, runs, {kind: histogram(kind, pieces, clock) for kind in HISTOGRAMS})
+    return Measured(each, runs, {kind: histogram(kind, pieces, known.clock) for kind in HISTOGRAMS})
 
 
 def _notes(corpus: Corpus, piece: CorpusPiece) -> Notes:
