@@ -29,11 +29,13 @@ from midigen_jax.music.piece import (
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose, main_program
+from midigen_jax.music.write import SIGNATURE
 
 _FAR_SHARE = 0.15  # of onsets that the grid moves far: below, there is no need to look for a beat
 _FEWEST_ONSETS, _MOST_ONSETS = 32, 512  # of the notes that are looked at
 _DIVISIONS = (3, 4, 5, 6, 7, 8, 12, 16, 24)  # of a quarter
 _KEEPS = 0.35  # recordings without a beat have 0.25 at the most, music with one 0.48 at the least
+_IS_OURS = re.compile(rb"\xff\x06.{1,2}" + SIGNATURE.encode(), re.DOTALL)  # a marker that begins so
 _A_PROGRAM = re.compile(rb"[\xc0-\xcf]")  # the status of a program change; or a byte like it
 
 
@@ -41,6 +43,8 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
     """The piece in the bytes of a MIDI file: the `wanted` tracks (see `tracks.choose`), drums left out.
 
     A track is one of the file's; in a file of format 0, which has but one, each channel and program in it.
+    Music whose times all lie on the grid is taken as it stands, whatever the quantizer; for `music21` this
+    holds of files that a model wrote alone, so that others are read as music21 reads them.
     Raises InputError for what is damaged, endless, or without such tracks. There may be no notes.
     """
     if quantizer == "music21" and clock != TWELFTHS:
@@ -53,13 +57,14 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
     tracks = _with_programs_of_others(file, scores, tracks)
     _require_bounded(rows, file.per_quarter)
     merged = 0
-    if quantizer == "music21":
+    is_exact = quantize.lies_on_grid(rows[:, :2], file.per_quarter, clock)
+    if quantizer == "music21" and not (is_exact and any(map(_IS_OURS.search, file.tracks))):
         names = [next((track.name for track in score.tracks), "") for score in scores]
         notes, program, stuck = _by_music21(file, names, wanted)
         has_beat = _has_beat(rows[:, 0], file.per_quarter)
     else:
         rows = choose(rows, tracks, wanted)
-        snap = quantize.adaptive if quantizer == "adaptive" else quantize.uniform
+        snap = quantize.adaptive if quantizer == "adaptive" and not is_exact else quantize.uniform
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter, clock)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
         far = _is_far(rows[:, 0], onset, file.per_quarter, clock)

@@ -14,6 +14,17 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.smf import DRUMS, Ticks
 
+_FINER = 4  # raw ticks to one of the clock's: in coarser files times lie on the grid by chance
+
+
+def lies_on_grid(times: Ticks, per_quarter: int, clock: Clock = TWELFTHS) -> bool:
+    """Do all times, in raw ticks, lie on ticks of the clock, and not because there are no others?
+
+    Then someone has put them there, and a quantizer could only move them away.
+    """
+    is_fine = per_quarter >= _FINER * clock.quarter
+    return is_fine and not (times * clock.quarter % per_quarter).any()
+
 
 def uniform(onset: Ticks, release: Ticks, per_quarter: int, clock: Clock = TWELFTHS) -> tuple[Ticks, Ticks]:
     """Every time to the nearest tick of the clock; half-way goes down. `per_quarter`: raw ticks."""

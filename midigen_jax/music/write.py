@@ -9,6 +9,8 @@ from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes
 
 FILE_TICKS_PER_QUARTER = 480
+SIGNATURE = "midigen-jax"
+"""of files that a model wrote the first marker begins with it: `read_midi` takes their times as they stand"""
 
 
 def write_midi(

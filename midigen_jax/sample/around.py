@@ -28,6 +28,7 @@ from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import Source
 from midigen_jax.music.voices import SILENT, by_voice, voice_grid
+from midigen_jax.music.write import SIGNATURE
 from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.decode import Prompt
@@ -411,7 +412,7 @@ def write_around(
     else:
         made = harmonise(loaded, piece, asked["voice"], how)
     write_json(folder / CLAIM, settings)
-    origin = f"midigen-jax: around {source.name}, by {name_of(model)}, seed {how.seed}"
+    origin = f"{SIGNATURE}: around {source.name}, by {name_of(model)}, seed {how.seed}"
     write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"])
     rewrite(folder / "rows.jsonl", rows_of(made, settings))
     heads = [f"{number}.mid" for number in range(1, how.count + 1)]

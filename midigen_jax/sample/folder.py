@@ -22,7 +22,7 @@ from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.tables import many
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.sources import Source, find_sources
-from midigen_jax.music.write import write_midi
+from midigen_jax.music.write import SIGNATURE, write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated, check_sample, generate
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
@@ -132,7 +132,7 @@ def find_prompt(prompt: str, said: str = "--prompt") -> Source:
 
 def text_of(recipe: Recipe, run: str, number: int) -> tuple[str, str]:
     """What the file of a piece carries: in words what made it, and the recipe by which to make it again."""
-    origin = f"midigen-jax: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {number + 1}"
+    origin = f"{SIGNATURE}: {run}, step {recipe.step}, seed {recipe.sample.seed}, piece {number + 1}"
     return origin, replace(recipe, piece=number).text()
 
 
