@@ -178,7 +178,10 @@ class Generate:
 
     run: str | None = word("RUN", _MODEL, None)
     out: str = flag("FOLDER", "the folder for the music")
-    prompt: str | None = flag("FILE", "music to go on from: any file that prepare reads", None)
+    prompt: str | None = flag("FILE[:N-N]", "music to go on from, or some bars of it (upbeat: bar 0)", None)
+    tracks: str | None = flag(
+        "WHICH", "of the prompt: all, piano, melody, or the Nth track (default: as trained)", None
+    )
     drop_prompt: bool = switch("write only what follows the prompt")
     checkpoint: str | None = flag("WHICH", "best, latest or a step (default: best)", None)
     like: str | None = flag("FILE.mid", "make a piece again, with the settings that its file carries", None)
@@ -189,7 +192,8 @@ class Generate:
         from midigen_jax.sample.folder import write_music
 
         changes = self.changes | ({"sample.keep_prompt": "false"} if self.drop_prompt else {})
-        _say(*write_music(self.run, Path(self.out), changes, self.prompt, self.checkpoint, self.like))
+        given = self.prompt, self.checkpoint, self.like, self.tracks
+        _say(*write_music(self.run, Path(self.out), changes, *given))
 
 
 @_command

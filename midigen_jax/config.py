@@ -292,9 +292,17 @@ class SampleConfig:
     events: int = _option(1024, "longest piece, in events after the prompt")
     bars: int | None = _option(None, "longest piece, in bars after the prompt")
     seconds: float | None = _option(None, "longest piece, in seconds of music after the prompt")
+    length: str | None = _option(
+        None, "as long as this, in whole bars, and an end to it: 32bars, 90s; by particles"
+    )
+    chords: str | None = _option(None, "a chord a bar, over and over: 'C Am F G7', 'C F,G C'; by particles")
+    off_chord: float = _option(4.0, "nats that a note outside of --chords costs; inf: there is none")
+    in_key: str | None = _option(None, "pieces that are found in this key: C, 'A minor' …; by particles")
+    particles: int = _option(64, "rows that write a piece together, where it is by particles")
     key: str | None = _option(None, "write in the scale of this key: C, F#, 'A minor' …; none: any pitch")
     lowest: int = _option(0, "lowest MIDI pitch, 0 to 127; 60 is middle C")
     highest: int = _option(127, "highest MIDI pitch, 0 to 127")
+    unseen: bool = _option(False, "also write ids that no training piece has")
     largest_chord: int | None = _option(None, "most pitches at once")
     most_repeats: int | None = _option(None, "how often the same chord may follow itself")
     meter: str | None = _option(None, "no slice over a bar line, and pieces end on one: 4/4, 3/4 …")
@@ -331,6 +339,13 @@ class SampleConfig:
         _require(length_fits, "sample.seconds", self.seconds, "above 0, up to 86,400")
         only_one = self.bars is None or self.seconds is None
         _require(only_one, "sample.seconds", self.seconds, "give bars or seconds, not both")
+        _require(1 <= self.particles <= 10_000, "sample.particles", self.particles, "1 to 10,000")
+        _require(self.off_chord >= 0, "sample.off_chord", self.off_chord, "0 or more; inf: never")
+        if self.length is not None:
+            self._require_length(self.length)
+        for name in ("length", "chords", "in_key"):
+            if getattr(self, name) is not None:
+                self._require_for_particles(name)
         for name in ("lowest", "highest"):
             _require(0 <= getattr(self, name) <= 127, f"sample.{name}", getattr(self, name), "0 to 127")
         _require(self.lowest <= self.highest, "sample.lowest", self.lowest, f"{self.highest} at most")
@@ -345,6 +360,30 @@ class SampleConfig:
         _require(tempo_fits, "sample.tempo", self.tempo, "4 to 1,000 quarters a minute")
         _require(self.program is None or 0 <= self.program <= 127, "sample.program", self.program, "0 to 127")
         _require_seed("sample.seed", self.seed)
+
+    def _require_length(self, length: str) -> None:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(bars|s)", length)
+        fits = match is not None and 0 < float(match[1]) <= (1000 if match[2] == "bars" else 3600)
+        whole = match is None or match[2] == "s" or "." not in match[1]
+        _require(fits and whole, "sample.length", length, "give 32bars or 90s, up to 1000bars or 3600s")
+
+    def _require_for_particles(self, asked: str) -> None:
+        """What is not known of particles is refused beside what needs them."""
+        neutral = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+        for name, value in neutral.items():
+            for field_name in (name, f"duration_{name}"):
+                plain = not {*(getattr(self, field_name) or ())} - {value}
+                _require(plain, f"sample.{field_name}", getattr(self, field_name), _NOT_WITH.format(asked))
+        for name in ("bars", "seconds", "largest_chord", "most_repeats"):
+            _require(
+                getattr(self, name) is None, f"sample.{name}", getattr(self, name), _NOT_WITH.format(asked)
+            )
+        for name in ("temperature", "duration_temperature"):
+            hot = getattr(self, name)
+            _require(hot is None or min(hot) > 0, f"sample.{name}", hot, f"above 0 beside sample.{asked}")
+
+
+_NOT_WITH = "leave it out beside sample.{}, which knows temperatures, key, lowest and highest alone"
 
 
 def parse_meter(text: str) -> tuple[int, int]:

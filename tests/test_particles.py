@@ -21,11 +21,12 @@ from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
-from midigen_jax.sample import around
-from midigen_jax.sample.around import How, fill, given_voices, harmonise
+from midigen_jax.sample import steering, voices
+from midigen_jax.sample.around import How, fill, harmonise
 from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode
 from midigen_jax.sample.filters import SamplingParams
 from midigen_jax.sample.particles import FREE, NEVER, Given, Steering, Written, _parallels, write_particles
+from midigen_jax.sample.voices import given_voices
 from midigen_jax.train.checkpoint import LoadedModel, Metadata
 from midigen_jax.train.pretrained import write_model
 from midigen_jax.train.step import init_state, make_network
@@ -54,7 +55,7 @@ def model() -> LoadedModel:
     return model_of(VoiceVocabulary(3, max_duration=16))
 
 
-def steering(temperature: float = 1.0, proposal: float = 1.0, parallel: float = 0.0) -> Steering:
+def steered(temperature: float = 1.0, proposal: float = 1.0, parallel: float = 0.0) -> Steering:
     hot = {name: jnp.float32(temperature) for name in ("pitch", "duration")}
     return Steering(hot, jnp.float32(proposal), jnp.float32(0.5), jnp.float32(parallel))
 
@@ -73,7 +74,7 @@ def run(model: LoadedModel, given: Given, seed: int, rows: int, events: int, how
 def test_where_nothing_is_given_it_is_the_decode_loop(model: LoadedModel) -> None:
     rows, events = 5, 60
     nothing = Given(jnp.full((1, 3), FREE), jnp.array([NEVER]), jnp.int32(NEVER))
-    found = run(model, nothing, 3, rows, events, steering(0.8))
+    found = run(model, nothing, 3, rows, events, steered(0.8))
     keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(3)))(jnp.arange(rows))
     controls = SamplingParams(*(jnp.full(rows, value) for value in (0.8, 0, 1.0, 0.0, 1.0)))
     never_B = jnp.full(rows, NEVER)
@@ -93,7 +94,7 @@ def test_the_mean_weight_is_how_likely_what_is_given_is() -> None:
     melody = make_notes([0, 1], [1, 1], [70, 72], [0, 0])
     given = given_voices(model.network.vocabulary, [melody[:0], melody], {0}, 0, 2, 2)
     exact = _exactly(model, [70, 72])
-    runs = [run(model, given, seed, 16, 512, steering(proposal=0.7)) for seed in range(300)]
+    runs = [run(model, given, seed, 16, 512, steered(proposal=0.7)) for seed in range(300)]
     estimates = np.exp([float(one.evidence) for one in runs])
     error = estimates.std() / np.sqrt(len(estimates))
     assert error < 0.1 * exact
@@ -236,7 +237,7 @@ def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
 def test_where_a_piece_takes_more_events_than_there_are_the_bar_is_told(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(around, "_budget", lambda *_: 6)  # events: two slices
+    monkeypatch.setattr(steering, "_room", lambda *_: 6)  # events: two slices
     with pytest.raises(InputError, match="in bar 1 the pieces become longer than there is room for"):
         harmonise(model, MELODY, "1", How(particles=4))
 
@@ -336,11 +337,11 @@ def test_the_command_fills_bars(tmp_path: Path, capsys: Any) -> None:
 def test_where_no_particle_goes_on_the_bar_is_told(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = around._id_of
+    of = voices._id_of
     monkeypatch.setattr(
-        around, "_id_of", lambda table, pitch, held: 0 if pitch == 76 else of(table, pitch, held)
+        voices, "_id_of", lambda table, pitch, held: 0 if pitch == 76 else of(table, pitch, held)
     )
-    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds what is given there"):
+    with pytest.raises(InputError, match="no particle got beyond bar 1: the model finds"):
         harmonise(model, MELODY, "1", How(particles=4))
 
 
@@ -362,5 +363,5 @@ def test_a_melody_may_be_spread_over_tracks(model: LoadedModel) -> None:
 @pytest.mark.parametrize("change", [[0, 0, 0, 3], [6, 0, 3, 0]])
 def test_what_is_not_of_so_many_voices_is_told(model: LoadedModel, change: list[int]) -> None:
     more = np.concatenate([CHORALE.notes, CHORALE.notes[:1] + np.array(change, np.int32)])
-    with pytest.raises(InputError, match="the piece is not of 3 voices or fewer; give a file"):
+    with pytest.raises(InputError, match="the music is not of 3 voices or fewer; give a file"):
         fill(model, replace(CHORALE, notes=make_notes(*more.T)), (1, 1))

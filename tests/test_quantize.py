@@ -88,5 +88,5 @@ def test_in_music21_mode_a_note_inside_a_longer_one_on_its_pitch_does_not_end_it
 def test_times_lie_on_the_grid_only_where_the_file_has_finer_ones():
     on_the_grid = np.array([[0, 40], [40, 80], [120, 440]])
     assert quantize.lies_on_grid(on_the_grid, 480)
-    assert not quantize.lies_on_grid(on_the_grid + [0, 1], 480)
+    assert not quantize.lies_on_grid(np.add(on_the_grid, [0, 1]), 480)
     assert not quantize.lies_on_grid(on_the_grid, 12)  # there, all times do

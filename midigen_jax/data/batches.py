@@ -21,7 +21,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Split
 from midigen_jax.vocab import Tokens, Vocabulary, by_stream, ticks_of
 
-_LOWEST_SHIFT, _HIGHEST_SHIFT = -5, 6
+SHIFTS = range(-5, 7)  # semitones that rows are transposed by
 
 
 class Prefix(NamedTuple):
@@ -189,7 +189,7 @@ def _span(
     begin = jnp.maximum(start - config.before, 0)
     shift = jnp.int32(0)
     if isinstance(share, Array) or share > 0:
-        drawn = jax.random.randint(shift_key, (), _LOWEST_SHIFT, _HIGHEST_SHIFT + 1)
+        drawn = jax.random.randint(shift_key, (), SHIFTS.start, SHIFTS.stop)
         shift = jnp.where(jax.random.bernoulli(share_key, share), drawn, 0)
     return CropSpan(index.first_CROP[crop], begin, start, stop, index.steps_CROP[crop], shift)
 

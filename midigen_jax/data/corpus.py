@@ -25,7 +25,7 @@ from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.music.clock import Clock
 from midigen_jax.music.piece import SPLITS, Split
-from midigen_jax.vocab import Tokens, Vocabulary, vocabulary_from_json
+from midigen_jax.vocab import END, START, Tokens, Vocabulary, vocabulary_from_json
 
 FORMAT = 3
 
@@ -77,6 +77,34 @@ class Corpus:
     def split(self, name: Split) -> list[CorpusPiece]:
         """The pieces of one split, in corpus order."""
         return [piece for piece in self.pieces if piece.split == name]
+
+
+def seen_ids(corpus: Corpus, shifts: Iterable[int] = (0,)) -> dict[str, tuple[int, ...]]:
+    """By stream, the ids that the training pieces have, moved by any of `shifts` semitones.
+
+    `<start>`, `<end>` and what stands for what the vocabulary lacks are among them; a stream that has all of
+    its ids is left out.
+    """
+    vocabulary, pieces = corpus.vocabulary, corpus.split("train")
+    counts = [np.zeros(stream.size, np.int64) for stream in vocabulary.streams]
+    for piece in pieces:
+        tokens = corpus.tokens[piece.start : piece.stop]
+        for place, count in enumerate(counts):
+            count += np.bincount(tokens[:, place], minlength=len(count))
+    found: dict[str, tuple[int, ...]] = {}
+    for (name, table), count in zip(vocabulary.tables.items(), counts, strict=True):
+        is_seen = (count > 0) | table.unknown
+        if not found:
+            is_seen[[START, END]] = True  # in the first stream
+        here = np.flatnonzero(is_seen)
+        if table.says_pitches:
+            others = {other: np.zeros(1, np.int32) for other in vocabulary.tables}
+            for id in here.tolist():
+                moved = {**others, name: np.array([id], np.int32)}
+                for shift in shifts:
+                    is_seen[vocabulary.transpose(moved, shift)[name]] = True
+        found[name] = tuple(np.flatnonzero(is_seen).tolist())
+    return {name: ids for name, ids in found.items() if len(ids) < len(vocabulary.tables[name].ticks)}
 
 
 def write_tokens(path: Path, pieces: Iterable[Tokens], streams: int) -> list[int]:

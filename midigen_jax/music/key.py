@@ -85,6 +85,17 @@ def find_key(notes: Notes, profile: Profile = "krumhansl") -> Key:
     return Key(best[1], "minor" if best[2] == "minor" else "major")
 
 
+def profiles(profile: Profile = "krumhansl") -> tuple[list[Key], NDArray[np.float64]]:
+    """All keys, and (24, 12) the profile of each, around its mean and of length 1."""
+    found, rows = [], []
+    modes: tuple[Mode, Mode] = ("major", "minor")
+    for mode, weights in zip(modes, _PROFILES[profile], strict=True):
+        rotated, norm = _rotated(tuple(weights))
+        found += [Key(tonic, mode) for tonic in range(12)]
+        rows.append(rotated / norm)
+    return found, np.concatenate(rows)
+
+
 @cache
 def _rotated(weights: tuple[float, ...]) -> tuple[NDArray[np.float64], float]:
     """(12, 12) the weights around their mean, rotated to each tonic, and the norm of any of them."""

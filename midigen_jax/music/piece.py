@@ -1,11 +1,14 @@
 """A piece: what every reader gives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
+from midigen_jax.errors import InputError
 from midigen_jax.music.clock import TWELFTHS, Clock
-from midigen_jax.music.notes import Notes
+from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.slices import Slices, slice_notes
 
 Quantizer = Literal["adaptive", "music21", "uniform"]
@@ -57,6 +60,33 @@ class Piece:
     def slices(self) -> Slices:
         """The canonical slices of all tracks together, as `slice_notes` has them."""
         return slice_notes(self.notes, self.length)
+
+    def bars(self, first: int, last: int, said: str) -> tuple[int, int]:
+        """The ticks between which bars `first` to `last` lie, within the music; an upbeat is bar 0.
+
+        Raises InputError, which begins with `said`, for bars that are not there.
+        """
+        bar, onset = self.clock.bar(self.meter), self.notes[:, 0]
+        begin, stop = (self.first_bar + (number - 1) * bar for number in (first, last + 1))
+        start, end = int(onset.min(initial=0)), int((onset + self.notes[:, 1]).max(initial=0))
+        if not first <= last or begin >= end or stop <= start:
+            there = f"{(start - self.first_bar) // bar + 1} to {-(-(end - self.first_bar) // bar)}"
+            raise InputError(f"{said} {first}-{last}: the piece has bars {there}; give some of these")
+        return max(begin, start), min(stop, end)
+
+    def excerpt(self, first: int, last: int, said: str) -> "Piece":
+        """These bars alone, from tick 0; what sounds into them is struck, what sounds beyond them is cut.
+
+        Raises InputError as `bars` does, and where nothing sounds in them.
+        """
+        begin, stop = self.bars(first, last, said)
+        onset, duration, pitch, track = self.notes[self.notes[:, 0] < stop].T
+        onset, release = np.maximum(onset, begin), np.minimum(onset + duration, stop)
+        notes = np.stack([onset - begin, release - onset, pitch, track], axis=1)[release > onset]
+        if not len(notes):
+            raise InputError(f"{said} {first}-{last}: nothing sounds there; give other bars")
+        line = (self.first_bar - begin) % self.clock.bar(self.meter)
+        return replace(self, notes=make_notes(*notes.T), length=None, first_bar=line)
 
 
 def tempo_or(default: float, tempo: float | None) -> float:

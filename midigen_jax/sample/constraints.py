@@ -1,17 +1,19 @@
 """What music is asked to keep to, beyond what its tokens allow: key, range, chord size, repeats, bar lines.
 
-In: a carry, the event that was written. Out: the carry after it, and masks of the ids that may come next.
-What is forbidden has probability 0 before an id is drawn. All settings are traced: sweeping them compiles
+In: settings; a carry, the event that was written. Out: `limits`, the ids that may be written at all; and,
+of what depends on the past, the carry after an event, and masks of the ids that may come next. What is
+forbidden has probability 0 before an id is drawn. All settings are traced: sweeping them compiles
 nothing again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError
 from midigen_jax.sample.filters import mix
@@ -26,7 +28,6 @@ NEVER = 2**30  # a bound that no count reaches
 class Constraints(NamedTuple):
     """What may be written, the same for all rows; `constraints` makes one. P are ids of the pitch stream."""
 
-    limits: Any  # arrays of the vocabulary's rules: ids that may be written at all, and what goes with them
     symbol_P: Array  # int32: the same for ids that sound alike: a pitch struck, and held
     struck_P: Array  # bool: ids that are heard to begin
     chord: Array  # int32: most pitches in a slice
@@ -46,26 +47,38 @@ class ConstraintCarry(NamedTuple):
 
 
 def constraints(
-    vocabulary: Vocabulary,
-    *,
-    scale: Sequence[int] = range(12),
-    lowest: int = 0,
-    highest: int = PITCHES - 1,
-    chord: int = NEVER,
-    repeats: int = NEVER,
-    bar: int = NEVER,
+    vocabulary: Vocabulary, *, chord: int = NEVER, repeats: int = NEVER, bar: int = NEVER
 ) -> Constraints:
-    """Constraints for the ids of a vocabulary; those that stand for what it lacks are never written.
+    """Constraints for the ids of a vocabulary.
 
-    scale: pitch classes, 0 to 11. lowest, highest: MIDI pitches. chord: most pitches at once. repeats: how
-    often a slice may follow itself, each time with a pitch that is struck. bar: its ticks. Raises InputError
-    for a `chord` below the number of events that every slice has, and where no pitch is left to write.
+    chord: most pitches at once. repeats: how often a slice may follow itself, each time with a pitch that is
+    struck. bar: its ticks. Raises InputError for a `chord` below the number of events that every slice has.
     """
     if chord < vocabulary.slice_events:
         raise InputError(
             f"sample.largest_chord = {chord} is out of range: {vocabulary.slice_events} voices are written "
             "in every slice; leave it out"
         )
+    table = vocabulary.tables[pitch_stream(vocabulary.tables)]
+    arrays = table.struck_twin, ~table.held
+    return Constraints(*map(jnp.asarray, arrays), *map(jnp.int32, (chord, repeats, bar)))
+
+
+def limits(
+    vocabulary: Vocabulary,
+    *,
+    scale: Sequence[int] = range(12),
+    lowest: int = 0,
+    highest: int = PITCHES - 1,
+    chord: int = NEVER,
+    seen: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Any:
+    """Arrays of the vocabulary's rules, by which only some ids are written at all; None: all may be.
+
+    scale: pitch classes, 0 to 11. lowest, highest: MIDI pitches. chord: most pitches of one id. seen: (V,)
+    by stream, the ids that are wanted. Those that stand for what the vocabulary lacks are never written.
+    Raises InputError where no pitch is left to write.
+    """
     name = pitch_stream(vocabulary.tables)
     table = vocabulary.tables[name]
     pitches = np.arange(PITCHES)
@@ -76,16 +89,19 @@ def constraints(
             "themselves; leave them out"
         )
     fits = fits[: table.sounds.shape[1]]
-    allowed_P = ~table.sounds[:, ~fits].any(axis=1) & (table.sounds.sum(axis=1) <= chord) & ~table.unknown
-    if table.says_pitches and not table.sounds[allowed_P].any():
+    allowed = {one: ~of.unknown for one, of in vocabulary.tables.items()}
+    allowed[name] &= ~table.sounds[:, ~fits].any(axis=1) & (table.sounds.sum(axis=1) <= chord)
+    for one, seen_V in (seen or {}).items():
+        allowed[one] &= seen_V
+    if table.says_pitches and not table.sounds[allowed[name]].any():
+        besides = ", or give --unseen" if seen else ""
         raise InputError(
             "sample.key, lowest, highest and largest_chord together leave nothing to write; widen one of them"
+            + besides
         )
-    limits = vocabulary.rules.limits({name: allowed_P})
-    arrays = table.struck_twin, ~table.held
-    return Constraints(
-        jax.tree.map(jnp.asarray, limits), *map(jnp.asarray, arrays), *map(jnp.int32, (chord, repeats, bar))
-    )
+    if all(may_V.all() for may_V in allowed.values()):
+        return None
+    return jax.tree.map(jnp.asarray, vocabulary.rules.limits(allowed))
 
 
 def constraint_carry(rules: Constraints, begin_B: Array) -> ConstraintCarry:
@@ -144,11 +160,15 @@ def allowed(
         fresh_BP = within_BV & ~(same_BP & tired_B1)
         within_BV = jnp.where(fresh_BP.any(axis=-1, keepdims=True), fresh_BP, within_BV)
     if table.ticks.any():
-        fits_BV = by_id(table.ticks, id_1V) <= (rules.bar - carry.ticks_B)[:, None]
+        left_B1 = (rules.bar - carry.ticks_B)[:, None]
+        fits_BV = by_id(table.ticks, id_1V) <= left_B1
         if table.closes.any():
             full_B1 = (carry.events_B + 1 >= rules.chord)[:, None]
             fits_BV &= ~(full_B1 & ~by_id(table.closes, id_1V))
         if earlier:  # <start> and <end> take no time and are in no slice
             fits_BV |= closes_of({name: tables[name] for name in earlier}, earlier)[:, None]
-        within_BV &= fits_BV
+        # Where no duration that is wanted fits, the slice lasts to the bar line.
+        longest_BV = by_id(table.ticks, id_1V) == jnp.minimum(left_B1, table.ticks.max())
+        fits_BV &= within_BV
+        within_BV = jnp.where(fits_BV.any(axis=-1, keepdims=True), fits_BV, longest_BV)
     return within_BV

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
@@ -23,7 +24,7 @@ from midigen_jax.sample import constraints
 from midigen_jax.sample.constraints import Constraints
 from midigen_jax.sample.filters import SamplingParams, draw, penalized
 from midigen_jax.train.distributed import DATA, data_mesh, replicated
-from midigen_jax.vocab import END
+from midigen_jax.vocab import END, Tokens, Vocabulary, by_stream, to_tokens
 from midigen_jax.vocab.rules import Events
 from midigen_jax.vocab.traced import ticks_of
 
@@ -43,6 +44,7 @@ class Settings(NamedTuple):
     begin_B: Array  # int32: when the prompt begins, in ticks from a bar line
     ticks_B: Array  # int32: a row that has written so many is done
     constraints: Constraints | None = None
+    limits: Any = None  # arrays of the vocabulary's rules: the ids that may be written at all; None: all
 
 
 class DecodeFlags(NamedTuple):
@@ -55,6 +57,8 @@ class DecodeFlags(NamedTuple):
 
 
 T = TypeVar("T")
+
+PADDED = 256  # a prompt is filled up to a multiple: fewer lengths are compiled
 
 _PLAIN = DecodeFlags()
 _CHUNK = 1024  # events of a prompt that are read at once
@@ -155,7 +159,7 @@ def _shared(
     whole: Any = PartitionSpec()
     rows: Any = PartitionSpec(DATA)
     state = State(whole, rows, rows, rows, rows, rows, rows, whole)
-    specs = Settings(rows, rows, rows, rows, whole)
+    specs = Settings(rows, rows, rows, rows, whole, whole)
     given = state
     if isinstance(begin, Prompt):
         given = whole if len(begin.mask_BT) == 1 else rows
@@ -227,8 +231,9 @@ def _write(
     # Eight cost a TPU no more than the one, which XLA would not give to the matrix unit.
     each = ("carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
     many = state._replace(**{name: repeated(getattr(state, name), _TILE) for name in each})
-    rules = settings.constraints
-    all_alike = repeated(settings._replace(constraints=None), _TILE)._replace(constraints=rules)
+    rules, limits = settings.constraints, settings.limits
+    own = repeated(settings._replace(constraints=None, limits=None), _TILE)
+    all_alike = own._replace(constraints=rules, limits=limits)
     after, decoded = _loop(model, many, all_alike, events, flags)
     first = {name: _first_row(getattr(after, name)) for name in each}
     return after._replace(**first), _first_row(decoded)
@@ -279,7 +284,7 @@ def _draw_event(
 ) -> dict[str, Array]:
     """The ids (B,) of the next event, stream after stream; `bits_B` are those of each stream, (B, S)."""
     vocabulary, trunk, asked = model.vocabulary, state.trunk, settings.constraints
-    limits = model.limits() if asked is None else asked.limits
+    limits = model.limits() if settings.limits is None else settings.limits
     event: dict[str, Array] = {}
     for place, (name, _) in enumerate(vocabulary.streams):
         earlier = {before: ids_B[:, None] for before, ids_B in event.items()}
@@ -316,3 +321,23 @@ def _mark(seen: dict[str, Array], read: Prompt) -> dict[str, Array]:
     """Ids added to those that were there."""
     rows_B1 = jnp.arange(len(read.mask_BT))[:, None]
     return {name: seen_BV.at[rows_B1, read.events[name]].max(read.mask_BT) for name, seen_BV in seen.items()}
+
+
+def prompt_of(vocabulary: Vocabulary, tokens: Tokens) -> Prompt:
+    """A prompt of one row, filled up to a length that few programs share; <start> alone is one of its own."""
+    length = len(tokens)
+    padded = np.pad(tokens, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
+    events = jax.tree.map(jnp.asarray, by_stream(vocabulary, padded[None]))
+    return Prompt(events, jnp.arange(len(padded))[None] < length)
+
+
+def tokens_of(vocabulary: Vocabulary, written: Decoded, row: int) -> Tokens:
+    """(E, S) what a row of a call wrote."""
+    events = {name: ids_BN[row] for name, ids_BN in written.events.items()}
+    return to_tokens(vocabulary, events)[: int(written.length_B[row])]
+
+
+def bytes_a_row(network: Network) -> int:
+    """How much is remembered of one row."""
+    remembered = jax.eval_shape(lambda: network.initial_carry(1))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(remembered))

@@ -5,6 +5,7 @@ folder `1.mid`, `1.mp3`, `1.png`, `2.mid` …, `settings.json` and `rows.jsonl`.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,11 +22,13 @@ from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.tables import many
 from midigen_jax.music.notes import Notes
+from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import SIGNATURE, write_midi
 from midigen_jax.progress import Progress
 from midigen_jax.sample.generate import Generated, check_sample, generate
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
+from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import is_folder, load_model, name_of
 
 CLAIM = "settings.json"  # what the music in a folder was made with
@@ -38,6 +41,7 @@ def write_music(
     prompt: str | None = None,
     checkpoint: str | None = None,
     like: str | None = None,
+    tracks: str | None = None,
 ) -> list[str]:
     """Write music with a model into `folder`; returns in words what was written.
 
@@ -46,9 +50,9 @@ def write_music(
     is filled where files are missing. Raises InputError for a folder of anything else, for a model or a
     prompt that is not what made `like`, and as `load_model` and `generate` do.
     """
-    asked = _Asked(run, prompt, checkpoint or "best", SampleConfig())
+    asked = _Asked(run, prompt, tracks, checkpoint or "best", SampleConfig())
     if like is not None:
-        asked = _like(Path(like), run, prompt, checkpoint)
+        asked = _like(Path(like), asked._replace(checkpoint=checkpoint or ""))
     config = override(Config(sample=asked.config), changes).sample
     if asked.run is None:
         raise InputError(
@@ -56,13 +60,14 @@ def write_music(
         )
     check_sample(config)
     loaded, name = load_model(asked.run, asked.checkpoint), name_of(asked.run)
-    source = None if asked.prompt is None else find_prompt(asked.prompt)
+    prompt, bars = bars_of(asked.prompt)
+    source = None if prompt is None else find_prompt(prompt)
     digest = None if source is None else digest_or_nothing(source)
     settings = {
         "run": name,
         "step": loaded.step,
         "checkpoint": loaded.digest,
-        "prompt": source and [source.name, digest],
+        "prompt": source and [source.name, digest, *(bars or ()), *filter(None, [asked.tracks])],
         "sample": to_json(config),
     }
     only = None
@@ -70,13 +75,14 @@ def write_music(
         only = _piece(asked.recipe, str(like), loaded.digest, digest, config)
         settings["piece"] = only + 1
     check_claim(folder, settings)
-    piece = None if source is None else read_as(source, loaded.metadata.config.prepare)
+    piece = None if source is None else _read_prompt(source, loaded, bars, asked.tracks)
     make_folder(folder)
     music = generate(loaded, config, piece, only)
     write_json(folder / CLAIM, settings)
     origin = relative(Path(asked.run), folder) if is_folder(asked.run) else asked.run
-    place = None if asked.prompt is None else relative(Path(asked.prompt), folder)
-    recipe = Recipe(origin, loaded.step, loaded.digest, only or 0, config, place, digest)
+    place = None if prompt is None else relative(Path(prompt), folder) + _said_bars(bars)
+    made = origin, loaded.step, loaded.digest, only or 0, config, place, digest
+    recipe = Recipe(*made, tracks=asked.tracks)
     write_pieces(folder, music, partial(text_of, recipe, name), recipe.piece)
     rows.rewrite(folder / "rows.jsonl", rows_of(music, settings))
     lines = [
@@ -84,27 +90,50 @@ def write_music(
         f"{music.events / music.seconds:,.0f} a second; {music.ended} came to an end of their own)."
     ]
     if silent := sum(len(notes) == 0 for notes in music.pieces):
-        lines.append(f"{many(silent, 'piece')} without a note: allow more events, or other pitches.")
-    return lines + what_is_missing()
+        lines.append(f"{many(silent, 'piece')} without a note: give another --seed, or other pitches.")
+    return [*music.remarks, *lines, *what_is_missing()]
+
+
+def bars_of(prompt: str | None) -> tuple[str | None, tuple[int, int] | None]:
+    """`song.mid:1-8` as the file and its bars; a file of that very name is itself."""
+    match = re.fullmatch(r"(.+):(\d+)-(\d+)", prompt or "")
+    if match is None or Path(match[0]).exists():
+        return prompt, None
+    return match[1], (int(match[2]), int(match[3]))
+
+
+def _said_bars(bars: tuple[int, int] | None) -> str:
+    return "" if bars is None else f":{bars[0]}-{bars[1]}"
+
+
+def _read_prompt(
+    source: Source, loaded: LoadedModel, bars: tuple[int, int] | None, tracks: str | None
+) -> Piece:
+    settings = loaded.metadata.config.prepare
+    piece = read_as(source, settings if tracks is None else replace(settings, tracks=tracks))
+    return piece if bars is None else piece.excerpt(*bars, "--prompt bars")
 
 
 class _Asked(NamedTuple):
     run: str | None
     prompt: str | None
+    tracks: str | None
     checkpoint: str
     config: SampleConfig
     recipe: Recipe | None = None
 
 
-def _like(like: Path, run: str | None, prompt: str | None, checkpoint: str | None) -> _Asked:
+def _like(like: Path, given: _Asked) -> _Asked:
     """What made a MIDI file, but for what is given."""
     recipe = read_recipe(like)
     known = str(like.parent / recipe.run) if is_folder(recipe.run) else recipe.run
-    if run is None and is_folder(known) and not Path(known).exists():
+    if given.run is None and is_folder(known) and not Path(known).exists():
         raise InputError(f"{like}: the run that made it is not at {known}; give RUN besides")
+    prompt = given.prompt
     if prompt is None and recipe.prompt is not None:
         prompt = str(like.parent / recipe.prompt)
-    return _Asked(run or known, prompt, checkpoint or str(recipe.step), recipe.sample, recipe)
+    checkpoint, tracks = given.checkpoint or str(recipe.step), given.tracks or recipe.tracks
+    return _Asked(given.run or known, prompt, tracks, checkpoint, recipe.sample, recipe)
 
 
 def _piece(recipe: Recipe, like: str, checkpoint: str, prompt: str | None, config: SampleConfig) -> int:

@@ -19,37 +19,41 @@ from midigen_jax.config import SampleConfig, parse_meter
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
+from midigen_jax.music.chords import parse_chords
 from midigen_jax.music.clock import Clock
 from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.progress import Progress
-from midigen_jax.sample.constraints import NEVER, Constraints, constraints
+from midigen_jax.sample import conditions
+from midigen_jax.sample.constraints import NEVER, Constraints, constraints, limits
 from midigen_jax.sample.decode import (
     Decoded,
     DecodeFlags,
-    Prompt,
     Settings,
+    bytes_a_row,
     decode,
     placed,
+    prompt_of,
     resume,
     rows_mesh,
+    tokens_of,
 )
 from midigen_jax.sample.filters import SamplingParams
+from midigen_jax.sample.steering import Drawn, draw_pieces, steering
+from midigen_jax.sample.voices import given_voices, split_voices
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.vocab import (
     END,
     Tokens,
     Vocabulary,
-    by_stream,
     closes_of,
     length_of,
     start_event,
     ticks_of,
-    to_tokens,
     unknown_of,
 )
+from midigen_jax.vocab.traced import pitch_stream
 
-PADDED = 256  # a prompt is filled up to a multiple: fewer lengths are compiled
 STREAMED = 16  # events a call while streaming: a few slices
 
 _ROWS = 1024  # at once; more pieces are written in turns
@@ -71,6 +75,7 @@ class Generated(NamedTuple):
     program: int  # General MIDI: the config's, or the prompt's, or 0
     first_bar: int  # ticks from the beginning of each piece to a bar line
     clock: Clock
+    remarks: tuple[str, ...] = ()  # what was done to the prompt, in words
 
 
 class Sounding(NamedTuple):
@@ -96,10 +101,12 @@ class _Task(NamedTuple):
     given: Notes | None  # the prompt as it was read
     flags: DecodeFlags
     constraints: Constraints | None
+    limits: Any  # the ids that may be written at all; None: all
     ticks: int  # how long a piece may go on
     tempo: float
     meter: tuple[int, int]
     program: int
+    remarks: tuple[str, ...]
 
 
 def generate(
@@ -112,6 +119,52 @@ def generate(
     vocabulary cannot say.
     """
     task = _plan(restored, config, prompt)
+    write = _by_particles if conditions.are_asked(config) else _by_rows
+    written, seconds, compile_seconds = write(restored, task, config, only)
+    ended = sum(int(tokens[-1, 0] == END) for tokens in written)
+    events = sum(map(len, written))
+    pieces = [_music(restored, task, config, tokens) for tokens in written]
+    about = task.tempo, task.meter, task.program, _first_bar(task, config), restored.metadata.vocabulary.clock
+    return Generated(pieces, events, ended, seconds, compile_seconds, *about, task.remarks)
+
+
+def _by_particles(
+    restored: LoadedModel, task: _Task, config: SampleConfig, only: int | None
+) -> tuple[list[Tokens], float, float]:
+    """The tokens of each piece, the seconds that they took, and those of compiling."""
+    restored = restored._replace(network=task.network)
+    vocabulary, settings = task.network.vocabulary, restored.metadata.config.prepare
+    bar, before = vocabulary.clock.bar(task.meter), task.begin + length_of(vocabulary, task.prompt)
+    given = conditions.given_of(vocabulary, config, before, task.meter, task.tempo, task.limits)
+    numbers = range(config.count) if only is None else [only]
+    found: list[Drawn] = []
+    with Progress("writing", len(numbers), "pieces") as progress:
+        for number in numbers:
+            where = given, task.shift, before, bar, settings.profile
+            steered = conditions.steering_of(vocabulary, config, number, *where)
+            found += draw_pieces(
+                restored,
+                task.prompt,
+                task.begin,
+                given,
+                steered,
+                [jax.random.fold_in(jax.random.key(config.seed), number)],
+                config.particles,
+                lambda tick: (tick + before) // bar + 1,
+                config.events if int(given.end) == NEVER else None,
+            )
+            progress.advance()
+    return (
+        [drawn.tokens for drawn in found],
+        sum(drawn.seconds for drawn in found),
+        sum(drawn.compile_seconds for drawn in found),
+    )
+
+
+def _by_rows(
+    restored: LoadedModel, task: _Task, config: SampleConfig, only: int | None
+) -> tuple[list[Tokens], float, float]:
+    """As `_by_particles`: each piece by a row of the decode loop, as many at once as memory holds."""
     rows = min(config.count, _rows_at_once(task.network))
     compile_seconds, seconds, written = 0.0, 0.0, list[Tokens]()
     programs: _Programs = {}
@@ -131,13 +184,7 @@ def generate(
                     tokens.append(tokens_of(task.network.vocabulary, decoded, row))
                 progress.advance()
             written += [np.concatenate(tokens) for tokens in parts][: config.count - first]
-    if only is not None:
-        written = [written[only % rows]]
-    ended = sum(int(tokens[-1, 0] == END) for tokens in written)
-    events = sum(map(len, written))
-    pieces = [_music(restored, task, config, tokens) for tokens in written]
-    about = task.tempo, task.meter, task.program, _first_bar(task, config), restored.metadata.vocabulary.clock
-    return Generated(pieces, events, ended, seconds, compile_seconds, *about)
+    return written if only is None else [written[only % rows]], seconds, compile_seconds
 
 
 def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = None) -> Iterator[Sounding]:
@@ -181,27 +228,25 @@ def _rows_at_once(network: Network) -> int:
     return int(np.clip((1 << 30) // bytes_a_row(network), 1, _ROWS))
 
 
-def bytes_a_row(network: Network) -> int:
-    """How much is remembered of one row."""
-    remembered = jax.eval_shape(lambda: network.initial_carry(1))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(remembered))
-
-
 def check_sample(config: SampleConfig) -> None:
-    """Raises InputError for a key that is none, before anything is read."""
-    if config.key is not None:
-        keys.parse_key(config.key)
+    """Raises InputError for a key or a chord that is none, before anything is read."""
+    for key in filter(None, (config.key, config.in_key)):
+        keys.parse_key(key)
+    if config.chords is not None:
+        parse_chords(config.chords)
 
 
 def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> _Task:
     experiment = restored.metadata
     tokens, shift, onset, given = start_event(experiment.vocabulary), 0, 0, None
+    remarks: tuple[str, ...] = ()
+    key = config.in_key or config.key
     if prompt is not None:
-        tokens, shift = _prompt_tokens(restored, prompt)
+        tokens, shift, remarks = _prompt_tokens(restored, prompt, config)
         given, onset = prompt.notes, int(prompt.notes[:, 0].min())
-    elif config.key is not None and experiment.config.prepare.transpose != "none":
+    elif key is not None and experiment.config.prepare.transpose != "none":
         home = keys.parse_key(experiment.config.prepare.transpose)
-        shift = keys.shift_to(keys.parse_key(config.key).key, home)
+        shift = keys.shift_to(keys.parse_key(key).key, home)
     origin = prompt or experiment
     tempo = origin.tempo if config.tempo is None else config.tempo
     meter = origin.meter if config.meter is None else parse_meter(config.meter)
@@ -232,10 +277,22 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
         bars=experiment.knows_bar_lines,
         tpu=jax.default_backend() == "tpu",
     )
-    rules = _constraints(restored, config, shift, bar)
-    params = restored.params
+    rules, params = (_constraints(restored, config, bar), _limits(restored, config, shift)), restored.params
     return _Task(
-        network, params, tokens, shift, onset, begin, given, flags, rules, ticks, tempo, meter, program
+        network,
+        params,
+        tokens,
+        shift,
+        onset,
+        begin,
+        given,
+        flags,
+        *rules,
+        ticks,
+        tempo,
+        meter,
+        program,
+        remarks,
     )
 
 
@@ -251,22 +308,32 @@ def _first_bar(task: _Task, config: SampleConfig) -> int:
     return -(task.begin + length_of(task.network.vocabulary, task.prompt)) % bar
 
 
-def _constraints(restored: LoadedModel, config: SampleConfig, shift: int, bar: int) -> Constraints | None:
-    vocabulary = restored.metadata.vocabulary
-    asked = (config.key, config.largest_chord, config.most_repeats, config.meter)
-    # What is moved by a shift must stay a MIDI pitch.
-    free = all(value is None for value in asked) and (config.lowest, config.highest, shift) == (0, 127, 0)
-    if free and not any(table.unknown.any() for table in vocabulary.tables.values()):
+def _constraints(restored: LoadedModel, config: SampleConfig, bar: int) -> Constraints | None:
+    if all(value is None for value in (config.largest_chord, config.most_repeats, config.meter)):
         return None
-    scale = range(12) if config.key is None else scale_of(keys.parse_key(config.key))
     return constraints(
+        restored.metadata.vocabulary,
+        chord=NEVER if config.largest_chord is None else config.largest_chord,
+        repeats=NEVER if config.most_repeats is None else config.most_repeats,
+        bar=NEVER if config.meter is None else bar,
+    )
+
+
+def _limits(restored: LoadedModel, config: SampleConfig, shift: int) -> Any:
+    """The ids that may be written: what is moved by a shift must stay a MIDI pitch, too."""
+    vocabulary, seen = restored.metadata.vocabulary, restored.metadata.seen
+    scale = range(12) if config.key is None else scale_of(keys.parse_key(config.key))
+    return limits(
         vocabulary,
         scale=[(pitch + shift) % 12 for pitch in scale],
         lowest=config.lowest + shift,
         highest=config.highest + shift,
         chord=NEVER if config.largest_chord is None else config.largest_chord,
-        repeats=NEVER if config.most_repeats is None else config.most_repeats,
-        bar=NEVER if config.meter is None else bar,
+        seen=None
+        if seen is None or config.unseen
+        else {
+            name: np.isin(np.arange(size), seen[name]) for name, size in vocabulary.streams if name in seen
+        },
     )
 
 
@@ -287,6 +354,7 @@ def _calls(
         jnp.full(rows, task.begin, jnp.int32),
         jnp.full(rows, task.ticks, jnp.int32),
         task.constraints,
+        task.limits,
     )
     prompt = prompt_of(task.network.vocabulary, task.prompt)
     mesh, state = rows_mesh(rows), None
@@ -305,14 +373,6 @@ def _calls(
         yield decoded, time.perf_counter() - ready, ready - begun
         if bool(np.all(jax.device_get(state.done_B))):
             return
-
-
-def prompt_of(vocabulary: Vocabulary, tokens: Tokens) -> Prompt:
-    """A prompt of one row, filled up to a length that few programs share; <start> alone is one of its own."""
-    length = len(tokens)
-    padded = np.pad(tokens, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
-    events = jax.tree.map(jnp.asarray, by_stream(vocabulary, padded[None]))
-    return Prompt(events, jnp.arange(len(padded))[None] < length)
 
 
 def _params(config: SampleConfig, number_B: np.ndarray, stream: str) -> SamplingParams:
@@ -355,12 +415,29 @@ def moved_home(restored: LoadedModel, music: Piece) -> tuple[Notes, int]:
     return there, shift
 
 
-def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
-    """The events to begin with, <start> among them, and how far they were transposed."""
+def unseen_pitches(restored: LoadedModel, notes: Notes) -> list[int]:
+    """The pitches of some music, in the model's key, that no training piece has, as far as this is known."""
+    tables, seen = restored.metadata.vocabulary.tables, restored.metadata.seen
+    name = pitch_stream(tables)
+    if not seen or name not in seen or not tables[name].says_pitches:
+        return []
+    known = np.flatnonzero(tables[name].sounds[list(seen[name])].any(axis=0))
+    return np.setdiff1d(notes[:, 2], known).tolist()
+
+
+def _prompt_tokens(
+    restored: LoadedModel, prompt: Piece, config: SampleConfig
+) -> tuple[Tokens, int, tuple[str, ...]]:
+    """The events to begin with, with <start>; how far they were transposed; what was added, in words."""
     vocabulary = restored.metadata.vocabulary
     if len(prompt.notes) == 0:
         raise InputError("the prompt holds no notes; give another one, or none")
     there, shift = moved_home(restored, prompt)
+    tracks = len(np.unique(there[:, 3]))
+    if "track" not in vocabulary.drops and tracks < vocabulary.slice_events:
+        tokens = _completed(restored, replace(prompt, notes=there), config)
+        words = f"{tracks} of {vocabulary.slice_events} voices; the others were written to it"
+        return tokens, shift, (f"The prompt has {words}.",)
     try:
         tokens = vocabulary.encode(replace(prompt, notes=there, length=None))[:-1]
     except InputError as error:
@@ -377,7 +454,37 @@ def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
             f"{vocabulary.clock.quarters(ticks):g} quarters after its first note, is not in the model's "
             "vocabulary; give another prompt, or train with --tokenizer note, which knows every chord"
         )
-    return tokens, shift
+    remarks: tuple[str, ...] = ()
+    if foreign := unseen_pitches(restored, there):
+        names = ", ".join(pitch_name(pitch - shift) for pitch in foreign)
+        remarks = (f"Note: no training piece has the prompt's {names}; the model knows nothing of it.",)
+    return tokens, shift, remarks
+
+
+def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> Tokens:
+    """A prompt whose lacking voices particles write: what it has is the top, the bottom, some between."""
+    vocabulary = restored.metadata.vocabulary
+    begin = int(prompt.notes[:, 0].min())
+    notes = prompt.notes - np.array([begin, 0, 0, 0], np.int32)
+    length, tracks = int((notes[:, 0] + notes[:, 1]).max()), len(np.unique(notes[:, 3]))
+    every = split_voices(notes, vocabulary.slice_events, ", or its melody alone with --tracks melody")
+    lowest, rest = every[: tracks > 1], every[tracks > 1 : tracks]
+    absent = every[tracks:]
+    free = range(len(lowest), len(lowest) + len(absent))
+    given = given_voices(vocabulary, [*lowest, *absent, *rest], free, 0, length, length)
+    first = begin - prompt.first_bar
+    bar = vocabulary.clock.bar(prompt.meter)
+    drawn = draw_pieces(
+        restored,
+        start_event(vocabulary),
+        first,
+        given._replace(closes=jnp.bool_(False)),
+        steering(vocabulary, 1.0, 0.9, 3.0),
+        [jax.random.key(config.seed)],
+        config.particles,
+        lambda tick: (tick + first) // bar + 1,
+    )
+    return np.concatenate([start_event(vocabulary), next(iter(drawn)).tokens])
 
 
 def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
@@ -410,9 +517,3 @@ def _cut(notes: Notes, ticks: int) -> Notes:
     """The notes that begin before `ticks`, each as long as there is room."""
     onset, duration, pitch, track = notes[notes[:, 0] < ticks].T
     return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
-
-
-def tokens_of(vocabulary: Vocabulary, written: Decoded, row: int) -> Tokens:
-    """(E, S) what a row of a call wrote."""
-    events = {name: ids_BN[row] for name, ids_BN in written.events.items()}
-    return to_tokens(vocabulary, events)[: int(written.length_B[row])]

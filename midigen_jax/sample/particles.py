@@ -8,7 +8,8 @@ its weight takes up how likely these ids were together. At each stop, a tick tha
 for each other: only at the same musical time do weights compare. There, if few rows carry most of the weight,
 rows are drawn anew in proportion to it (systematic resampling), and all weigh the same again. The mean weight
 is an unbiased estimate of the probability of what is given, and the weighted particles are draws from the
-model given it, exactly so in the limit of many.
+model given it, exactly so in the limit of many. What pieces are steered to besides (chords, a key, no
+parallels) costs nats, which weights take up likewise.
 
 Sources: Gordon, Salmond & Smith 1993, "Novel approach to nonlinear/non-Gaussian Bayesian state estimation";
 Del Moral, Doucet & Jasra 2006, "Sequential Monte Carlo samplers"; Lew et al. 2023, "Sequential Monte Carlo
@@ -43,15 +44,36 @@ class Given(NamedTuple):
     id_TV: Array  # int32: the pitch id of each voice in a slice that begins at this tick; FREE: any
     stop_S: Array  # int32: ticks that no slice crosses, ascending, and at which rows are compared; then NEVER
     end: Array  # int32: the tick at which pieces end; NEVER: wherever they end by themselves
+    closes: Array | bool = True  # whether <end> stands at the end; else pieces break off there
+    limits: Any = None  # arrays of the vocabulary's rules: the ids that may be written at all; None: all
+
+
+class Chords(NamedTuple):
+    """Chords that pitches should belong to; T ticks from the end of the prompt on, C chords."""
+
+    cost_CV: Array  # float32, nats: of each pitch id under each chord; inf: it is never written
+    chord_T: Array  # int32: the chord at each tick; after the last one it stays
+
+
+class InKey(NamedTuple):
+    """A key that pieces should be found in, as `music.key.find_key` finds it; K keys."""
+
+    profile_K12: Array  # float32: of every key, around its mean and of length 1
+    wanted_K: Array  # bool: whether a piece may be in it
+    nats_S: (
+        Array  # float32: at each stop, and at the end, the cost of a correlation with it that is 1 too low
+    )
 
 
 class Steering(NamedTuple):
-    """How particles are drawn and weighed. All are traced."""
+    """How particles are drawn and weighed. All are traced; what is None costs nothing."""
 
     temperature: dict[str, Array]  # by stream, above 0: of the model whose pieces are asked for
     proposal: Array  # times it is the temperature to draw at: below 1, what is likely is tried more often
     share: Array  # of the rows: rows are drawn anew where so few or fewer carry the weight
     parallel: Array  # nats that each pair of voices costs that moves in parallel fifths or octaves
+    chords: Chords | None = None
+    key: InKey | None = None
 
 
 class Particles(NamedTuple):
@@ -67,6 +89,9 @@ class Particles(NamedTuple):
     nats_B: Array  # float32: of what is written, at temperature 1
     before_BV: Array  # int32: MIDI pitches of the slice before, or NONE
     current_BV: Array  # int32: those of the slice that is being written
+    sounds_B12: Array  # float32: how often each pitch class is in that slice
+    sounded_B12: Array  # float32: ticks for which each has sounded
+    key_B: Array  # nats: what `InKey` has cost so far
     events: dict[str, Array]  # ids (B, E) by stream
 
 
@@ -76,7 +101,9 @@ class Written(NamedTuple):
     decoded: Decoded
     nats_B: Array  # of all events of a piece after the prompt, at temperature 1
     weight_B: Array  # nats: what the particles weigh beside each other
-    evidence: Array  # nats: the logarithm of the estimate of how likely what is given is
+    evidence: (
+        Array  # nats: the logarithm of the estimate of how likely what is given is, less what is steered
+    )
     stops: Array  # int32: how many were passed; fewer than there are, where no row can go on
     effective_S: Array
     """at each stop, how many rows carried the weight: its sum squared over the sum of its squares"""
@@ -124,6 +151,7 @@ def write_particles(
     def active(loop: _Loop) -> Array:
         there = loop.particles
         writes_B = ~there.ended_B & (there.tick_B < given.stop_S[loop.stop]) & (there.length_B < events)
+        writes_B &= (there.tick_B < given.end) | given.closes
         return writes_B & (there.weight_B > -jnp.inf)
 
     def write(loop: _Loop) -> _Loop:
@@ -139,7 +167,7 @@ def write_particles(
 
     loop = lax.while_loop(goes_on, to_next_stop, start)
     there = loop.particles
-    whole_B = there.ended_B | (given.end == NEVER)
+    whole_B = there.ended_B | (given.end == NEVER) | ~jnp.bool_(given.closes)
     weight_B = jnp.where(whole_B, there.weight_B, -jnp.inf)
     evidence = loop.evidence + jax.nn.logsumexp(weight_B) - jnp.log(rows)
     decoded = Decoded(there.events, there.length_B)
@@ -168,6 +196,9 @@ def _begin(
         nats_B=jnp.zeros(rows),
         before_BV=none_BV,
         current_BV=none_BV,
+        sounds_B12=jnp.zeros((rows, 12)),
+        sounded_B12=jnp.zeros((rows, 12)),
+        key_B=jnp.zeros(rows),
         events={name: jnp.zeros((rows, events), jnp.int32) for name, _ in model.vocabulary.streams},
     )
 
@@ -187,18 +218,25 @@ def _write(
     bits_BS = jax.vmap(lambda key, number: jax.random.bits(jax.random.fold_in(key, number), (len(streams),)))(
         keys_B, there.length_B
     )
+    limits = model.limits() if given.limits is None else given.limits
     event: dict[str, Array] = {}
     weight_B, nats_B = jnp.zeros_like(there.weight_B), jnp.zeros_like(there.weight_B)
     for number, (name, _) in enumerate(streams):
         earlier = {before: ids_B[:, None] for before, ids_B in event.items()}
-        rules_BV = vocabulary.rules.allowed(there.trunk.after, model.limits(), name, earlier)[:, 0]
+        rules_BV = vocabulary.rules.allowed(there.trunk.after, limits, name, earlier)[:, 0]
         fits_BV = rules_BV & _fits(model, there, given, stop, name)
         logits_BV = model.stream_logits(name, there.trunk, earlier, rules_BV[:, None])[:, 0]
-        asked_BV = jnp.where(fits_BV, logits_BV, IMPOSSIBLE)
-        hot = steering.temperature[name]
-        cold = hot * steering.proposal
+        hot_BV, cold = logits_BV / steering.temperature[name], steering.proposal
+        target_BV = jax.nn.log_softmax(hot_BV)
+        if steering.chords is not None and name == pitch_stream(vocabulary.tables):
+            cost_BV = _cost(steering.chords, there.tick_B)
+            fits_BV &= cost_BV < jnp.inf
+            # inf - inf is nothing that a gradient or a sum could do with.
+            cost_BV = jnp.where(fits_BV, cost_BV, 0)
+            hot_BV, target_BV = hot_BV - cost_BV, target_BV - cost_BV
+        asked_BV = jnp.where(fits_BV, hot_BV, IMPOSSIBLE)
         ids_B = lax.optimization_barrier(draw(asked_BV, _at(cold, len(active_B)), bits_BS[:, number], False))
-        said_B = _chosen(jax.nn.log_softmax(logits_BV / hot), ids_B)
+        said_B = _chosen(target_BV, ids_B)
         drawn_B = _chosen(jax.nn.log_softmax(asked_BV / cold), ids_B)
         weight_B += jnp.where(fits_BV.any(axis=1), said_B - drawn_B, -jnp.inf)
         nats_B -= _chosen(jax.nn.log_softmax(logits_BV), ids_B)
@@ -207,13 +245,17 @@ def _write(
     carry, trunk = model(there.carry, read, active_B[:, None], projections=projections)
     closes_B = closes_of(vocabulary.tables, event) & active_B
     current_BV = _with_pitch(vocabulary, there, event, active_B)
+    ticks_B = jnp.where(active_B, ticks_of(vocabulary.tables, event), 0)
+    sounds_B12, sounded_B12 = there.sounds_B12, there.sounded_B12
+    if steering.key is not None:
+        sounds_B12, sounded_B12 = _sounded(vocabulary, there, event, ticks_B, active_B, closes_B)
     weight_B -= steering.parallel * jnp.where(closes_B, _parallels(there.before_BV, current_BV), 0)
     at_B = jnp.where(active_B, there.length_B, jnp.iinfo(jnp.int32).max)
     row_B = jnp.arange(len(active_B))
     return Particles(
         carry,
         where(active_B, trunk, there.trunk),
-        tick_B=there.tick_B + jnp.where(active_B, ticks_of(vocabulary.tables, event), 0),
+        tick_B=there.tick_B + ticks_B,
         place_B=jnp.where(closes_B, 0, there.place_B + active_B),
         length_B=there.length_B + active_B,
         ended_B=there.ended_B | (active_B & (event[streams[0].name] == END)),
@@ -221,6 +263,9 @@ def _write(
         nats_B=there.nats_B + jnp.where(active_B, nats_B, 0),
         before_BV=jnp.where(closes_B[:, None], current_BV, there.before_BV),
         current_BV=jnp.where(closes_B[:, None], NONE, current_BV),
+        sounds_B12=sounds_B12,
+        sounded_B12=sounded_B12,
+        key_B=there.key_B,
         events={
             name: ids.at[row_B, at_B].set(event[name], mode="drop") for name, ids in there.events.items()
         },
@@ -250,7 +295,10 @@ def _compare(loop: _Loop, given: Given, steering: Steering, key: Array) -> _Loop
     """At a stop: rows that did not reach it are out, and where few carry the weight all are drawn anew."""
     there, rows = loop.particles, len(loop.particles.weight_B)
     stop = given.stop_S[loop.stop]
-    reached_B = (there.tick_B == stop) | (stop == NEVER)
+    if steering.key is not None:
+        key_B = _out_of_key(steering.key, there.sounded_B12) * steering.key.nats_S[loop.stop]
+        there = there._replace(weight_B=there.weight_B + there.key_B - key_B, key_B=key_B)
+    reached_B = (there.tick_B == stop) | (stop == NEVER) | there.ended_B
     weight_B = jnp.where(reached_B, there.weight_B, -jnp.inf)
     total = jax.nn.logsumexp(weight_B)
     effective = jnp.where(total > -jnp.inf, jnp.exp(2 * total - jax.nn.logsumexp(2 * weight_B)), 0)
@@ -270,6 +318,35 @@ def _compare(loop: _Loop, given: Given, steering: Steering, key: Array) -> _Loop
         loop.evidence + jnp.where(few, total - jnp.log(rows), 0),
         loop.effective_S.at[loop.stop].set(effective),
     )
+
+
+def _cost(chords: Chords, tick_B: Array) -> Array:
+    """(B, V) nats of each pitch id in a slice that begins at these ticks."""
+    chord_B = chords.chord_T[jnp.minimum(tick_B, len(chords.chord_T) - 1)]
+    return chords.cost_CV[chord_B]
+
+
+def _sounded(
+    vocabulary: Any, there: Particles, event: Events, ticks_B: Array, active_B: Array, closes_B: Array
+) -> tuple[Array, Array]:
+    """After an event: how often each pitch class is in the slice, and for how long each has sounded."""
+    name = pitch_stream(vocabulary.tables)
+    sounds_VP = vocabulary.tables[name].sounds
+    classes_V12 = np.zeros((len(sounds_VP), 12), np.float32)
+    for pitch in range(sounds_VP.shape[1]):
+        classes_V12[:, pitch % 12] += sounds_VP[:, pitch]
+    sounds_B12 = there.sounds_B12 + jnp.where(active_B[:, None], jnp.asarray(classes_V12)[event[name]], 0)
+    sounded_B12 = there.sounded_B12 + sounds_B12 * ticks_B[:, None]
+    return jnp.where(closes_B[:, None], 0, sounds_B12), sounded_B12
+
+
+def _out_of_key(key: InKey, sounded_B12: Array) -> Array:
+    """(B,) by how much another key correlates better than any that is wanted with what sounded, or 0."""
+    centred_B12 = sounded_B12 - sounded_B12.mean(axis=1, keepdims=True)
+    length_B1 = jnp.linalg.norm(centred_B12, axis=1, keepdims=True)
+    fits_BK = (centred_B12 / jnp.maximum(length_B1, 1e-6)) @ key.profile_K12.T
+    best_B, other_B = (jnp.where(of_K, fits_BK, -1).max(axis=1) for of_K in (key.wanted_K, ~key.wanted_K))
+    return jnp.maximum(other_B - best_B, 0)
 
 
 def _at(temperature: Array, rows: int) -> SamplingParams:

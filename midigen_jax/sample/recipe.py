@@ -24,6 +24,7 @@ class Recipe:
     sample: SampleConfig
     prompt: str | None = None
     prompt_digest: str | None = None
+    tracks: str | None = None  # of the prompt; None: those that the model was trained on
     version: str = __version__
 
     def text(self) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 
 from midigen_jax.model.network import Network
 from midigen_jax.progress import Progress
-from midigen_jax.sample.decode import Decoded, Prompt
-from midigen_jax.sample.generate import PADDED, STREAMED
+from midigen_jax.sample.decode import PADDED, Decoded, Prompt
+from midigen_jax.sample.generate import STREAMED
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.step_model import StateSize, StepLoop, StepModel, make_loop, state_size
 from midigen_jax.study.subject import Subject, pitch_entropy, untold

@@ -46,6 +46,8 @@ class Metadata(NamedTuple):
     meter: tuple[int, int]  # likewise, the most frequent one
     plan: str = ""  # of the corpus: tells it from all others; not known of older checkpoints
     upbeat: int = 0  # of the music in that meter, the most frequent one, in ticks
+    seen: Mapping[str, tuple[int, ...]] | None = None
+    """by stream, the ids that training pieces have, where some have none; not known of older checkpoints"""
 
     @property
     def knows_bar_lines(self) -> bool:
@@ -81,6 +83,7 @@ def to_facts(metadata: Metadata, metrics: Mapping[str, float]) -> dict[str, Any]
         "meter": list(metadata.meter),
         "plan": metadata.plan,
         "upbeat": metadata.upbeat,
+        "seen": None if metadata.seen is None else {name: list(ids) for name, ids in metadata.seen.items()},
         "metrics": dict(metrics),
     }
 
@@ -96,8 +99,10 @@ def from_facts(facts: Mapping[str, Any], name: str) -> Metadata:
     prepared = {"bar_lines": "start"} | facts["config"]["prepare"]
     config = configs.from_json(Config, {**facts["config"], "prepare": prepared})
     vocabulary, (above, below) = vocabulary_from_json(facts["vocab"]), facts["meter"]
-    upbeat = facts.get("upbeat", 0)
-    return Metadata(config, vocabulary, facts["tempo"], (above, below), facts.get("plan", ""), upbeat)
+    seen, upbeat = facts.get("seen"), facts.get("upbeat", 0)
+    if seen is not None:
+        seen = {name: tuple(ids) for name, ids in seen.items()}
+    return Metadata(config, vocabulary, facts["tempo"], (above, below), facts.get("plan", ""), upbeat, seen)
 
 
 def digest(step: int, facts: Mapping[str, Any]) -> str:

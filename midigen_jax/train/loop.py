@@ -11,7 +11,7 @@ that holds this very run, unfinished, is gone on with from its newest checkpoint
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from operator import itemgetter
@@ -23,8 +23,8 @@ import numpy as np
 
 from midigen_jax import config as configs
 from midigen_jax.config import Config, TrainConfig, override
-from midigen_jax.data.batches import Epochs
-from midigen_jax.data.corpus import Corpus
+from midigen_jax.data.batches import SHIFTS, Epochs
+from midigen_jax.data.corpus import Corpus, seen_ids
 from midigen_jax.errors import DiskError, InputError
 from midigen_jax.model.cost import flops_per_event
 from midigen_jax.model.network import Network, init_params
@@ -33,7 +33,7 @@ from midigen_jax.progress import Progress
 from midigen_jax.train import callbacks
 from midigen_jax.train.batch_size import check_rows, says_what_fits, with_rows
 from midigen_jax.train.callbacks import Callback
-from midigen_jax.train.checkpoint import Checkpoints, Metadata, place_of
+from midigen_jax.train.checkpoint import Checkpoints, LoadedModel, Metadata, place_of
 from midigen_jax.train.distributed import (
     DATA,
     REPLICA,
@@ -177,7 +177,7 @@ class _Program:
         # A key that was asked for stays.
         settings = config.prepare
         in_any_key = settings.transpose == settings.only_key == "none"
-        transposable = corpus.vocabulary.transposes and in_any_key
+        self.transposable = transposable = corpus.vocabulary.transposes and in_any_key
         self.source = DataSource(corpus, config, transposable)
         self.network = make_network(config, corpus.vocabulary)
         self.parts = parts(self.network)
@@ -192,9 +192,7 @@ class _Program:
                 )
             _check_bar_lines(f"train.teachers: {run}", teacher.metadata.config, corpus)
         self.teacher_params = [teacher.params for teacher in teachers]
-        self.start_params = (
-            _params_of(config.train.start, self.network, corpus) if config.train.start else None
-        )
+        self.start = _start_of(config.train.start, self.network, corpus) if config.train.start else None
         self.train_steps = make_train_steps(
             self.network,
             config,
@@ -232,8 +230,8 @@ def _check_bar_lines(said: str, theirs: Config, corpus: Corpus) -> None:
         )
 
 
-def _params_of(run: str, network: Network, corpus: Corpus) -> dict:
-    """The parameters of a run to begin with. Raises InputError where they are not those of this network."""
+def _start_of(run: str, network: Network, corpus: Corpus) -> LoadedModel:
+    """The model to begin with. Raises InputError for one of another network, vocabulary or bar lines."""
     loaded = load_model(run)
     if loaded.metadata.vocabulary != corpus.vocabulary:
         raise InputError(
@@ -241,13 +239,26 @@ def _params_of(run: str, network: Network, corpus: Corpus) -> dict:
             f"`midigen prepare SOURCE --like {run} --out CORPUS` does"
         )
     _check_bar_lines(f"train.start: {run}", loaded.metadata.config, corpus)
-    # Temperatures are no part of what is trained.
-    params, fresh = loaded.state.ema_params, jax.eval_shape(partial(init_params, network), jax.random.key(0))
-    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, fresh):
+    fresh = jax.eval_shape(partial(init_params, network), jax.random.key(0))
+    if jax.tree.map(np.shape, loaded.state.ema_params) != jax.tree.map(np.shape, fresh):
         raise InputError(
             f"train.start: {run} is another network than the one in the settings; leave them out"
         )
-    return params
+    return loaded
+
+
+def _seen_of(config: Config, corpus: Corpus, program: _Program) -> Mapping[str, tuple[int, ...]] | None:
+    """By stream the ids that a model has read, with those of its start; None where these are not known."""
+    is_moved = program.transposable and config.batch.transpose_share > 0
+    seen = seen_ids(corpus, SHIFTS if is_moved else (0,))
+    if program.start is None:
+        return seen
+    before = program.start.metadata.seen
+    if before is None:
+        return None
+    # A stream that is left out has all of its ids.
+    both = seen.keys() & before.keys()
+    return {name: tuple(sorted({*seen[name], *before[name]})) for name in seen if name in both}
 
 
 class _InFlight(NamedTuple):
@@ -270,7 +281,7 @@ def _train(
     teacher_params = to_mesh(program.teacher_params, replicated(program.mesh))
     shared, pace, in_flight = SharedPace(), 1, None
     for number, run in enumerate(runs):
-        if run.is_new and program.start_params is not None:
+        if run.is_new and program.start is not None:
             run.validate(take(state_N, number))  # what it was before stands at step 0
     since = time.perf_counter()
     while any(run.goes_on for run in runs):
@@ -325,7 +336,7 @@ def _collect_metrics(
 def _are_alike(one: Metadata, other: Metadata) -> bool:
     """Whether these are of one experiment, which may go on for longer."""
     length = {"train.steps": other.config.train.steps, "train.epochs": other.config.train.epochs}
-    return one._replace(config=override(one.config, length)) == other
+    return one._replace(config=override(one.config, length), seen=other.seen) == other
 
 
 class _Run:
@@ -338,7 +349,10 @@ class _Run:
         # Where checkpoints are is no part of what they are.
         config, address = override(self.config, {"train.checkpoints": ""}), self.config.train.checkpoints
         meter = tuple(facts["meter"])
-        self._metadata = Metadata(config, corpus.vocabulary, facts["tempo"], meter, plan, facts["upbeat"])
+        seen = _seen_of(config, corpus, program)
+        self._metadata = Metadata(
+            config, corpus.vocabulary, facts["tempo"], meter, plan, facts["upbeat"], seen
+        )
         self._rows = RowLog(
             training.run_dir / "rows.jsonl", self.config, self._schedule.epochs, program.flops
         )
@@ -379,7 +393,9 @@ class _Run:
         return state
 
     def _fresh(self) -> TrainState:
-        return init_state(self._program.network, self.config.train, self._program.start_params)
+        # Temperatures are no part of what is trained.
+        start = self._program.start and self._program.start.state.ema_params
+        return init_state(self._program.network, self.config.train, start)
 
     @property
     def goes_on(self) -> bool:

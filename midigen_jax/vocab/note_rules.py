@@ -55,16 +55,18 @@ class NoteRules:
         return carry, self._pitches(after)
 
     def limits(self, only: Mapping[str, NDArray[np.bool_]] | None = None) -> NoteLimits:
-        """As `Rules.limits`, of pitch ids."""
-        duration_PR = np.ones((SIZE, self.durations), bool)
-        duration_PR[[START, END], 1:] = False
+        """As `Rules.limits`."""
+        only = only or {}
+        only_P = only.get("pitch")
+        duration_PR = np.tile(only.get("duration", np.ones(self.durations, bool)), (SIZE, 1))
+        duration_PR[[START, END]] = np.arange(self.durations) == 0
         # Duration id 0 promises another pitch above in the same slice: none is above a rest or the highest.
-        only_P = None if only is None else only["pitch"]
         highest = PITCHES - 1
         if only_P is not None:
             highest = int(np.flatnonzero(only_P[ATTACKED:HELD]).max(initial=-1))
         below = np.tile(np.arange(PITCHES) < highest, 2)
-        duration_PR[REST, 0], duration_PR[ATTACKED:, 0] = False, below
+        duration_PR[REST, 0] = False
+        duration_PR[ATTACKED:, 0] &= below
         return NoteLimits(only_P, duration_PR)
 
     def allowed(self, after: Array, limits: NoteLimits, stream: str, earlier: Events) -> Array:

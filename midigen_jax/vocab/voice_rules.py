@@ -65,12 +65,13 @@ class VoiceRules:
         return carry, self._next(after)
 
     def limits(self, only: Mapping[str, NDArray[np.bool_]] | None = None) -> VoiceLimits:
-        """As `Rules.limits`, of pitch ids: a voice may always rest, so nothing else follows from them."""
-        duration_KPR = np.ones((3, SIZE, self.durations), bool)
-        duration_KPR[WITHIN, :, 1:] = False
+        """As `Rules.limits`: any pitch may follow any other, so nothing else follows from them."""
+        only = only or {}
+        duration_KPR = np.tile(only.get("duration", np.ones(self.durations, bool)), (3, SIZE, 1))
+        duration_KPR[WITHIN] = np.arange(self.durations) == 0
         duration_KPR[LAST, :, 0] = False
         duration_KPR[:, [START, END]] = np.arange(self.durations) == 0
-        return VoiceLimits(None if only is None else only["pitch"], duration_KPR)
+        return VoiceLimits(only.get("pitch"), duration_KPR)
 
     def allowed(self, after: VoiceNext, limits: VoiceLimits, stream: str, earlier: Events) -> Array:
         """As `Rules.allowed`."""
