@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from midigen_jax.data.reading import digest_or_nothing, read_as
 from midigen_jax.errors import InputError
 from midigen_jax.files import make_folder, write_json
-from midigen_jax.listen import what_is_missing
 from midigen_jax.listen.tables import aligned, many
 from midigen_jax.model.network import Network, init_params
 from midigen_jax.music.notes import Notes, make_notes, pitch_name
@@ -32,7 +31,16 @@ from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.decode import Prompt
 from midigen_jax.sample.folder import CLAIM, check_claim, write_pieces
-from midigen_jax.sample.generate import Generated, bytes_a_row, moved, moved_home, prompt_of, tokens_of
+from midigen_jax.sample.formats import choose
+from midigen_jax.sample.generate import (
+    Generated,
+    bytes_a_row,
+    moved,
+    moved_home,
+    names_of,
+    prompt_of,
+    tokens_of,
+)
 from midigen_jax.sample.particles import FREE, NEVER, Given, Steering, Written, write_particles
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import load_model, name_of
@@ -120,7 +128,7 @@ def fill(
 ) -> Around:
     """A piece with some bars (first and last, an upbeat is bar 0) of some voices, or of all, written anew.
 
-    Its tracks are the voices, by their mean pitch.
+    Its tracks are the voices, as its file names them, or else by their mean pitch.
 
     A note that sounds on from before them is cut where they begin, and one that sounds on after them is
     struck where they end. Raises InputError as `harmonise` does, and for bars that are not there.
@@ -136,7 +144,7 @@ def fill(
         there = f"{-first_line // bar + 1} to {-(-(length - first_line) // bar)}"
         raise InputError(f"--bars {bars[0]}-{bars[1]}: the piece has bars {there}; give some of these")
     begin, stop = max(begin, 0), min(stop, length)
-    voices = _voices(notes, vocabulary.slice_events)
+    voices = _voices(notes, vocabulary.slice_events, piece.voiced)
     given = given_voices(vocabulary, voices, free, begin, stop, length)
     prompt = _tokens_of(vocabulary, voices, begin)
     return _around(restored, _Task(piece, shift, prompt, begin, given), how or How())
@@ -150,10 +158,10 @@ def _at_home(restored: LoadedModel, piece: Piece) -> tuple[Notes, int]:
     return notes - np.array([notes[:, 0].min(), 0, 0, 0], np.int32), shift
 
 
-def _voices(notes: Notes, count: int) -> list[Notes]:
+def _voices(notes: Notes, count: int, named: bool) -> list[Notes]:
     """The notes of each voice, from the lowest up; missing ones are silent."""
     try:
-        return by_voice(notes, count)
+        return by_voice(notes, count, named)
     except InputError:
         raise InputError(
             f"the piece is not of {count} voices or fewer; give a file with a track for each voice, and one "
@@ -247,6 +255,7 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
         piece.program,
         piece.first_bar,
         vocabulary.clock,
+        names=names_of(vocabulary),
     )
     return Around(
         music,
@@ -391,14 +400,22 @@ def _check_alive(written: Written, task: _Task) -> None:
 
 
 def write_around(
-    source: Source, folder: Path, model: str, tracks: str, asked: Mapping[str, Any], how: How
+    source: Source,
+    folder: Path,
+    model: str,
+    tracks: str,
+    asked: Mapping[str, Any],
+    how: How,
+    formats: Sequence[str] | None = None,
 ) -> list[str]:
     """Write music around the file `source` into `folder`, and say in words what was written.
 
-    `asked` has the `voice` of a melody, or the `bars` and `voices` that are written anew. A folder of the
+    `asked` has the `voice` of a melody, or the `bars` and `voices` that are written anew; `formats` are as
+    in `write_music`. A folder of the
     same settings is filled where files are missing. Raises InputError for a folder of anything else, and as
     `harmonise` and `fill` do.
     """
+    formats, said = choose(formats, how.count)
     loaded = load_model(model)
     digest = digest_or_nothing(source)
     settings: dict[str, Any] = {"model": name_of(model), "checkpoint": loaded.digest}
@@ -412,7 +429,7 @@ def write_around(
         made = harmonise(loaded, piece, asked["voice"], how)
     write_json(folder / CLAIM, settings)
     origin = f"midigen-jax: around {source.name}, by {name_of(model)}, seed {how.seed}"
-    write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"])
+    write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"], formats)
     rewrite(folder / "rows.jsonl", rows_of(made, settings))
     heads = [f"{number}.mid" for number in range(1, how.count + 1)]
     told = [f"{nats / made.quarters:.2f} nats a quarter" for nats in made.nats]
@@ -422,7 +439,7 @@ def write_around(
         *aligned(list(zip(heads, told, strict=True))),
         f"{many(how.count, 'piece')} in {folder} ({took}).",
         f"At worst {few:.1f} of {how.particles} particles carried the weight.",
-        *what_is_missing(),
+        *said,
     ]
 
 

@@ -22,6 +22,7 @@ from midigen_jax.music import key as keys
 from midigen_jax.music.clock import Clock
 from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
+from midigen_jax.music.voices import voice_names
 from midigen_jax.progress import Progress
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints
 from midigen_jax.sample.decode import (
@@ -71,6 +72,8 @@ class Generated(NamedTuple):
     program: int  # General MIDI: the config's, or the prompt's, or 0
     first_bar: int  # ticks from the beginning of each piece to a bar line
     clock: Clock
+    key: keys.Target | None = None  # the config's
+    names: tuple[str, ...] = ()  # of the voices, from the lowest up, where tracks are voices
 
 
 class Sounding(NamedTuple):
@@ -136,8 +139,12 @@ def generate(
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
     pieces = [_music(restored, task, config, tokens) for tokens in written]
-    about = task.tempo, task.meter, task.program, _first_bar(task, config), restored.metadata.vocabulary.clock
-    return Generated(pieces, events, ended, seconds, compile_seconds, *about)
+    vocabulary = restored.metadata.vocabulary
+    about = task.tempo, task.meter, task.program, _first_bar(task, config), vocabulary.clock
+    key = None if config.key is None else keys.parse_key(config.key)
+    return Generated(
+        pieces, events, ended, seconds, compile_seconds, *about, key=key, names=names_of(vocabulary)
+    )
 
 
 def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = None) -> Iterator[Sounding]:
@@ -410,6 +417,11 @@ def _cut(notes: Notes, ticks: int) -> Notes:
     """The notes that begin before `ticks`, each as long as there is room."""
     onset, duration, pitch, track = notes[notes[:, 0] < ticks].T
     return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
+
+
+def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The names of the voices, from the lowest up; none where the tracks of what is decoded are no voices."""
+    return () if "track" in vocabulary.drops else voice_names(vocabulary.slice_events)
 
 
 def tokens_of(vocabulary: Vocabulary, written: Decoded, row: int) -> Tokens:
