@@ -31,6 +31,7 @@ _DOCTYPE = (
     '"http://www.musicxml.org/dtds/partwise.dtd">'
 )
 _SIGNS = ("breve", "whole", "half", "quarter", "eighth", "16th", "32nd", "64th", "128th")
+_QUARTER = _SIGNS.index("quarter")
 _ACCIDENTALS = {-2: "flat-flat", -1: "flat", 0: "natural", 1: "sharp", 2: "double-sharp"}
 _TREBLE, _TENOR, _BASS = ("G", 2, 0), ("G", 2, -1), ("F", 4, 0)  # sign, line, octaves that it is moved by
 _MIDDLE_C = 60
@@ -66,8 +67,7 @@ class _Piece(NamedTuple):
     end: int
     chord: _Chord
     sign: _Sign
-    in_tuplet: bool
-    brackets: tuple[str, ...]  # of a tuplet, that start or stop here
+    tuplet: tuple[int, int] | None  # from where to where it goes, if this is a part of one
 
 
 class _Staff(NamedTuple):
@@ -279,11 +279,10 @@ class _Writer(NamedTuple):
             _add(note, "rest", measure="yes")
             self._add_length(note, bar.end - bar.begin)
             return self._add_place(note)
-        for piece in _pieces(chords, bar, self.score):
-            if not piece.chord.pitches:
-                self._add_note(piece, bar, None, hide_rests)
-            for pitch in piece.chord.pitches:
-                self._add_note(piece, bar, pitch)
+        pieces = [*_pieces(chords, bar, self.score)]
+        for piece, beams in zip(pieces, _beams(pieces, self.score), strict=True):
+            for pitch in piece.chord.pitches or (None,):
+                self._add_note(piece, bar, pitch, beams, hide_rests)
         return None
 
     def _add_length(self, note: Element, ticks: int, ties: Sequence[str] = ()) -> None:
@@ -296,11 +295,13 @@ class _Writer(NamedTuple):
         if self.staff_number:
             _add(note, "staff", self.staff_number)
 
-    def _add_note(self, piece: _Piece, bar: _Bar, pitch: int | None, hidden: bool = False) -> None:
+    def _add_note(
+        self, piece: _Piece, bar: _Bar, pitch: int | None, beams: Sequence[str], hide_rests: bool
+    ) -> None:
         """Add a note or a rest, whose elements have a fixed order."""
         chord, begin = piece.chord, bar.begin - bar.offset
         in_chord = pitch is not None and pitch != chord.pitches[0]
-        note = _add(self.measure, "note", **({"print_object": "no"} if hidden else {}))
+        note = _add(self.measure, "note", **({"print_object": "no"} if hide_rests and pitch is None else {}))
         if in_chord:
             _add(note, "chord")
         ties = []
@@ -317,13 +318,18 @@ class _Writer(NamedTuple):
             _add(note, "dot")
         if pitch is not None and "stop" not in ties and (chord.begin, pitch) in self.staff.shown:
             _add(note, "accidental", _ACCIDENTALS[spell(pitch, self.score.key)[1]])
-        if piece.in_tuplet:
+        if piece.tuplet:
             actual, normal = _ratio(self.score.clock.quarter)
             time = _add(note, "time-modification")
             _add(time, "actual-notes", actual)
             _add(time, "normal-notes", normal)
         self._add_place(note)
-        brackets = () if in_chord else piece.brackets
+        for number, kind in enumerate(() if in_chord else beams, 1):
+            _add(note, "beam", kind, number=str(number))
+        brackets = []
+        if piece.tuplet and not in_chord:
+            first, last = piece.tuplet
+            brackets = ["start"] * (piece.begin == first) + ["stop"] * (piece.end == last)
         if ties or brackets:
             notations = _add(note, "notations")
             for kind in ties:
@@ -345,27 +351,58 @@ def _pieces(chords: Sequence[_Chord], bar: _Bar, score: _Score) -> Iterator[_Pie
     quarter, length = score.clock.quarter, bar.offset + bar.end - bar.begin
     begin = bar.begin - bar.offset  # ticks of the piece at which the whole bar would begin
     spans = [(max(one.begin - begin, bar.offset), min(one.end - begin, length), one) for one in chords]
-    tuplets = _tuplets({length, *(span[0] for span in spans)}, bar.offset, length, quarter)
-    borders = sorted({edge for tuplet in tuplets for edge in tuplet})
+    edges = {length, *(first for first, *_ in spans)}
+    tuplets = [
+        (max(first, bar.offset), min(last, length))
+        for beat in range(0, length, quarter)
+        for first, last in _tuplets(edges, beat, quarter, _odd(quarter))
+    ]
+    borders = sorted({border for tuplet in tuplets for border in tuplet})
     for first, last, chord in spans:
-        cuts = [first, *(edge for edge in borders if first < edge < last), last]
+        cuts = [first, *(border for border in borders if first < border < last), last]
         for left, right in pairwise(cuts):
             tuplet = next((one for one in tuplets if one[0] <= left < one[1]), None)
             levels, origin = _levels(score.meter, score.clock), 0
             if tuplet is not None:
-                levels, origin = (quarter, *_halves(quarter // _odd(quarter))), left // quarter * quarter
+                levels, origin = tuple(_halves(quarter // _odd(quarter))), left // quarter * quarter
             signs, now = _signs(quarter, tuplet is not None), left
             for ticks in _split(left - origin, right - origin, levels, tuple(signs)):
-                edges = (("start", now), ("stop", now + ticks))
-                brackets = tuple(kind for kind, time in edges if tuplet and time == tuplet[kind == "stop"])
-                yield _Piece(now, now + ticks, chord, signs[ticks], tuplet is not None, brackets)
+                yield _Piece(now, now + ticks, chord, signs[ticks], tuplet)
                 now += ticks
 
 
-def _tuplets(cuts: set[int], first: int, end: int, quarter: int) -> list[tuple[int, int]]:
-    """The quarters of a bar in which something begins or ends where no plain sign does: they are triplets."""
-    odd = {cut // quarter for cut in cuts if cut % quarter % _odd(quarter)}
-    return [(max(one * quarter, first), min((one + 1) * quarter, end)) for one in sorted(odd)]
+def _tuplets(edges: set[int], begin: int, length: int, shortest: int) -> list[tuple[int, int]]:
+    """Where triplets are in a quarter, or in a part of it: where an edge is on no border of a plain sign."""
+    if not any(edge % shortest for edge in edges if begin < edge < begin + length):
+        return []
+    half = length // 2
+    if begin + half in edges and half % shortest == 0:
+        return [place for first in (begin, begin + half) for place in _tuplets(edges, first, half, shortest)]
+    return [(begin, begin + length)]
+
+
+def _beams(pieces: Sequence[_Piece], score: _Score) -> list[list[str]]:
+    """For each sign of a bar its beams: notes shorter than a quarter share them within a beat or a tuplet."""
+    beats, quarter = score.meter[0], score.clock.quarter
+    beat = score.clock.beat(score.meter)
+    together = 3 * beat if beats % 3 == 0 and beat < quarter else max(beat, quarter) if beats > 1 else beat
+    flags = [max(0, _SIGNS.index(one.sign.name) - _QUARTER) if one.chord.pitches else 0 for one in pieces]
+    group = [(one.begin // together, one.tuplet) for one in pieces]
+
+    def joins(place: int, number: int) -> bool:
+        """Does the beam of this number go on from a sign to the next one?"""
+        if not 0 <= place < len(pieces) - 1 or group[place] != group[place + 1]:
+            return False
+        return min(flags[place], flags[place + 1]) >= number
+
+    found = []
+    for place, count in enumerate(flags):
+        before, after = joins(place - 1, 1), joins(place, 1)
+        kinds = {(True, True): "continue", (True, False): "end", (False, True): "begin"}
+        hook = "backward hook" if before else "forward hook"
+        numbers = range(1, count + 1) if before or after else ()
+        found.append([kinds.get((joins(place - 1, one), joins(place, one)), hook) for one in numbers])
+    return found
 
 
 def _odd(number: int) -> int:
