@@ -103,7 +103,7 @@ def write_musicxml(
     """Write `notes` to `path` as a score; a file that was there is replaced in one step.
 
     tempo, program, meter, first_bar, key, names: as of `write_midi`. source: a line that says where it comes
-    from. Pitches below 12 are in the octave -1, which programs read and the schema of MusicXML does not know.
+    from. Below the octave 0 is the octave -1, which programs read and the schema of MusicXML does not know.
     """
     end = int((notes[:, 0] + notes[:, 1]).max(initial=1))
     key = key or find_key(notes)
