@@ -207,9 +207,9 @@ def test_verovio_plays_the_same_notes(tmp_path, notes, names, meter, first_bar):
 
 def test_a_chorale_is_this_score(tmp_path):
     path = tmp_path / "new folder" / "piece.musicxml"
-    write_musicxml(CHORALE, path, 72, 52, first_bar=12, names=voice_names(4), source="by nobody")
+    write_musicxml(CHORALE, path, 72, 52, first_bar=12, names=voice_names(4), source="by\x01nobody <&>")
     root = etree.parse(path).getroot()
-    assert root.findtext("identification/source") == "by nobody"
+    assert root.findtext("identification/source") == "by?nobody <&>"
     bars = root.findall("part[@id='P1']/measure")
     assert [(bar.get("number"), bar.get("implicit")) for bar in bars] == [
         ("0", "yes"),

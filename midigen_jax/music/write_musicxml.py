@@ -30,7 +30,7 @@ _DOCTYPE = (
     '<!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 4.0 Partwise//EN" '
     '"http://www.musicxml.org/dtds/partwise.dtd">'
 )
-_SIGNS = ("breve", "whole", "half", "quarter", "eighth", "16th", "32nd", "64th", "128th")
+_SIGNS = ("breve", "whole", "half", "quarter", "eighth", "16th", "32nd", *(f"{2**n}th" for n in range(6, 11)))
 _QUARTER = _SIGNS.index("quarter")
 _ACCIDENTALS = {-2: "flat-flat", -1: "flat", 0: "natural", 1: "sharp", 2: "double-sharp"}
 _TREBLE, _TENOR, _BASS = ("G", 2, 0), ("G", 2, -1), ("F", 4, 0)  # sign, line, octaves that it is moved by
@@ -113,7 +113,8 @@ def write_musicxml(
     about = _add(root, "identification")
     _add(_add(about, "encoding"), "software", f"midigen-jax {__version__}")
     if source:
-        _add(about, "source", source)
+        # XML has no signs for what cannot be printed, and names of files may.
+        _add(about, "source", "".join(one if one.isprintable() else "?" for one in source))
     part_list = _add(root, "part-list")
     if names:
         _add(_add(part_list, "part-group", type="start", number="1"), "group-symbol", "bracket")
