@@ -35,6 +35,7 @@ _QUARTER = _SIGNS.index("quarter")
 _ACCIDENTALS = {-2: "flat-flat", -1: "flat", 0: "natural", 1: "sharp", 2: "double-sharp"}
 _TREBLE, _TENOR, _BASS = ("G", 2, 0), ("G", 2, -1), ("F", 4, 0)  # sign, line, octaves that it is moved by
 _MIDDLE_C = 60
+_FAR = 7  # semitones from there to the third ledger line of the treble clef, and of the bass clef
 
 
 class _Bar(NamedTuple):
@@ -132,10 +133,8 @@ def write_musicxml(
 
 
 def _add(parent: Element, name: str, text: object = None, **attributes: str) -> Element:
-    """A new last child of an element; `_` in the names of attributes stands for `-`."""
-    child = etree.SubElement(
-        parent, name, {key.replace("_", "-"): value for key, value in attributes.items()}
-    )
+    """A new last child of an element."""
+    child = etree.SubElement(parent, name, attributes)
     child.text = None if text is None else str(text)
     return child
 
@@ -161,7 +160,7 @@ def _bars(end: int, length: int, first_bar: int) -> list[_Bar]:
 def _staves(notes: Notes, score: _Score, named: bool) -> list[_Staff]:
     """A track on one staff, or on two: that of the right hand and that of the left."""
     low, high = (int(notes[:, 2].min()), int(notes[:, 2].max())) if len(notes) else (_MIDDLE_C, _MIDDLE_C)
-    if not named and low < _MIDDLE_C - 7 and high > _MIDDLE_C + 5:
+    if not named and low < _MIDDLE_C - _FAR and high > _MIDDLE_C + _FAR:
         upper = notes[:, 2] >= _MIDDLE_C
         hands = [(_TREBLE, notes[upper]), (_BASS, notes[~upper])]
     else:
@@ -202,24 +201,24 @@ def _accidentals(notes: Notes, score: _Score) -> set[tuple[int, int]]:
 
 def _add_bars(part: Element, staves: Sequence[_Staff], score: _Score, is_first: bool) -> None:
     """The bars of a part; the first part has the tempo."""
+    voices = [
+        (staff, number if len(staves) > 1 else 0, place > 0, layer)
+        for number, staff in enumerate(staves, 1)
+        for place, layer in enumerate(staff.layers)
+    ]
     for number, bar in enumerate(score.bars, 0 if score.bars[0].offset else 1):
         measure = _add(part, "measure", number=str(number), **({"implicit": "yes"} if bar.offset else {}))
         if bar.begin == 0:
             _add_attributes(measure, staves, score)
             if is_first:
                 _add_tempo(measure, score.tempo)
-        voice, written = 0, False
-        for staff_number, staff in enumerate(staves, 1):
-            for place, layer in enumerate(staff.layers):
-                voice += 1
-                chords = _within(layer, bar)
-                if place and not any(chord.pitches for chord in chords):
-                    continue  # a further voice is there where it has notes
-                if written:
-                    _add(_add(measure, "backup"), "duration", bar.end - bar.begin)
-                writer = _Writer(measure, score, staff, voice, staff_number if len(staves) > 1 else 0)
-                writer.add(chords, bar, hide_rests=place > 0)
-                written = True
+        for voice, (staff, staff_number, is_further, layer) in enumerate(voices, 1):
+            chords = _within(layer, bar)
+            if is_further and not any(chord.pitches for chord in chords):
+                continue
+            if voice > 1:
+                _add(_add(measure, "backup"), "duration", bar.end - bar.begin)
+            _Writer(measure, score, bar, staff, staff_number, voice, is_further).add(chords)
     _add(_add(part[-1], "barline", location="right"), "bar-style", "light-heavy")
 
 
@@ -269,22 +268,26 @@ class _Writer(NamedTuple):
 
     measure: Element
     score: _Score
+    bar: _Bar
     staff: _Staff
-    voice: int
     staff_number: int  # 0 where there is but one
+    voice: int
+    is_further: (
+        bool  # not the first of its staff: it is there where it has notes, and does not show its rests
+    )
 
-    def add(self, chords: Sequence[_Chord], bar: _Bar, hide_rests: bool) -> None:
-        """Add the chords and rests of a bar."""
-        if not bar.offset and not any(chord.pitches for chord in chords):
+    def add(self, chords: Sequence[_Chord]) -> None:
+        """Add the chords and rests of the bar."""
+        if self.bar.offset or any(chord.pitches for chord in chords):
+            pieces = [*_pieces(chords, self.bar, self.score)]
+            for piece, beams in zip(pieces, _beams(pieces, self.score), strict=True):
+                for pitch in piece.chord.pitches or (None,):
+                    self._add_note(piece, pitch, beams)
+        else:
             note = _add(self.measure, "note")
             _add(note, "rest", measure="yes")
-            self._add_length(note, bar.end - bar.begin)
-            return self._add_place(note)
-        pieces = [*_pieces(chords, bar, self.score)]
-        for piece, beams in zip(pieces, _beams(pieces, self.score), strict=True):
-            for pitch in piece.chord.pitches or (None,):
-                self._add_note(piece, bar, pitch, beams, hide_rests)
-        return None
+            self._add_length(note, self.bar.end - self.bar.begin)
+            self._add_staff(note)
 
     def _add_length(self, note: Element, ticks: int, ties: Sequence[str] = ()) -> None:
         _add(note, "duration", ticks)
@@ -292,51 +295,47 @@ class _Writer(NamedTuple):
             _add(note, "tie", type=kind)
         _add(note, "voice", self.voice)
 
-    def _add_place(self, note: Element) -> None:
+    def _add_staff(self, note: Element) -> None:
         if self.staff_number:
             _add(note, "staff", self.staff_number)
 
-    def _add_note(
-        self, piece: _Piece, bar: _Bar, pitch: int | None, beams: Sequence[str], hide_rests: bool
-    ) -> None:
-        """Add a note or a rest, whose elements have a fixed order."""
-        chord, begin = piece.chord, bar.begin - bar.offset
-        in_chord = pitch is not None and pitch != chord.pitches[0]
-        note = _add(self.measure, "note", **({"print_object": "no"} if hide_rests and pitch is None else {}))
-        if in_chord:
+    def _add_note(self, piece: _Piece, pitch: int | None, beams: Sequence[str]) -> None:
+        """Add a note or, without a pitch, a rest. Its elements have a fixed order."""
+        chord, is_hidden = piece.chord, pitch is None and self.is_further
+        note = _add(self.measure, "note", **({"print-object": "no"} if is_hidden else {}))
+        is_first = pitch is None or pitch == chord.pitches[0]
+        if not is_first:
             _add(note, "chord")
-        ties = []
+        ties: list[str] = []
         if pitch is None:
             _add(note, "rest")
         else:
             self._add_pitch(note, pitch)
-            ties = ["stop"] * (begin + piece.begin > chord.begin) + ["start"] * (
-                begin + piece.end < chord.end
-            )
+            begin = self.bar.begin - self.bar.offset
+            ties += ["stop"] if chord.begin < begin + piece.begin else []
+            ties += ["start"] if begin + piece.end < chord.end else []
         self._add_length(note, piece.end - piece.begin, ties)
         _add(note, "type", piece.sign.name)
         for _ in range(piece.sign.dots):
             _add(note, "dot")
         if pitch is not None and "stop" not in ties and (chord.begin, pitch) in self.staff.shown:
             _add(note, "accidental", _ACCIDENTALS[spell(pitch, self.score.key)[1]])
-        if piece.tuplet:
-            actual, normal = _ratio(self.score.clock.quarter)
-            time = _add(note, "time-modification")
-            _add(time, "actual-notes", actual)
-            _add(time, "normal-notes", normal)
-        self._add_place(note)
-        for number, kind in enumerate(() if in_chord else beams, 1):
+        if piece.tuplet is not None:
+            time, ratio = _add(note, "time-modification"), _ratio(self.score.clock.quarter)
+            _add(time, "actual-notes", ratio[0])
+            _add(time, "normal-notes", ratio[1])
+        self._add_staff(note)
+        for number, kind in enumerate(beams if is_first else (), 1):
             _add(note, "beam", kind, number=str(number))
-        brackets = []
-        if piece.tuplet and not in_chord:
-            first, last = piece.tuplet
-            brackets = ["start"] * (piece.begin == first) + ["stop"] * (piece.end == last)
-        if ties or brackets:
+        first, last = (piece.tuplet or (None, None)) if is_first else (None, None)
+        if ties or piece.begin == first or piece.end == last:
             notations = _add(note, "notations")
             for kind in ties:
                 _add(notations, "tied", type=kind)
-            for kind in brackets:
-                _add(notations, "tuplet", type=kind, **({"bracket": "yes"} if kind == "start" else {}))
+            if piece.begin == first:
+                _add(notations, "tuplet", type="start", bracket="yes")
+            if piece.end == last:
+                _add(notations, "tuplet", type="stop")
 
     def _add_pitch(self, note: Element, pitch: int) -> None:
         letter, alter, octave = spell(pitch, self.score.key)

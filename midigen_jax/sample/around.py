@@ -31,7 +31,7 @@ from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.decode import Prompt
 from midigen_jax.sample.folder import CLAIM, check_claim, write_pieces
-from midigen_jax.sample.formats import choose
+from midigen_jax.sample.formats import FORMATS, choose
 from midigen_jax.sample.generate import (
     Generated,
     bytes_a_row,
@@ -128,10 +128,9 @@ def fill(
 ) -> Around:
     """A piece with some bars (first and last, an upbeat is bar 0) of some voices, or of all, written anew.
 
-    Its tracks are the voices, as its file names them, or else by their mean pitch.
-
-    A note that sounds on from before them is cut where they begin, and one that sounds on after them is
-    struck where they end. Raises InputError as `harmonise` does, and for bars that are not there.
+    Its tracks are the voices, as its file names them, or else by their mean pitch. A note that sounds on from
+    before the bars is cut where they begin, and one that sounds on after them is struck where they end. Raises
+    InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
     free = {_place(vocabulary, name, "--voices") for name in names} or {*range(_voices_of(vocabulary))}
@@ -411,9 +410,8 @@ def write_around(
     """Write music around the file `source` into `folder`, and say in words what was written.
 
     `asked` has the `voice` of a melody, or the `bars` and `voices` that are written anew; `formats` are as
-    in `write_music`. A folder of the
-    same settings is filled where files are missing. Raises InputError for a folder of anything else, and as
-    `harmonise` and `fill` do.
+    in `write_music`. A folder of the same settings is filled where files are missing. Raises InputError for a
+    folder of anything else, for formats of what is not installed, and as `harmonise` and `fill` do.
     """
     formats, said = choose(formats, how.count)
     loaded = load_model(model)
@@ -431,7 +429,7 @@ def write_around(
     origin = f"midigen-jax: around {source.name}, by {name_of(model)}, seed {how.seed}"
     write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"], formats)
     rewrite(folder / "rows.jsonl", rows_of(made, settings))
-    heads = [f"{number}.mid" for number in range(1, how.count + 1)]
+    heads = [f"{number}{FORMATS[formats[0]].suffix}" for number in range(1, how.count + 1)]
     told = [f"{nats / made.quarters:.2f} nats a quarter" for nats in made.nats]
     few = min(float(effective.min()) for effective in made.effective)
     took = f"{made.music.seconds:.1f} s, compiling {made.music.compile_seconds:.1f} s"

@@ -19,21 +19,24 @@ FEW = 16
 
 
 def _write_midi(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
-    from midigen_jax.music.key import key_of
     from midigen_jax.music.write import write_midi
 
-    about: Any = {"text": text, "key": key_of(notes, music.key), "names": music.names}
-    about |= {"meter": music.meter, "first_bar": music.first_bar, "clock": music.clock}
-    write_midi(notes, path, music.tempo, music.program, **about)
+    write_midi(notes, path, music.tempo, music.program, text=text, **_about(music, notes))
 
 
 def _write_musicxml(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
-    from midigen_jax.music.key import key_of
     from midigen_jax.music.write_musicxml import write_musicxml
 
-    about: Any = {"source": text[0] if text else "", "key": key_of(notes, music.key), "names": music.names}
-    about |= {"meter": music.meter, "first_bar": music.first_bar, "clock": music.clock}
-    write_musicxml(notes, path, music.tempo, music.program, **about)
+    source = text[0] if text else ""
+    write_musicxml(notes, path, music.tempo, music.program, source=source, **_about(music, notes))
+
+
+def _about(music: "Generated", notes: "Notes") -> dict[str, Any]:
+    """What files of notes say of them besides."""
+    from midigen_jax.music.key import key_of
+
+    bars = {"meter": music.meter, "first_bar": music.first_bar, "clock": music.clock}
+    return bars | {"key": key_of(notes, music.key), "names": music.names}
 
 
 def _write_sound(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
