@@ -129,8 +129,8 @@ def fill(
     """A piece with some bars (first and last, an upbeat is bar 0) of some voices, or of all, written anew.
 
     Its tracks are the voices, as its file names them, or else by their mean pitch. A note that sounds on from
-    before the bars is cut where they begin, and one that sounds on after them is struck where they end. Raises
-    InputError as `harmonise` does, and for bars that are not there.
+    before the bars is cut where they begin, and one that sounds on after them is struck where they end.
+    Raises InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
     free = {_place(vocabulary, name, "--voices") for name in names} or {*range(_voices_of(vocabulary))}
