@@ -13,7 +13,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -137,6 +137,17 @@ def between(remedy: str) -> Callable[[str], tuple[int, int]]:
         if found is None:
             raise argparse.ArgumentTypeError(f"{text!r}: give {remedy}")
         return int(found[1]), int(found[2] or found[1])
+
+    return read
+
+
+def one_of(names: Collection[str]) -> Callable[[str], str]:
+    """A reader of one of some names."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r}: {nearest(text, names)}")
+        return text
 
     return read
 

@@ -16,6 +16,7 @@ from midigen_jax.arguments import (
     between,
     flag,
     number,
+    one_of,
     settings,
     several,
     switch,
@@ -25,6 +26,7 @@ from midigen_jax.arguments import (
 from midigen_jax.config import Config, PrepareConfig
 from midigen_jax.errors import INTERRUPTED, InputError
 from midigen_jax.recipes import pooling_article
+from midigen_jax.sample.formats import FEW, FORMATS
 
 _MODEL = "a run's folder, the gs:// address of its checkpoints, an exported FILE.npz, or pretrained:NAME"
 _ROWS = "a .jsonl file that rows are added to (default: none)"
@@ -48,6 +50,12 @@ _temperature = number("a number, 0.01 to 10", 0.01, 10)
 _nats = number("a number of nats, 0 to 1,000", 0, 1000)
 _names = several(str)
 _bars = between("two bars, as in 5-8")
+_formats = flag(
+    "KIND,…",
+    f"{', '.join(FORMATS)} (default: all; of more than {FEW} pieces midi)",
+    None,
+    type=several(one_of(FORMATS)),
+)
 _say = partial(print, sep="\n", flush=True)
 _command = dataclass(frozen=True, kw_only=True)
 
@@ -185,6 +193,7 @@ class Generate:
     drop_prompt: bool = switch("write only what follows the prompt")
     checkpoint: str | None = flag("WHICH", "best, latest or a step (default: best)", None)
     like: str | None = flag("FILE.mid", "make a piece again, with the settings that its file carries", None)
+    format: tuple[str, ...] | None = _formats
     changes: dict[str, Any] = settings({"sample": "settings"}, dotted=False, named=False)
 
     def __call__(self) -> None:
@@ -192,7 +201,7 @@ class Generate:
         from midigen_jax.sample.folder import write_music
 
         changes = self.changes | ({"sample.keep_prompt": "false"} if self.drop_prompt else {})
-        given = self.prompt, self.checkpoint, self.like, self.tracks
+        given = self.prompt, self.checkpoint, self.like, self.tracks, self.format
         _say(*write_music(self.run, Path(self.out), changes, *given))
 
 
@@ -207,6 +216,7 @@ class _Particles:
     temperature: float = flag("T", "above 0; below 1 keeps to what is likely", 1.0, type=_temperature)
     parallels: float = flag("NATS", "what two voices in parallel fifths or octaves cost", 3.0, type=_nats)
     seed: int = flag("N", "seed", 0, type=_seed)
+    format: tuple[str, ...] | None = _formats
 
     def _write(self, file: str, said: str, tracks: str, asked: dict[str, Any]) -> None:
         _start()
@@ -214,7 +224,11 @@ class _Particles:
         from midigen_jax.sample.folder import find_prompt
 
         how = How(self.count, self.particles, self.temperature, parallel=self.parallels, seed=self.seed)
-        _say(*write_around(find_prompt(file, said), Path(self.out), self.model, tracks, asked, how))
+        _say(
+            *write_around(
+                find_prompt(file, said), Path(self.out), self.model, tracks, asked, how, self.format
+            )
+        )
 
 
 @_command

@@ -22,12 +22,15 @@ FLAGS = {
     "inspect": ("--out --limit --leaks", ()),
     "prepare": ("--out --workers --strict --like --config --preset", ()),
     "train": (f"--out --from --tensorboard {PARALLEL} --config --preset --steps --epochs --seed", EXPERIMENT),
-    "generate": ("--out --prompt --drop-prompt --checkpoint --like", ()),
+    "generate": ("--out --prompt --drop-prompt --checkpoint --like --format", ()),
     "harmonise": (
-        "--out --model --voice --tracks --count --particles --temperature --parallels --seed",
+        "--out --model --voice --tracks --count --particles --temperature --parallels --seed --format",
         (),
     ),
-    "fill": ("--out --bars --voices --model --count --particles --temperature --parallels --seed", ()),
+    "fill": (
+        "--out --bars --voices --model --count --particles --temperature --parallels --seed --format",
+        (),
+    ),
     "export": ("--out --checkpoint", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),

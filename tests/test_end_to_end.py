@@ -55,7 +55,8 @@ def test_training_measures_keeps_checkpoints_and_writes_samples(home):
     assert [step for step, _ in scores] == [1, 6, 12]
     assert scores[-1][1] < scores[0][1]
     assert {folder.name for folder in (run / "samples").iterdir()} == {"step-000001", "step-000012"}
-    assert (run / "samples" / "step-000012" / "rows.jsonl").is_file()
+    names = {file.name for file in (run / "samples" / "step-000012").iterdir()}
+    assert {"rows.jsonl", "1.mid", "1.musicxml", "1.mp3", "1.png"} <= names
 
 
 def test_the_same_command_on_what_it_made_does_nothing_again(home, capsys):
@@ -236,6 +237,8 @@ def traps(home, tmp_path_factory):
         (["generate", "{home}/run", "--out", "{tmp}/g", "--count", "0"], "count = 0"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--count", "1000000"], "1 to 10,000"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--key", "H"], "key 'H'"),
+        (["generate", "{home}/run", "--out", "{tmp}/g", "--format", "midi,mp4"], "did you mean mp3?"),
+        (["harmonise", "{home}/music/0.mid", "--out", "{tmp}/g", "--format", "wav"], "there is midi, music"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--meter", "4/5"], "meter '4/5'"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--bars", "2", "--seconds", "2"], "not both"),
         (["generate", "{home}/run", "--out", "{tmp}/g", "--lowest", "90", "--highest", "80"], "lowest = 90"),
@@ -299,6 +302,34 @@ def test_the_same_command_fills_its_folder_again(home, tmp_path):
     assert main(words) == 0
     assert (tmp_path / "out" / "1.mp3").is_file()
     assert main([*words, "--seed", "1"]) == 2
+
+
+def test_each_piece_is_written_as_the_kinds_of_files_that_are_asked_for(home, tmp_path, capsys):
+    """More kinds of the same music may be asked for later; of many pieces there is MIDI alone."""
+    words = ["generate", str(home / "run"), "--out", str(tmp_path / "out"), "--events", "12", "--upbeat", "1"]
+    kinds = ["musicxml", "mid", "mp3", "png"]
+
+    def there():
+        return sorted(file.name for kind in kinds for file in (tmp_path / "out").glob(f"*.{kind}"))
+
+    assert main([*words, "--count", "2", "--format", "musicxml"]) == 0
+    assert there() == ["1.musicxml", "2.musicxml"]
+    assert main([*words, "--count", "2"]) == 0
+    assert there() == sorted(f"{number}.{kind}" for number in (1, 2) for kind in kinds)
+    score, midi = (
+        read_piece(find_sources([str(tmp_path / "out" / f"1.{kind}")])[0], "uniform") for kind in kinds[:2]
+    )
+    assert sorted(score.notes[:, :3].tolist()) == sorted(midi.notes[:, :3].tolist())
+    assert (score.tempo, score.meter, score.first_bar) == (round(midi.tempo), midi.meter, midi.first_bar)
+    assert midi.first_bar == 12
+
+    shutil.rmtree(tmp_path / "out")
+    capsys.readouterr()
+    assert main([*words, "--count", "17"]) == 0
+    assert there() == sorted(f"{number}.mid" for number in range(1, 18))
+    assert "MIDI files alone; --format musicxml,mp3,png adds the others." in capsys.readouterr().out
+    assert main([*words, "--count", "17", "--format", "musicxml"]) == 0
+    assert len(there()) == 34
 
 
 def test_other_music_under_the_same_names_is_another_corpus(home, tmp_path, capsys):

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midigen_jax.errors import InputError
-from midigen_jax.music.key import Key, Profile, Target, find_key, matches, parse_key, shift_to, transpose
+from midigen_jax.music.key import (
+    Key,
+    Profile,
+    Target,
+    find_key,
+    key_of,
+    matches,
+    parse_key,
+    shift_to,
+    spell,
+    transpose,
+)
 from midigen_jax.music.notes import Notes, make_notes
 
 KEYS = st.builds(Key, st.integers(0, 11), st.sampled_from(["major", "minor"]))
@@ -109,3 +120,38 @@ def test_only_what_is_outside_is_folded() -> None:
 
 def test_no_notes_move_anywhere() -> None:
     assert len(transpose(make_notes([], [], [], []), 5)) == 0
+
+
+def named(pitches: range, key: str) -> str:
+    """How pitches are written in a key."""
+    marks = {-2: "bb", -1: "b", 0: "", 1: "#", 2: "##"}
+    found = [spell(pitch, parse_key(key).key) for pitch in pitches]
+    return " ".join(f"{letter}{marks[alter]}{octave}" for letter, alter, octave in found)
+
+
+def test_pitches_are_written_as_people_write_them() -> None:
+    octave = range(60, 72)
+    assert named(octave, "C major") == "C4 C#4 D4 Eb4 E4 F4 F#4 G4 G#4 A4 Bb4 B4"
+    assert named(octave, "A minor") == "C4 C#4 D4 D#4 E4 F4 F#4 G4 G#4 A4 Bb4 B4"
+    assert named(octave, "F minor") == "C4 Db4 D4 Eb4 E4 F4 Gb4 G4 Ab4 A4 Bb4 B4"
+    assert named(octave, "F# major") == "B#3 C#4 C##4 D#4 E4 E#4 F#4 F##4 G#4 A4 A#4 B4"
+    assert named(octave, "Db major") == "C4 Db4 D4 Eb4 Fb4 F4 Gb4 G4 Ab4 A4 Bb4 Cb5"
+
+
+@given(KEYS, st.integers(0, 127))
+def test_a_spelling_sounds_as_its_pitch_and_a_scale_as_its_signature(key: Key, pitch: int) -> None:
+    letter, alter, octave = spell(pitch, key)
+    assert (
+        12 * (octave + 1) + dict(zip("CDEFGAB", (0, 2, 4, 5, 7, 9, 11), strict=True))[letter] + alter == pitch
+    )
+    steps = [0, 2, 4, 5, 7, 9, 11] if key.mode == "major" else [0, 2, 3, 5, 7, 8, 10]
+    written = [spell(60 + key.tonic + step, key) for step in steps]
+    assert sorted(letter for letter, *_ in written) == sorted("CDEFGAB")
+    assert sum(alter for _, alter, _ in written) == key.fifths
+
+
+@given(KEYS, TARGETS)
+def test_what_was_asked_for_is_the_key_but_the_mode_may_be_heard(key: Key, asked: Target) -> None:
+    own = key_of(scale(key), asked)
+    assert key_of(scale(key)) == key
+    assert own == (key if matches(key, asked) else asked.key)

@@ -251,7 +251,11 @@ def test_the_command_writes_music_and_goes_on_where_it_was(tmp_path: Path, capsy
     assert "1.mid" in capsys.readouterr().out
     first = (tmp_path / "out" / "1.mid").read_bytes()
     piece = read_piece(find_sources([str(tmp_path / "out" / "1.mid")])[0], "uniform")
-    assert piece.first_bar == 24
+    assert (piece.first_bar, piece.voiced) == (24, True)
+    score = read_piece(find_sources([str(tmp_path / "out" / "1.musicxml")])[0])
+    parts = score.notes * [1, 1, 1, -1] + [0, 0, 0, 3]  # the soprano is the first of them
+    assert sorted(parts.tolist()) == sorted(piece.notes.tolist())
+    assert (score.first_bar, score.meter) == (24, (3, 4))
     (tmp_path / "out" / "1.mid").unlink()
     assert main(words) == 0
     assert (tmp_path / "out" / "1.mid").read_bytes() == first
@@ -307,6 +311,15 @@ def test_all_but_the_bars_and_voices_that_are_named_stays(
                 kept = before[stop:], after[stop:]
             np.testing.assert_array_equal(*kept)
     assert changed
+
+
+def test_voices_that_cross_stay_who_they_are_where_they_are_named(model: LoadedModel) -> None:
+    """The lowest two have changed places: by mean pitch each would be taken for the other."""
+    notes = CHORALE.notes.copy()
+    notes[:, 3] = np.array([1, 0, 2])[notes[:, 3]]
+    made = fill(model, replace(CHORALE, notes=notes, voiced=True), (2, 2), ("1",), How(particles=16))
+    kept = [made.music.pieces[0][made.music.pieces[0][:, 3] == track] for track in (0, 1)]
+    assert [own.tolist() for own in kept] == [notes[notes[:, 3] == track].tolist() for track in (0, 1)]
 
 
 @pytest.mark.parametrize("bars", [(4, 4), (2, 1), (9, 12)])

@@ -11,9 +11,12 @@ from midigen_jax.config import PrepareConfig
 from midigen_jax.data.corpus import load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
+from midigen_jax.music.midi import read_midi
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import slice_notes
+from midigen_jax.music.voices import by_voice, named_voices, voice_names
+from midigen_jax.music.write import write_midi
 from midigen_jax.vocab import note, slices_of
 from midigen_jax.vocab.voice import VoiceVocabulary
 
@@ -116,3 +119,85 @@ def test_music_of_more_voices_is_refused_and_chords_have_none(tmp_path):
     with pytest.raises(InputError, match="voices = 4"):
         prepare([str(path)], tmp_path / "corpus", PrepareConfig(tokenizer="chord", voices=4))
     assert not list(tmp_path.glob("corpus*"))
+
+
+@st.composite
+def allowed_tokens(draw):
+    """Tokens that the rules allow: voices cross, share a pitch, rest for a while or from beginning to end."""
+    voices, slices = draw(st.integers(1, 5)), draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    silent = rng.random(voices) < 0.2
+    events, before = [(0, 0)], [None] * voices
+    for _ in range(slices):
+        for voice in range(voices):
+            does = rng.choice(["rest", "held", "struck", "struck"])
+            if silent[voice] or does == "rest" or (does == "held" and before[voice] is None):
+                id, before[voice] = REST, None
+            elif does == "held":
+                id = H + before[voice]
+            else:
+                before[voice] = int(rng.integers(60, 64))
+                id = A + before[voice]
+            events.append((id, int(rng.integers(1, 9)) if voice == voices - 1 else 0))
+    return VoiceVocabulary(voices, 8), np.array([*events, (1, 0)], np.int32)
+
+
+@given(allowed_tokens())
+def test_any_tokens_come_back_from_a_file_voice_by_voice(tmp_path_factory, written):
+    """Rests that all voices share at the ends go, and so do cuts that nobody hears; time stays as it is."""
+    vocabulary, tokens = written
+    notes = vocabulary.decode(tokens, trim=False)
+    names, path = voice_names(vocabulary.voices), tmp_path_factory.mktemp("voices") / "piece.mid"
+    write_midi(notes, path, names=names)
+    piece = read_midi(path.read_bytes(), "uniform")
+    np.testing.assert_array_equal(piece.notes, notes)
+    heard = vocabulary.encode(Piece(notes, voiced=True))
+    np.testing.assert_array_equal(vocabulary.encode(piece), heard)
+    write_midi(vocabulary.decode(heard), path, names=names)
+    np.testing.assert_array_equal(vocabulary.encode(read_midi(path.read_bytes(), "uniform")), heard)
+
+
+@pytest.mark.parametrize("quantizer", ["adaptive", "music21"])
+def test_voices_that_change_places_are_told_by_their_names_alone(tmp_path, quantizer):
+    notes = make_notes([0, 0, 12, 12], [12, 12, 24, 24], [40, 60, 75, 50], [0, 1, 0, 1])
+    write_midi(notes, tmp_path / "named.mid", names=voice_names(2))
+    write_midi(notes, tmp_path / "plain.mid")
+    named, plain = (
+        read_midi((tmp_path / f"{name}.mid").read_bytes(), quantizer) for name in ("named", "plain")
+    )
+    assert (named.voiced, plain.voiced) == (True, False)
+    low = [notes[notes[:, 3] == voice, 2].tolist() for voice in (0, 1)]
+    assert [own[:, 2].tolist() for own in by_voice(named.notes, 2, named.voiced)] == low
+    assert [own[:, 2].tolist() for own in by_voice(plain.notes, 2)] == low[::-1]
+
+
+def test_names_of_voices():
+    assert voice_names(4) == ("Bass", "Tenor", "Alto", "Soprano")
+    assert voice_names(3) == ("Voice 3", "Voice 2", "Voice 1")
+    assert voice_names(1) == voice_names(0) == ()
+
+
+@pytest.mark.parametrize(
+    ("sounding", "silent", "voices"),
+    [
+        (["Soprano", "Alto", "Tenor", "Bass"], [], [3, 2, 1, 0]),
+        (["soprano", " BASS "], [], [3, 0]),
+        (["Voice 1", "voice 2"], ["Voice 3", ""], [2, 1]),
+        (["Voice 2", "Voice 1"], ["a title"], [0, 1]),
+        (["Soprano", "Soprano"], [], None),
+        (["Soprano", "Voice 2"], [], None),
+        (["Soprano", "Organ"], [], None),
+        (["Voice 0"], [], None),
+        ([""], [], None),
+        ([], ["Voice 1"], None),
+    ],
+)
+def test_tracks_are_voices_where_all_are_named_as_such(sounding, silent, voices):
+    assert named_voices(sounding, silent) == voices
+
+
+def test_named_voices_find_room_in_fewer():
+    """Soprano and bass of four are the two of a vocabulary of two."""
+    notes = make_notes([0, 0], [12, 12], [60, 65], [3, 0])
+    assert [own[:, 2].tolist() for own in by_voice(notes, 2, named=True)] == [[65], [60]]
+    assert [own[:, 2].tolist() for own in by_voice(notes, 4, named=True)] == [[65], [], [], [60]]

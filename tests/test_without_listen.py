@@ -37,6 +37,8 @@ def test_every_command_works_or_names_the_extra(tmp_path: Path) -> None:
         ["demo", "--out", str(tmp_path / "demo")],
         ["ablate", str(study), "--out", str(tmp_path / "study")],
         ["bench", "decode", "--plot", f"{out}.png"],
+        ["generate", "pretrained:chorales", "--out", f"{out}-2", "--format", "midi,mp3"],
+        ["harmonise", str(music), "--out", f"{out}-2", "--format", "png"],
     )
     for words in (*works, *names):
         code = f"{WITHOUT}from midigen_jax.cli import main\nsys.exit(main({words}))"
@@ -45,5 +47,8 @@ def test_every_command_works_or_names_the_extra(tmp_path: Path) -> None:
         if words in names:
             said = done.stderr.splitlines()[-1]
             assert 'need jinja2, matplotlib, soundfile; pip install "midigen-jax[listen]"' in said
-    assert {path.name for path in Path(out).iterdir()} == {"1.mid", "rows.jsonl", "settings.json"}
-    assert not {"demo", "study", "out.html"} & {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in Path(out).iterdir()} == {
+        *("1.mid", "1.musicxml"),
+        *("rows.jsonl", "settings.json"),
+    }
+    assert not {"demo", "study", "out.html", "out-2"} & {path.name for path in tmp_path.iterdir()}

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midigen_jax.config import PrepareConfig
+from midigen_jax.music.key import key_of, parse_key
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.read import Piece, Source, read_piece
 from midigen_jax.music.slices import slice_notes, to_notes
+from midigen_jax.music.voices import voice_names
 from midigen_jax.music.write import write_midi
 from midigen_jax.vocab.chord import ChordVocabulary
 from midigen_jax.vocab.note import NoteVocabulary
@@ -74,6 +76,35 @@ def test_what_the_file_holds(tmp_path: Path) -> None:
     assert [event.text for event in events if event.type == "marker"] == ["seed 1", "é"]
     assert [event.tempo for event in events if event.type == "set_tempo"] == [666667]
     assert [event.time for event in events if event.type == "note_off"] == [480]
+
+
+def test_a_file_of_voices_names_them_and_says_its_key(tmp_path: Path) -> None:
+    """The soprano first, and a voice that is silent too; each on a channel of its own, by one program."""
+    path = tmp_path / "piece.mid"
+    notes = make_notes([0, 12, 24, 0], [12, 12, 24, 48], [69, 71, 72, 45], [3, 3, 3, 0])
+    write_midi(notes, path, program=52, names=voice_names(4))
+    tracks = mido.MidiFile(path).tracks
+    assert [track.name for track in tracks] == ["Soprano", "Alto", "Tenor", "Bass"]
+    assert [sum(event.type == "note_on" for event in track) for track in tracks] == [3, 0, 0, 1]
+    programs = [event for track in tracks for event in track if event.type == "program_change"]
+    assert [(event.channel, event.program) for event in programs] == [(part, 52) for part in range(4)]
+    keys = [event.key for track in tracks for event in track if event.type == "key_signature"]
+    assert keys == ["Am"]
+    assert read_back(path).notes.tolist() == notes.tolist()
+
+
+@pytest.mark.parametrize(("key", "written"), [("Eb minor", "Ebm"), ("Db major", "Db"), ("F#", "F#")])
+def test_the_key_that_was_asked_for_is_the_signature(tmp_path: Path, key: str, written: str) -> None:
+    notes = make_notes([0], [12], [60], [0])
+    write_midi(notes, tmp_path / "piece.mid", key=key_of(notes, parse_key(key)))
+    events = [event for track in mido.MidiFile(tmp_path / "piece.mid").tracks for event in track]
+    assert [event.key for event in events if event.type == "key_signature"] == [written]
+    assert [event.name for event in events if event.type == "track_name"] in ([], [""])
+
+
+def test_a_track_without_a_name_beside_named_ones_is_no_voice(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="track 2 has no name"):
+        write_midi(make_notes([0], [12], [60], [2]), tmp_path / "piece.mid", names=voice_names(2))
 
 
 def test_writing_replaces_in_one_step(tmp_path: Path) -> None:

@@ -287,7 +287,8 @@ class _Kept(NamedTuple):
         tokens = self.tokens(entry)
         length = length_of(self.vocabulary, tokens)
         notes = self.vocabulary.decode(tokens, trim=False)
-        return Piece(notes, length=length, clock=self.vocabulary.clock)
+        voiced = "track" not in self.vocabulary.drops
+        return Piece(notes, length=length, clock=self.vocabulary.clock, voiced=voiced)
 
     def encoded(self, entry: Entry, vocabulary: Vocabulary) -> Tokens:
         same = vocabulary == self.vocabulary

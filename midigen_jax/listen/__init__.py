@@ -26,5 +26,5 @@ def check_installed() -> None:
 def what_is_missing() -> list[str]:
     """In words, where music is written without pictures and sound."""
     absent = missing()
-    words = f"MIDI files alone: pictures and sound beside them need {', '.join(absent)}; {REMEDY}"
+    words = f"No sound and no pictures: they need {', '.join(absent)}; {REMEDY}"
     return [words] if absent else []

@@ -19,7 +19,11 @@ from midigen_jax.music.notes import Notes, make_notes
 Mode = Literal["major", "minor"]
 Profile = Literal["krumhansl", "aarden"]
 
+FIFTHS = "FCGDAEB"
+"""the letters on the line of fifths, where C is 0; those of sharps follow, those of flats come before"""
+
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_ALTERS = {"": 0, "#": 1, "b": -1}
 _NAMES: dict[str, list[str]] = {
     "major": ["C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"],
     "minor": ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"],
@@ -54,6 +58,12 @@ class Key:
     def home(self) -> int:
         """The tonic of the major key with the same signature: C for C major and A minor."""
         return self.tonic if self.mode == "major" else (self.tonic + 3) % 12
+
+    @property
+    def fifths(self) -> int:
+        """Sharps of the signature, -6 to 6; flats are negative."""
+        letter, accidental = _NAMES[self.mode][self.tonic][0], _NAMES[self.mode][self.tonic][1:]
+        return FIFTHS.index(letter) - 1 + 7 * _ALTERS[accidental] - (3 if self.mode == "minor" else 0)
 
 
 @dataclass(frozen=True)
@@ -112,8 +122,26 @@ def parse_key(text: str) -> Target:
     if match is None:
         raise InputError(f"key {text!r}: give a tonic such as C, F# or Bb, or a key such as 'A minor'")
     letter, accidental, mode = match.groups()
-    tonic = (_LETTERS[letter] + {"": 0, "#": 1, "b": -1}[accidental]) % 12
+    tonic = (_LETTERS[letter] + _ALTERS[accidental]) % 12
     return Target(Key(tonic, "minor" if mode == "minor" else "major"), both_modes=mode is None)
+
+
+def key_of(notes: Notes, asked: Target | None = None) -> Key:
+    """The key that notes are written in: what was `asked` for, or, of that or without it, what is found."""
+    found = find_key(notes)
+    return found if asked is None or matches(found, asked) else asked.key
+
+
+def spell(pitch: int, key: Key) -> tuple[str, int, int]:
+    """How a MIDI pitch is written in a key: letter, semitones above it (-2 to 2), octave (60 is in 4).
+
+    Of its names it has the one that is nearest to the key on the line of fifths: from Eb to G# in C major.
+    Minor keys reach a fifth higher, to the sharp that leads to the dominant.
+    """
+    lowest = key.fifths - (2 if key.mode == "minor" else 3)
+    place = lowest + (7 * pitch - lowest) % 12
+    letter, alter = FIFTHS[(place + 1) % 7], (place + 1) // 7
+    return letter, alter, (pitch - alter - _LETTERS[letter]) // 12 - 1
 
 
 def shift_to(key: Key, target: Target) -> int:

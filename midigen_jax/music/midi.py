@@ -29,6 +29,7 @@ from midigen_jax.music.piece import (
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose, main_program
+from midigen_jax.music.voices import named_voices
 from midigen_jax.music.write import SIGNATURE
 
 _FAR_SHARE = 0.15  # of onsets that the grid moves far: below, there is no need to look for a beat
@@ -43,8 +44,9 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
     """The piece in the bytes of a MIDI file: the `wanted` tracks (see `tracks.choose`), drums left out.
 
     A track is one of the file's; in a file of format 0, which has but one, each channel and program in it.
-    Music whose times all lie on the grid is taken as it stands, whatever the quantizer; for `music21` this
-    holds of files that a model wrote alone, so that others are read as music21 reads them.
+    Where all of them are named as voices they are numbered from the lowest voice up. Music whose times all
+    lie on the grid is taken as it stands, whatever the quantizer; for `music21` this holds of files that a
+    model wrote alone, so that others are read as music21 reads them.
     Raises InputError for what is damaged, endless, or without such tracks. There may be no notes.
     """
     if quantizer == "music21" and clock != TWELFTHS:
@@ -72,6 +74,13 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         has_beat = far.sum() <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
+    voices = _voices(file, scores, tracks)
+    if voices is not None:
+        # By music21's rules a note's track is the file's, by ours its place among `tracks`.
+        place = [track.number for track in tracks] if quantizer == "music21" else [*range(len(tracks))]
+        voice_of = dict(zip(place, voices, strict=True))
+        onset, duration, pitch, track = notes.T
+        notes = make_notes(onset, duration, pitch, [voice_of.get(one, 0) for one in track.tolist()])
     first = int(rows[:, 0].min()) if len(rows) else 0
     tempo, meter, first_bar = _beginning(scores, first, file.per_quarter, clock)
     return Piece(
@@ -83,6 +92,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         remarks=tuple(file.remarks),
         merged=merged,
         has_beat=bool(has_beat),
+        voiced=voices is not None,
         stuck=stuck,
     )
 
@@ -167,6 +177,25 @@ def _rows(scores: Sequence[Any], form: int) -> tuple[Ticks, list[Track]]:
         for index, (number, part) in enumerate(parts)
     ]
     return np.array([*raw, index], np.int64).T, tracks
+
+
+def _voices(file: File, scores: Sequence[Any], tracks: Sequence[Track]) -> list[int] | None:
+    """The voice of each track with notes, from the lowest up; None unless all are named as voices."""
+    names = [track.name for track in tracks]
+    if named_voices(names) is None or len({track.number for track in tracks}) < len(tracks):
+        return None
+    silent = [track for track, score in zip(file.tracks, scores, strict=True) if not score.tracks]
+    return named_voices(names, [_name(track, file.per_quarter) for track in silent])
+
+
+# Middle C, which is struck at the end of a track, and let go a tick later.
+_A_NOTE = b"\x90\x3c\x40\x01\x80\x3c\x00\x00"
+
+
+def _name(track: bytes, per_quarter: int) -> str:
+    """The name of a track without notes. symusic forgets such a track, so it is given one."""
+    score = _parse(track.removesuffix(END_OF_TRACK) + _A_NOTE + END_OF_TRACK, per_quarter)
+    return next((str(part.name) for part in score.tracks), "")
 
 
 def _with_programs_of_others(file: File, scores: Sequence[Any], tracks: list[Track]) -> list[Track]:

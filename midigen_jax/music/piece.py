@@ -53,6 +53,8 @@ class Piece:
     """False: it was played without regard to the beats of its file, and its rhythm on a grid is noise"""
     clock: Clock = TWELFTHS
     """what its ticks are"""
+    voiced: bool = False
+    """track v is voice v, from the lowest up: its source names the voices"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 

@@ -1,4 +1,11 @@
-"""Voices: music whose tracks have one note at a time, as a grid of who sounds what, when."""
+"""Voices: music whose tracks have one note at a time, as a grid of who sounds what, when; and their names.
+
+Track v is voice v, from the lowest up, in music that a vocabulary of voices writes. Files name the voices,
+the highest first, as scores do. Where a source names none, voices are its tracks by their mean pitch.
+"""
+
+import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,17 +15,50 @@ from midigen_jax.music.notes import Notes
 
 SILENT = -1
 
+_FOUR = ("bass", "tenor", "alto", "soprano")
+_NUMBERED = re.compile(r"voice ([1-9]\d{0,2})")
 
-def by_voice(notes: Notes, voices: int) -> list[Notes]:
+
+def voice_names(voices: int) -> tuple[str, ...]:
+    """What so many voices are called, from the lowest up; one alone, or none, has no name."""
+    if voices == len(_FOUR):
+        return tuple(name.capitalize() for name in _FOUR)
+    return tuple(f"Voice {number}" for number in range(voices, 0, -1)) if voices > 1 else ()
+
+
+def named_voices(sounding: Sequence[str], silent: Sequence[str] = ()) -> list[int] | None:
+    """Which voice each of the `sounding` tracks is, from the lowest up, by names as in `voice_names`.
+
+    `silent` are the names of the tracks without notes, which are counted: the lowest voice may be one. None
+    where a name is no voice's, or two are the same.
+    """
+    names = [name.strip().casefold() for name in sounding]
+    if not names or len(set(names)) < len(names):
+        return None
+    if set(names) <= set(_FOUR):
+        return [_FOUR.index(name) for name in names]
+    found = [_NUMBERED.fullmatch(name.strip().casefold()) for name in (*sounding, *silent)]
+    numbers = [int(match[1]) if match else 0 for match in found]
+    if 0 in numbers[: len(names)]:
+        return None
+    return [max(numbers) - number for number in numbers[: len(names)]]
+
+
+def by_voice(notes: Notes, voices: int, named: bool = False) -> list[Notes]:
     """The notes of each voice, from the lowest up: the tracks, by their mean pitch; missing ones rest.
 
-    Raises InputError for more tracks than voices, and for a track with two notes at once.
+    Where the source has `named` them, track v is voice v, however they cross. Raises InputError for more
+    tracks than voices, and for a track with two notes at once.
     """
     tracks, rank = np.unique(notes[:, 3], return_inverse=True)
     if len(tracks) > voices:
         raise InputError(f"{len(tracks)} tracks are more than {voices} voices; choose with --voices")
-    means = np.bincount(rank, notes[:, 2]) / np.bincount(rank)
-    found = [notes[rank == number] for number in np.argsort(means, kind="stable")]
+    if named and tracks.max(initial=0) < voices:
+        found = [notes[notes[:, 3] == voice] for voice in range(voices)]
+    else:
+        means = np.bincount(rank, notes[:, 2]) / np.bincount(rank)
+        order = np.arange(len(tracks)) if named else np.argsort(means, kind="stable")
+        found = [notes[rank == number] for number in order]
     for own in found:  # which is sorted by onset
         if (own[1:, 0] < (own[:, 0] + own[:, 1])[:-1]).any():
             raise InputError(
@@ -29,15 +69,14 @@ def by_voice(notes: Notes, voices: int) -> list[Notes]:
 
 
 def voice_grid(
-    notes: Notes, voices: int, length: int | None = None
+    notes: Notes, voices: int, length: int | None = None, named: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """(S + 1,) times at which a note begins or ends; (S, V) the pitch of each voice, and "it begins here".
 
-    Voices are the tracks, by their mean pitch; -1 is a rest. Raises InputError for more tracks than voices,
-    and for a track with two notes at once.
+    Voices are those of `by_voice`; -1 is a rest. Raises InputError as it does.
     """
     onset, duration, *_ = notes.astype(np.int64).T
-    of_voice = by_voice(notes, voices)
+    of_voice = by_voice(notes, voices, named)
     ends = [] if length is None else [0, length]
     cuts = np.unique(np.concatenate([onset, onset + duration, np.array(ends, np.int64)]))
     pitch_SV = np.full((max(len(cuts) - 1, 0), voices), SILENT, np.int64)
@@ -50,3 +89,16 @@ def voice_grid(
         pitch_SV[place, voice] = np.repeat(pitch, spans)
         struck_SV[first, voice] = True
     return cuts, pitch_SV, struck_SV
+
+
+def tracks_of(notes: Notes, names: Sequence[str] = ()) -> list[tuple[str, Notes]]:
+    """Name and notes of each track of a file, in their order: by number, and without names.
+
+    Where tracks are voices, whose `names` are given from the lowest up: from the highest down, all of them.
+    Raises ValueError for a track without a name, where others have one.
+    """
+    if names:
+        if notes[:, 3].max(initial=0) >= len(names):
+            raise ValueError(f"track {notes[:, 3].max()} has no name")
+        return [(name, notes[notes[:, 3] == voice]) for voice, name in enumerate(names)][::-1]
+    return [("", notes[notes[:, 3] == track]) for track in np.unique(notes[:, 3])]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from midigen_jax.data.reading import digest_or_nothing, read_as
 from midigen_jax.errors import InputError
 from midigen_jax.files import make_folder, write_json
-from midigen_jax.listen import what_is_missing
 from midigen_jax.listen.tables import aligned, many
 from midigen_jax.music.notes import Notes, pitch_name
 from midigen_jax.music.piece import Piece
@@ -26,7 +25,8 @@ from midigen_jax.music.write import SIGNATURE
 from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.folder import CLAIM, check_claim, write_pieces
-from midigen_jax.sample.generate import Generated, moved, moved_home, unseen_pitches
+from midigen_jax.sample.formats import FORMATS, choose
+from midigen_jax.sample.generate import Generated, moved, moved_home, names_of, unseen_pitches
 from midigen_jax.sample.particles import Given
 from midigen_jax.sample.steering import Drawn, draw_pieces, steering
 from midigen_jax.sample.voices import given_voices, place_of, split_voices, tokens_of_voices, voices_of
@@ -108,10 +108,9 @@ def fill(
 ) -> Around:
     """A piece with some bars (first and last, an upbeat is bar 0) of some voices, or of all, written anew.
 
-    Its tracks are the voices, by their mean pitch.
-
-    A note that sounds on from before them is cut where they begin, and one that sounds on after them is
-    struck where they end. Raises InputError as `harmonise` does, and for bars that are not there.
+    Its tracks are the voices, as its file names them, or else by their mean pitch. A note that sounds on from
+    before the bars is cut where they begin, and one that sounds on after them is struck where they end.
+    Raises InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
     free = {place_of(vocabulary, name, "--voices") for name in names} or {*range(voices_of(vocabulary))}
@@ -119,7 +118,7 @@ def fill(
     length = int((notes[:, 0] + notes[:, 1]).max())
     onset = int(piece.notes[:, 0].min())
     begin, stop = (tick - onset for tick in piece.bars(*bars, "--bars"))
-    voices = split_voices(notes, vocabulary.slice_events)
+    voices = split_voices(notes, vocabulary.slice_events, piece.voiced)
     given = given_voices(vocabulary, voices, free, begin, stop, length)
     prompt = tokens_of_voices(vocabulary, voices, begin)
     return _around(restored, _Task(piece, shift, prompt, begin, given), how or How())
@@ -163,6 +162,7 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
         piece.program,
         piece.first_bar,
         vocabulary.clock,
+        names=names_of(vocabulary),
     )
     return Around(
         music,
@@ -188,14 +188,21 @@ def _check_melody(melody: Piece) -> None:
 
 
 def write_around(
-    source: Source, folder: Path, model: str, tracks: str, asked: Mapping[str, Any], how: How
+    source: Source,
+    folder: Path,
+    model: str,
+    tracks: str,
+    asked: Mapping[str, Any],
+    how: How,
+    formats: Sequence[str] | None = None,
 ) -> list[str]:
     """Write music around the file `source` into `folder`, and say in words what was written.
 
-    `asked` has the `voice` of a melody, or the `bars` and `voices` that are written anew. A folder of the
-    same settings is filled where files are missing. Raises InputError for a folder of anything else, and as
-    `harmonise` and `fill` do.
+    `asked` has the `voice` of a melody, or the `bars` and `voices` that are written anew; `formats` are as
+    in `write_music`. A folder of the same settings is filled where files are missing. Raises InputError for a
+    folder of anything else, for formats of what is not installed, and as `harmonise` and `fill` do.
     """
+    formats, said = choose(formats, how.count)
     loaded = load_model(model)
     digest = digest_or_nothing(source)
     settings: dict[str, Any] = {"model": name_of(model), "checkpoint": loaded.digest}
@@ -209,9 +216,9 @@ def write_around(
         made = harmonise(loaded, piece, asked["voice"], how)
     write_json(folder / CLAIM, settings)
     origin = f"{SIGNATURE}: around {source.name}, by {name_of(model)}, seed {how.seed}"
-    write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"])
+    write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"], formats)
     rewrite(folder / "rows.jsonl", rows_of(made, settings))
-    heads = [f"{number}.mid" for number in range(1, how.count + 1)]
+    heads = [f"{number}{FORMATS[formats[0]].suffix}" for number in range(1, how.count + 1)]
     told = [f"{nats / made.quarters:.2f} nats a quarter" for nats in made.nats]
     few = min(float(effective.min()) for effective in made.effective)
     took = f"{made.music.seconds:.1f} s, compiling {made.music.compile_seconds:.1f} s"
@@ -219,7 +226,7 @@ def write_around(
         *aligned(list(zip(heads, told, strict=True))),
         f"{many(how.count, 'piece')} in {folder} ({took}).",
         f"At worst {few:.1f} of {how.particles} particles carried the weight.",
-        *what_is_missing(),
+        *said,
     ]
 
 

@@ -1,7 +1,7 @@
 """Music as a folder of files, and what it was made with, so that it can be made again.
 
 In: a model, settings of sampling, a prompt or none; or a MIDI file whose piece is made again. Out: in the
-folder `1.mid`, `1.mp3`, `1.png`, `2.mid` …, `settings.json` and `rows.jsonl`.
+folder `1.mid`, `1.musicxml`, `1.mp3`, `1.png`, `2.mid` …, `settings.json` and `rows.jsonl`.
 """
 
 import json
@@ -17,15 +17,12 @@ from midigen_jax.config import Config, SampleConfig, override, to_json
 from midigen_jax.data.reading import digest_or_nothing, read_as
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, make_folder, read_json, write_json
-from midigen_jax.listen import missing, what_is_missing
-from midigen_jax.listen.audio import synthesize, write_audio
-from midigen_jax.listen.pianoroll import draw
 from midigen_jax.listen.tables import many
-from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import Source, find_sources
-from midigen_jax.music.write import SIGNATURE, write_midi
+from midigen_jax.music.write import SIGNATURE
 from midigen_jax.progress import Progress
+from midigen_jax.sample.formats import FORMATS, choose
 from midigen_jax.sample.generate import Generated, check_sample, generate
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
 from midigen_jax.train.checkpoint import LoadedModel
@@ -42,13 +39,15 @@ def write_music(
     checkpoint: str | None = None,
     like: str | None = None,
     tracks: str | None = None,
+    formats: Sequence[str] | None = None,
 ) -> list[str]:
     """Write music with a model into `folder`; returns in words what was written.
 
     `changes` are dotted names of `Config`, of the defaults or of what made the MIDI file `like`; that file
-    also says the run, the checkpoint and the prompt, where they are not given. A folder of the same settings
-    is filled where files are missing. Raises InputError for a folder of anything else, for a model or a
-    prompt that is not what made `like`, and as `load_model` and `generate` do.
+    also says the run, the checkpoint and the prompt, where they are not given. `formats` are of `FORMATS`;
+    None is what suits so many pieces. A folder of the same settings is filled where files are missing. Raises
+    InputError for a folder of anything else, for a model or a prompt that did not make `like`, for formats
+    of what is not installed, and as `load_model` and `generate` do.
     """
     asked = _Asked(run, prompt, tracks, checkpoint or "best", SampleConfig())
     if like is not None:
@@ -59,6 +58,7 @@ def write_music(
             "generate: RUN is missing; give a run's folder or address, pretrained:NAME, or --like FILE.mid"
         )
     check_sample(config)
+    formats, told = choose(formats, config.count if like is None else 1)
     loaded, name = load_model(asked.run, asked.checkpoint), name_of(asked.run)
     prompt, bars = bars_of(asked.prompt)
     source = None if prompt is None else find_prompt(prompt)
@@ -83,7 +83,7 @@ def write_music(
     place = None if prompt is None else relative(Path(prompt), folder) + _said_bars(bars)
     made = origin, loaded.step, loaded.digest, only or 0, config, place, digest
     recipe = Recipe(*made, tracks=asked.tracks)
-    write_pieces(folder, music, partial(text_of, recipe, name), recipe.piece)
+    write_pieces(folder, music, partial(text_of, recipe, name), formats, recipe.piece)
     rows.rewrite(folder / "rows.jsonl", rows_of(music, settings))
     lines = [
         f"{many(len(music.pieces), 'piece')} in {folder} (step {loaded.step}, {music.events:,} events at "
@@ -91,7 +91,7 @@ def write_music(
     ]
     if silent := sum(len(notes) == 0 for notes in music.pieces):
         lines.append(f"{many(silent, 'piece')} without a note: give another --seed, or other pitches.")
-    return [*music.remarks, *lines, *what_is_missing()]
+    return [*music.remarks, *lines, *told]
 
 
 def bars_of(prompt: str | None) -> tuple[str | None, tuple[int, int] | None]:
@@ -166,47 +166,25 @@ def text_of(recipe: Recipe, run: str, number: int) -> tuple[str, str]:
 
 
 def write_pieces(
-    folder: Path, music: Generated, text: Callable[[int], Sequence[str]], first: int = 0
+    folder: Path,
+    music: Generated,
+    text: Callable[[int], Sequence[str]],
+    formats: Sequence[str],
+    first: int = 0,
 ) -> None:
-    """`1.mid`, `1.mp3`, `1.png`, `2.mid` …, from number `first` (from 0) on, as far as they are missing.
+    """`1.mid`, `1.musicxml`, …, `2.mid` …, from number `first` (from 0) on, as far as they are missing.
 
-    `text` says what the file of a piece carries, given its number.
+    `text` says what the file of a piece carries, given its number; `formats` are of `FORMATS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    beside = not missing()
     with Progress("writing", len(music.pieces), "pieces") as progress:
         for number, notes in enumerate(music.pieces, start=first):
-            place = folder / f"{number + 1}.mid"
-            # One that is there is whole: a cut command writes the others.
-            if not place.is_file():
-                write_file(place, music, notes, text(number))
-            if beside:
-                write_beside(place, music, notes)
+            for format in (FORMATS[name] for name in formats):
+                place = folder / f"{number + 1}{format.suffix}"
+                # One that is there is whole: a cut command writes the others.
+                if not place.is_file():
+                    format.write(place, music, notes, text(number))
             progress.advance()
-
-
-def write_file(place: Path, music: Generated, notes: Notes, text: Sequence[str] = ()) -> None:
-    """The MIDI file of a piece, with lines of text."""
-    write_midi(
-        notes,
-        place,
-        music.tempo,
-        music.program,
-        meter=music.meter,
-        text=text,
-        first_bar=music.first_bar,
-        clock=music.clock,
-    )
-
-
-def write_beside(place: Path, music: Generated, notes: Notes) -> None:
-    """Picture and sound of a piece beside its file, where they are missing; one without notes is silent."""
-    picture, audio = place.with_suffix(".png"), place.with_suffix(".mp3")
-    if not picture.is_file():
-        bars = music.meter, music.first_bar, music.clock
-        draw(notes, picture, "", music.tempo, *bars)
-    if len(notes) and not audio.is_file():
-        write_audio(audio, synthesize(notes, music.tempo, music.program, music.clock))
 
 
 def rows_of(music: Generated, settings: dict[str, Any]) -> list[rows.Row]:

@@ -23,6 +23,7 @@ from midigen_jax.music.chords import parse_chords
 from midigen_jax.music.clock import Clock
 from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
+from midigen_jax.music.voices import voice_names
 from midigen_jax.progress import Progress
 from midigen_jax.sample import conditions
 from midigen_jax.sample.constraints import NEVER, Constraints, constraints, limits
@@ -75,6 +76,8 @@ class Generated(NamedTuple):
     program: int  # General MIDI: the config's, or the prompt's, or 0
     first_bar: int  # ticks from the beginning of each piece to a bar line
     clock: Clock
+    key: keys.Target | None = None  # the config's
+    names: tuple[str, ...] = ()  # of the voices, from the lowest up, where tracks are voices
     remarks: tuple[str, ...] = ()  # what was done to the prompt, in words
 
 
@@ -124,8 +127,12 @@ def generate(
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
     pieces = [_music(restored, task, config, tokens) for tokens in written]
-    about = task.tempo, task.meter, task.program, _first_bar(task, config), restored.metadata.vocabulary.clock
-    return Generated(pieces, events, ended, seconds, compile_seconds, *about, task.remarks)
+    vocabulary = restored.metadata.vocabulary
+    about = task.tempo, task.meter, task.program, _first_bar(task, config), vocabulary.clock
+    asked = config.in_key or config.key
+    key = None if asked is None else keys.parse_key(asked)
+    named = key, names_of(vocabulary)
+    return Generated(pieces, events, ended, seconds, compile_seconds, *about, *named, task.remarks)
 
 
 def _by_particles(
@@ -434,7 +441,9 @@ def _prompt_tokens(
         raise InputError("the prompt holds no notes; give another one, or none")
     there, shift = moved_home(restored, prompt)
     tracks = len(np.unique(there[:, 3]))
-    if "track" not in vocabulary.drops and tracks < vocabulary.slice_events:
+    # Voices that a file names may well rest.
+    whole = 2 if prompt.voiced else vocabulary.slice_events
+    if "track" not in vocabulary.drops and tracks < whole:
         tokens = _completed(restored, replace(prompt, notes=there), config)
         words = f"{tracks} of {vocabulary.slice_events} voices; the others were written to it"
         return tokens, shift, (f"The prompt has {words}.",)
@@ -467,11 +476,13 @@ def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> To
     begin = int(prompt.notes[:, 0].min())
     notes = prompt.notes - np.array([begin, 0, 0, 0], np.int32)
     length, tracks = int((notes[:, 0] + notes[:, 1]).max()), len(np.unique(notes[:, 3]))
-    every = split_voices(notes, vocabulary.slice_events, ", or its melody alone with --tracks melody")
-    lowest, rest = every[: tracks > 1], every[tracks > 1 : tracks]
-    absent = every[tracks:]
-    free = range(len(lowest), len(lowest) + len(absent))
-    given = given_voices(vocabulary, [*lowest, *absent, *rest], free, 0, length, length)
+    remedy = ", or its melody alone with --tracks melody"
+    voices = split_voices(notes, vocabulary.slice_events, prompt.voiced, remedy)
+    if not prompt.voiced:
+        here, absent = voices[:tracks], voices[tracks:]
+        voices = [*here[: tracks > 1], *absent, *here[tracks > 1 :]]
+    free = [place for place, own in enumerate(voices) if not len(own)]
+    given = given_voices(vocabulary, voices, free, 0, length, length)
     first = begin - prompt.first_bar
     bar = vocabulary.clock.bar(prompt.meter)
     drawn = draw_pieces(
@@ -517,3 +528,8 @@ def _cut(notes: Notes, ticks: int) -> Notes:
     """The notes that begin before `ticks`, each as long as there is room."""
     onset, duration, pitch, track = notes[notes[:, 0] < ticks].T
     return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
+
+
+def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The names of the voices, from the lowest up; none where the tracks of what is decoded are no voices."""
+    return () if "track" in vocabulary.drops else voice_names(vocabulary.slice_events)

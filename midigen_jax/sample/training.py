@@ -25,6 +25,7 @@ from midigen_jax.listen.report import write_report
 from midigen_jax.listen.tables import aligned, corpus_in_words, many
 from midigen_jax.progress import Progress
 from midigen_jax.sample.folder import rows_of, text_of, write_pieces
+from midigen_jax.sample.formats import possible
 from midigen_jax.sample.generate import check_sample, generate
 from midigen_jax.sample.recipe import Recipe
 from midigen_jax.train.batch_size import check_rows, with_rows
@@ -91,7 +92,7 @@ def demo(folder: Path, config: Config, say: Say) -> bool:
     write_report(run, folder / "report.html")
     made = [
         ("report.html", "open it in a browser: curves, samples, how to go on"),
-        ("run/samples", "of checkpoints, early and late: pieces as .mid, .mp3 and .png"),
+        ("run/samples", "of checkpoints, early and late: pieces as .mid, .musicxml, .mp3 and .png"),
         ("run/rows.jsonl", "what was measured"),
         (config.train.checkpoints or "run/checkpoints", "the model"),
         ("corpus", "the tokens"),
@@ -141,7 +142,7 @@ def _write_samples_of(loaded: LoadedModel, run: Path) -> None:
     music, place_beside = generate(loaded, config), place.with_suffix(".partial")
     shutil.rmtree(place_beside, ignore_errors=True)
     recipe = Recipe("../..", loaded.step, loaded.digest, 0, config)
-    write_pieces(place_beside, music, partial(text_of, recipe, run.name))
+    write_pieces(place_beside, music, partial(text_of, recipe, run.name), possible())
     settings = {"run": run.name, "step": loaded.step, "sample": to_json(config)}
     rows.append(place_beside / "rows.jsonl", rows_of(music, settings))
     place_beside.rename(place)

@@ -25,13 +25,13 @@ VOICES = {"soprano": -1, "alto": -2, "tenor": -3, "bass": 0}
 _TICKS, _STOPS = 768, 64  # shapes are filled up to multiples: fewer are compiled
 
 
-def split_voices(notes: Notes, count: int, besides: str = "") -> list[Notes]:
-    """The notes of each voice, from the lowest up; missing ones are silent.
+def split_voices(notes: Notes, count: int, named: bool = False, besides: str = "") -> list[Notes]:
+    """The notes of each voice, from the lowest up, as `by_voice` has them; missing ones are silent.
 
     Raises InputError, whose remedy ends with `besides`, for music of more voices, or of none.
     """
     try:
-        return by_voice(notes, count)
+        return by_voice(notes, count, named)
     except InputError:
         raise InputError(
             f"the music is not of {count} voices or fewer; give a file with a track for each voice, and one "

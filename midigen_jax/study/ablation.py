@@ -39,7 +39,8 @@ from midigen_jax.listen.tables import many
 from midigen_jax.model.cost import flops
 from midigen_jax.music.sources import Source
 from midigen_jax.progress import Board
-from midigen_jax.sample.folder import find_prompt, write_beside, write_file
+from midigen_jax.sample.folder import find_prompt
+from midigen_jax.sample.formats import FORMATS
 from midigen_jax.sample.generate import generate
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.evaluate import pieces_of
@@ -347,8 +348,8 @@ def _try_arms(study: Study, out: Path, prompt: Source | None) -> None:
             continue
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
-        write_beside(place, music, music.pieces[0])
-        write_file(place, music, music.pieces[0])
+        for format in reversed(FORMATS.values()):
+            format.write(place.with_suffix(format.suffix), music, music.pieces[0], ())
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:

@@ -65,11 +65,11 @@ class VoiceVocabulary(PitchIds):
     def encode(self, piece: Piece) -> Tokens:
         """(E, 2) ids, from <start> to <end>: of all music from its first onset to its last release.
 
-        A piece with a length goes from tick 0 to there. Voices are the tracks, in the order of their mean
-        pitch; missing ones rest. Raises InputError for more tracks than voices, and for a track with two
-        notes at once.
+        A piece with a length goes from tick 0 to there. Voices are the tracks, as the piece's source names
+        them, or else in the order of their mean pitch; missing ones rest. Raises InputError for more tracks
+        than voices, and for a track with two notes at once.
         """
-        cuts, pitch_SV, struck_SV = voice_grid(piece.notes, self.voices, piece.length)
+        cuts, pitch_SV, struck_SV = voice_grid(piece.notes, self.voices, piece.length, piece.voiced)
         origin, first, lasting = split_long(np.diff(cuts).astype(np.int32), self.max_duration)
         kind_SV = np.where(struck_SV[origin] & first[:, None], ATTACKED, HELD)
         id_SV = np.where(pitch_SV[origin] == SILENT, REST, kind_SV + pitch_SV[origin])
