@@ -1,4 +1,4 @@
-"""The `voice` vocabulary: one event a voice in every slice, from the lowest voice to the highest or back.
+"""The `voice` vocabulary: one event a voice in every slice, from the lowest voice up or from the highest down.
 
 Four voices make four events a slice, as the literature on chorales scores them. Who sings what is kept, and
 so are unisons and crossings, which a slice as a set of pitches does not know. Ids are those of `note`. What
@@ -9,11 +9,11 @@ is there before its bass.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
-from midigen_jax.config import PrepareConfig
+from midigen_jax.config import PrepareConfig, VoiceOrder
 from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
@@ -44,7 +44,7 @@ class VoiceVocabulary(PitchIds):
     voices: int
     max_duration: int = 96
     clock: Clock = TWELFTHS
-    order: Literal["low-first", "high-first"] = "low-first"
+    order: VoiceOrder = "low-first"
     name: ClassVar[str] = "voice"
     drops: ClassVar[tuple[str, ...]] = ("velocity",)
 
@@ -61,7 +61,8 @@ class VoiceVocabulary(PitchIds):
     @property
     def voice_places(self) -> tuple[int, ...]:
         """The place of each voice in its slice, from the lowest voice up."""
-        return tuple(range(self.voices))[:: 1 if self.order == "low-first" else -1]
+        places = range(self.voices)
+        return tuple(places if self.order == "low-first" else reversed(places))
 
     @cached_property
     def rules(self) -> "VoiceRules":
@@ -120,6 +121,6 @@ class VoiceVocabulary(PitchIds):
     def from_json(cls, data: Mapping[str, Any]) -> "VoiceVocabulary":
         """The inverse of `to_json`; older ones do not name their order, and go from the lowest voice up."""
         order = data.get("order", "low-first")
-        if order not in ("low-first", "high-first"):
+        if order not in get_args(VoiceOrder):
             raise ValueError(f"no order of voices {order!r}")
         return cls(int(data["voices"]), int(data["max_duration"]), clock_from_json(data), order)
