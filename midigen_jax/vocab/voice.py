@@ -1,4 +1,4 @@
-"""The `voice` vocabulary: one event a voice in every slice, from the lowest voice up or from the highest down.
+"""The `voice` vocabulary: one event a voice in every slice, from the lowest up or from the highest down.
 
 Four voices make four events a slice, as the literature on chorales scores them. Who sings what is kept, and
 so are unisons and crossings, which a slice as a set of pitches does not know. Ids are those of `note`. What
