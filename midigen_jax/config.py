@@ -18,6 +18,8 @@ from midigen_jax.errors import InputError
 
 C = TypeVar("C")
 
+VoiceOrder = Literal["low-first", "high-first"]
+
 
 AUTO_ROWS = 0  # as many rows as fill the devices, which a config does not know
 _WORDS = {"batch.rows": {"auto": AUTO_ROWS}}  # that stand for values of a setting
@@ -62,6 +64,9 @@ class PrepareConfig:
         "note", "the vocabulary: one event a pitch (note), a voice (voice), a slice (chord)"
     )
     voices: int = _option(0, "voice: one event for each of so many voices, which are tracks; 0: no voices")
+    voice_order: VoiceOrder = _option(
+        "low-first", "voice: a slice is written from the lowest voice up, or from the highest down"
+    )
     transpose: str = _option("none", "move every piece to this tonic: none, or C, F#, Bb …")
     only_key: str = _option("none", "keep only the pieces in this key: none, or C, 'A minor' …")
     quantizer: Literal["adaptive", "music21", "uniform"] = _option("adaptive", "how onsets reach the grid")
@@ -87,6 +92,13 @@ class PrepareConfig:
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         remedy = f"1 to {_MOST_VOICES}; 0: no voices"
         _require(0 <= self.voices <= _MOST_VOICES, "prepare.voices", self.voices, remedy)
+        ordered = self.voices > 0 or self.voice_order == "low-first"
+        _require(
+            ordered,
+            "prepare.voice_order",
+            self.voice_order,
+            "low-first where there are no voices; give --voices too",
+        )
         longest = "1 to 65,536; 0: eight quarters"
         _require(0 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, longest)
         ticks = self.ticks_per_quarter

@@ -149,7 +149,7 @@ def test_nats_by_position_are_those_of_slices_that_begin_there():
     assert of_two == {"bar line": [0, 1], "beat": [2, 9], "between": [3, 4, 5, 6, 7, 8]}
 
 
-def test_nats_by_voice_are_those_of_a_place_in_the_slice():
+def test_nats_by_voice_are_those_of_a_place_in_the_slice_from_the_lowest_voice_up():
     ratios = measure(scores_of(NoteVocabulary(), EIGHT, EIGHT_NATS)).ratios
     assert shared_out(ratios, "nats_by_voice") == {
         "1": [0, 2, 3, 9],
@@ -161,6 +161,9 @@ def test_nats_by_voice_are_those_of_a_place_in_the_slice():
     voices = [(A + 48, 0), (REST, 12), (H + 48, 0), (A + 60, 3), (END, 0)]
     found = measure(scores_of(VoiceVocabulary(2), voices, EIGHT_NATS[: len(voices)]))
     assert shared_out(found.ratios, "nats_by_voice") == {"1": [0, 2], "2": [1, 3]}
+    high_first = VoiceVocabulary(2, order="high-first")
+    turned = measure(scores_of(high_first, voices, EIGHT_NATS[: len(voices)]))
+    assert shared_out(turned.ratios, "nats_by_voice") == {"1": [1, 3], "2": [0, 2]}
     # What no piece has is no figure; the two voices are.
     assert [f.part for f in figures([found]) if f.metric == "nats_by_voice"] == ["1", "2"]
 

@@ -37,8 +37,10 @@ MELODY = Piece(make_notes([0, 6, 12, 30], [6, 3, 12, 6], [60, 64, 62, 67], [0, 1
 OF_EACH = {
     "note": PrepareConfig(),
     "voice": PrepareConfig(voices=3),
+    "voice, high first": PrepareConfig(voices=3, voice_order="high-first"),
     "chord": PrepareConfig(tokenizer="chord"),
 }
+NAMES = [*dict.fromkeys([*VOCABULARIES, *OF_EACH]), "melody"]
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def small_network(vocabulary, heads="chained"):
     return network, jax.tree.map(lambda leaf: 3 * leaf, init_params(network, jax.random.key(1)))
 
 
-@pytest.mark.parametrize("name", [*VOCABULARIES, "melody"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_said_is_what_was_meant(name, melodies):
     """The pitches, onsets and lengths of a piece come back, and through JSON the vocabulary itself."""
     vocabulary, piece = some(name)
@@ -75,7 +77,7 @@ def test_what_is_said_is_what_was_meant(name, melodies):
     assert hash(read) == hash(vocabulary)
 
 
-@pytest.mark.parametrize("name", [*VOCABULARIES, "melody"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_vocabulary_keeps_the_laws(name, melodies):
     vocabulary, piece = some(name)
     verify_vocabulary(vocabulary, [piece])
@@ -113,7 +115,7 @@ def test_a_vocabulary_that_breaks_a_law_is_told_which(kind, words):
 
 
 @pytest.mark.parametrize("heads", ["chained", "independent"])
-@pytest.mark.parametrize("name", [*VOCABULARIES, "melody"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_probabilities_of_all_next_events_sum_to_one(name, heads, melodies):
     """Over all ids of each stream, given earlier ids: the chain rule over streams is exact."""
     vocabulary, piece = some(name)
@@ -137,7 +139,7 @@ def test_the_probabilities_of_all_next_events_sum_to_one(name, heads, melodies):
         assert size == share_BTV.shape[-1]
 
 
-@pytest.mark.parametrize("name", [*VOCABULARIES, "melody"])
+@pytest.mark.parametrize("name", NAMES)
 def test_music_is_never_forbidden_and_is_read_alike_in_any_chunks(name, melodies):
     vocabulary, piece = some(name)
     network, params = small_network(vocabulary)
@@ -187,6 +189,8 @@ def test_a_vocabulary_that_is_not_there_is_refused_with_the_nearest():
         vocabulary_class(PrepareConfig(tokenizer="chrod"))
     with pytest.raises(InputError, match=r"prepare\.voices = 0 with prepare\.tokenizer = voice: give"):
         vocabulary_class(PrepareConfig(tokenizer="voice"))
+    with pytest.raises(InputError, match=r"prepare\.voice_order = 'high-first' .* there are no voices; give"):
+        PrepareConfig(voice_order="high-first")
     with pytest.raises(InputError, match=r"prepare\.voices = 4 with prepare\.tokenizer = chord: give note"):
         typical_vocabulary(PrepareConfig(tokenizer="chord", voices=4))
 

@@ -17,7 +17,7 @@ from midigen_jax.music.piece import Piece
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.voices import by_voice, named_voices, voice_names
 from midigen_jax.music.write import write_midi
-from midigen_jax.vocab import note, slices_of
+from midigen_jax.vocab import note, slices_of, vocabulary_from_json
 from midigen_jax.vocab.voice import VoiceVocabulary
 
 A, H, REST = note.ATTACKED, note.HELD, note.REST
@@ -40,9 +40,9 @@ def voiced(draw):
     return make_notes(*np.concatenate(parts, axis=1))
 
 
-@given(voiced(), st.integers(1, 40))
-def test_decoding_what_was_encoded_gives_the_same_notes(notes, longest):
-    vocabulary = VoiceVocabulary(3, longest)
+@given(voiced(), st.integers(1, 40), st.sampled_from(["low-first", "high-first"]))
+def test_decoding_what_was_encoded_gives_the_same_notes(notes, longest, order):
+    vocabulary = VoiceVocabulary(3, longest, order=order)
     tokens = vocabulary.encode(Piece(notes))
     np.testing.assert_array_equal(vocabulary.decode(tokens), notes)
     assert slices_of(vocabulary, tokens) == slice_notes(notes)
@@ -57,6 +57,19 @@ def test_two_voices_are_these_tokens():
     notes = make_notes([0, 12, 0], [12, 12, 24], [48, 50, 60], [7, 7, 2])
     expected = [(0, 0), (A + 48, 0), (A + 60, 12), (A + 50, 0), (H + 60, 12), (1, 0)]
     assert VoiceVocabulary(2).encode(Piece(notes)).tolist() == [list(event) for event in expected]
+    downward = [(0, 0), (A + 60, 0), (A + 48, 12), (H + 60, 0), (A + 50, 12), (1, 0)]
+    high_first = VoiceVocabulary(2, order="high-first")
+    assert high_first.encode(Piece(notes)).tolist() == [list(event) for event in downward]
+
+
+def test_the_lowest_voice_is_the_first_where_no_order_is_named():
+    """As in models and corpora of before; an order that there is not is refused."""
+    words = VoiceVocabulary(2, order="high-first").to_json()
+    assert vocabulary_from_json(words) == VoiceVocabulary(2, order="high-first")
+    with pytest.raises(InputError, match="damaged"):
+        vocabulary_from_json({**words, "order": "sideways"})
+    del words["order"]
+    assert vocabulary_from_json(words) == VoiceVocabulary(2)
 
 
 def test_a_unison_is_two_events_and_a_missing_voice_rests():

@@ -41,6 +41,7 @@ class MelodyVocabulary:
     learned: ClassVar[bool] = False
     transposes: ClassVar[bool] = True
     slice_events: ClassVar[int] = 1
+    voice_places: ClassVar[tuple[int, ...]] = ()
 
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "MelodyVocabulary":

@@ -330,8 +330,8 @@ def _interval(features: Features) -> Array:
 def anchors(features: Features) -> Array:
     """(B, T, N) int32: the N = `ANCHORS` pitches that interval heads measure from, or `NONE`.
 
-    The last pitch of the slice; the one at the same place in the slice before; the slice's lowest, its first.
-    Where one is missing another stands in for it.
+    The last pitch of the slice; the one at the same place in the slice before; the slice's first. Where one
+    is missing another stands in for it.
     """
     previous_BT = jnp.where(features.previous_BT == NONE, features.reference_BT, features.previous_BT)
     first_BT = features.chord_BTV[..., 0]

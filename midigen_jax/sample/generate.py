@@ -442,10 +442,10 @@ def _prompt_tokens(
     there, shift = moved_home(restored, prompt)
     tracks = len(np.unique(there[:, 3]))
     # Voices that a file names may well rest.
-    whole = 2 if prompt.voiced else vocabulary.slice_events
-    if "track" not in vocabulary.drops and tracks < whole:
+    voices = len(vocabulary.voice_places)
+    if tracks < (min(voices, 2) if prompt.voiced else voices):
         tokens = _completed(restored, replace(prompt, notes=there), config)
-        words = f"{tracks} of {vocabulary.slice_events} voices; the others were written to it"
+        words = f"{tracks} of {voices} voices; the others were written to it"
         return tokens, shift, (f"The prompt has {words}.",)
     try:
         tokens = vocabulary.encode(replace(prompt, notes=there, length=None))[:-1]
@@ -532,4 +532,4 @@ def _cut(notes: Notes, ticks: int) -> Notes:
 
 def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
     """The names of the voices, from the lowest up; none where the tracks of what is decoded are no voices."""
-    return () if "track" in vocabulary.drops else voice_names(vocabulary.slice_events)
+    return voice_names(len(vocabulary.voice_places))

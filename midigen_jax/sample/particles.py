@@ -41,7 +41,7 @@ _FIFTH, _OCTAVE = 7, 0
 class Given(NamedTuple):
     """What is given of T ticks of V voices; ticks count from the end of the prompt."""
 
-    id_TV: Array  # int32: the pitch id of each voice in a slice that begins at this tick; FREE: any
+    id_TV: Array  # int32: the pitch id at each place of a slice that begins at this tick; FREE: any
     stop_S: Array  # int32: ticks that no slice crosses, ascending, and at which rows are compared; then NEVER
     end: Array  # int32: the tick at which pieces end; NEVER: wherever they end by themselves
     closes: Array | bool = True  # whether <end> stands at the end; else pieces break off there
@@ -87,7 +87,7 @@ class Particles(NamedTuple):
     ended_B: Array  # bool: whether <end> is
     weight_B: Array  # float32, nats: the logarithm of the weight
     nats_B: Array  # float32: of what is written, at temperature 1
-    before_BV: Array  # int32: MIDI pitches of the slice before, or NONE
+    before_BV: Array  # int32: MIDI pitches of the slice before, or NONE, from the lowest voice up
     current_BV: Array  # int32: those of the slice that is being written
     sounds_B12: Array  # float32: how often each pitch class is in that slice
     sounded_B12: Array  # float32: ticks for which each has sounded
@@ -184,7 +184,7 @@ def _begin(
     events: int,
 ) -> Particles:
     carry, trunk = repeated(read_prompt(model, prompt, begin_B, projections), rows)
-    zero_B, none_BV = jnp.zeros(rows, jnp.int32), jnp.full((rows, given.id_TV.shape[1]), NONE)
+    zero_B, none_BV = jnp.zeros(rows, jnp.int32), jnp.full((rows, len(model.vocabulary.voice_places)), NONE)
     return Particles(
         carry,
         trunk,
@@ -360,12 +360,12 @@ def _chosen(said_BV: Array, ids_B: Array) -> Array:
 
 
 def _with_pitch(vocabulary: Any, there: Particles, event: Events, active_B: Array) -> Array:
-    """The slice that is being written, with the pitch of this event in its place."""
+    """The slice that is being written, with the pitch of this event in its voice."""
     name = pitch_stream(vocabulary.tables)
     midi = vocabulary.tables[name].midi
     if midi is None:
         return there.current_BV
-    here_BV = jnp.arange(there.current_BV.shape[1])[None] == there.place_B[:, None]
+    here_BV = jnp.array(vocabulary.voice_places, jnp.int32)[None] == there.place_B[:, None]
     here_BV &= active_B[:, None]
     return jnp.where(here_BV, by_id(midi, event[name])[:, None], there.current_BV)
 

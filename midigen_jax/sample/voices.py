@@ -51,7 +51,7 @@ def tokens_of_voices(vocabulary: Vocabulary, voices: Sequence[Notes], end: int) 
     for first, last in pairwise(cuts):
         for begin in range(first, last, int(ticks.max())):
             event = np.zeros((len(voices), len(names)), np.int32)
-            event[:, pitch] = [ids[begin] for ids, _ in columns]
+            event[[*vocabulary.voice_places], pitch] = [ids[begin] for ids, _ in columns]
             event[-1, timed] = np.flatnonzero(ticks == min(last - begin, ticks.max()))[0]
             rows.append(event)
     return np.concatenate(rows)
@@ -88,15 +88,15 @@ def given_voices(
 ) -> Given:
     """What particles are held to from tick `begin` to `length`: the notes of voices, from the lowest up.
 
-    Where a voice is silent it rests. Those whose places are `free` do as they like up to `stop`; a note of
-    theirs that has begun before is struck there.
+    Where a voice is silent it rests. Those that are `free` do as they like up to `stop`; a note of theirs
+    that has begun before is struck there.
     """
     id_TV = np.full((length, vocabulary.slice_events), FREE, np.int32)
     stops = {stop, length}
-    for place, notes in enumerate(voices):
-        since = stop if place in free else begin
-        id_T, ends = _ids(vocabulary, _after(notes, stop) if place in free else notes, length)
-        id_TV[since:, place] = id_T[since:]
+    for voice, notes in enumerate(voices):
+        since = stop if voice in free else begin
+        id_T, ends = _ids(vocabulary, _after(notes, stop) if voice in free else notes, length)
+        id_TV[since:, vocabulary.voice_places[voice]] = id_T[since:]
         stops |= {end for end in ends if end > since}
     return held_to(id_TV[begin:], sorted(one - begin for one in stops if one > begin), length - begin)
 
@@ -125,8 +125,8 @@ def _id_of(table: IdTable, pitch: int, held: bool) -> int:
 
 def voices_of(vocabulary: Vocabulary) -> int:
     """How many voices there are. Raises InputError for a vocabulary without any."""
-    voices = vocabulary.slice_events
-    if voices < 2 or vocabulary.tables[pitch_stream(vocabulary.tables)].midi is None:
+    voices = len(vocabulary.voice_places)
+    if voices < 2:
         raise InputError(
             f"the model writes {vocabulary.name} events, which have no voices; give pretrained:chorales, or "
             "prepare a corpus with --voices 4 and train on it"
@@ -135,7 +135,7 @@ def voices_of(vocabulary: Vocabulary) -> int:
 
 
 def place_of(vocabulary: Vocabulary, voice: str, flag: str = "--voice") -> int:
-    """The place of a voice, from the lowest up."""
+    """The number of a voice, from the lowest up."""
     voices = voices_of(vocabulary)
     if voice.isdecimal() and 1 <= int(voice) <= voices:
         return voices - int(voice)

@@ -25,7 +25,7 @@ Ratio = tuple[float, float]
 _RESAMPLES = 10_000
 _MOST_COUNTS = 10_000_000  # that are held for them: with more than 1,000 pieces they become fewer
 INTERVAL = (0.025, 0.975)
-_PLACES = 4  # of a slice, that are told apart
+_VOICES = 4  # of a slice, that are told apart
 
 
 class EventScores(NamedTuple):
@@ -103,12 +103,14 @@ def nats_by_position(scores: EventScores) -> dict[str, Ratio]:
 
 
 def nats_by_voice(scores: EventScores) -> dict[str, Ratio]:
-    """Nats of an event by its place in its slice, which is its voice, or the rank of its pitch from below."""
+    """Nats of an event by its voice, or by the rank of its pitch in its slice, from below."""
     number = np.arange(len(scores.tokens) - 1)
     closes = closes_of(scores.vocabulary.tables, scores.tokens[:-1])
     first = np.maximum.accumulate(np.where(np.append(True, closes[:-1])[: len(number)], number, 0))
-    names = [str(1 + place) for place in range(_PLACES)] + [f"{_PLACES + 1} and above"]
-    return _shared_out(scores, np.minimum(number - first, _PLACES), names)
+    places = scores.vocabulary.voice_places
+    voice_at = np.argsort([*places, *range(len(places), 1 + len(number))])
+    names = [str(1 + voice) for voice in range(_VOICES)] + [f"{_VOICES + 1} and above"]
+    return _shared_out(scores, np.minimum(voice_at[number - first], _VOICES), names)
 
 
 def _shared_out(scores: EventScores, where: NDArray[np.integer], names: Sequence[str]) -> dict[str, Ratio]:

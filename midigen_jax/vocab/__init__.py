@@ -61,6 +61,10 @@ class Vocabulary(Protocol):
         """The fewest events that every slice has."""
 
     @property
+    def voice_places(self) -> tuple[int, ...]:
+        """Where each voice stands in a slice, from the lowest voice up; empty where events are no voices."""
+
+    @property
     def clock(self) -> Clock:
         """What its ticks are."""
 

@@ -99,6 +99,11 @@ class PitchAndDuration:
         raise NotImplementedError
 
     @property
+    def voice_places(self) -> tuple[int, ...]:
+        """None: an event is no voice."""
+        return ()
+
+    @property
     def streams(self) -> tuple[Stream, ...]:
         """Pitch, then duration."""
         pitch, duration = (len(self.tables[name].ticks) for name in ("pitch", "duration"))

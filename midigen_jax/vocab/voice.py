@@ -1,17 +1,19 @@
-"""The `voice` vocabulary: one event a voice in every slice, from the lowest voice to the highest.
+"""The `voice` vocabulary: one event a voice in every slice, from the lowest up or from the highest down.
 
 Four voices make four events a slice, as the literature on chorales scores them. Who sings what is kept, and
-so are unisons and crossings, which a slice as a set of pitches does not know. Ids are those of `note`.
+so are unisons and crossings, which a slice as a set of pitches does not know. Ids are those of `note`. What
+is written first in a slice is drawn without having seen the rest: from the highest voice down, a given melody
+is there before its bass.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
-from midigen_jax.config import PrepareConfig
+from midigen_jax.config import PrepareConfig, VoiceOrder
 from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
@@ -42,18 +44,25 @@ class VoiceVocabulary(PitchIds):
     voices: int
     max_duration: int = 96
     clock: Clock = TWELFTHS
+    order: VoiceOrder = "low-first"
     name: ClassVar[str] = "voice"
     drops: ClassVar[tuple[str, ...]] = ("velocity",)
 
     @classmethod
     def make(cls, config: PrepareConfig, pieces: Iterable[Piece] = ()) -> "VoiceVocabulary":
         """That of any corpus with these settings."""
-        return cls(config.voices, config.longest, Clock(config.ticks_per_quarter))
+        return cls(config.voices, config.longest, Clock(config.ticks_per_quarter), config.voice_order)
 
     @property
     def slice_events(self) -> int:
         """One for each voice."""
         return self.voices
+
+    @property
+    def voice_places(self) -> tuple[int, ...]:
+        """The place of each voice in its slice, from the lowest voice up."""
+        places = range(self.voices)
+        return tuple(places if self.order == "low-first" else reversed(places))
 
     @cached_property
     def rules(self) -> "VoiceRules":
@@ -75,19 +84,19 @@ class VoiceVocabulary(PitchIds):
         id_SV = np.where(pitch_SV[origin] == SILENT, REST, kind_SV + pitch_SV[origin])
         tokens = np.zeros((2 + id_SV.size, 2), np.int32)
         tokens[0, 0], tokens[-1, 0] = START, END
-        tokens[1:-1, 0] = id_SV.ravel()
+        tokens[1:-1, 0] = id_SV[:, np.argsort(self.voice_places)].ravel()
         tokens[self.voices : -1 : self.voices, 1] = lasting
         return tokens
 
     def decode(self, tokens: Tokens, trim: bool = True) -> Notes:
-        """The notes of any ids, up to the first <end>; track v is voice v.
+        """The notes of any ids, up to the first <end>; track v is voice v, from the lowest up.
 
         An unfinished last slice is dropped. A held pitch that did not sound in its voice is struck. Without
         `trim` a rest at the beginning stays.
         """
         ids, durations = events_of(tokens).T
         slices = len(ids) // self.voices
-        id_SV = ids[: slices * self.voices].reshape(slices, self.voices)
+        id_SV = ids[: slices * self.voices].reshape(slices, self.voices)[:, self.voice_places]
         duration_S = durations[self.voices - 1 : slices * self.voices : self.voices]
         time = np.concatenate([[0], np.cumsum(duration_S, dtype=np.int64)])
         pitch_SV = np.where(id_SV < ATTACKED, SILENT, (id_SV - ATTACKED) % PITCHES)
@@ -106,9 +115,12 @@ class VoiceVocabulary(PitchIds):
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs."""
-        return super().to_json() | {"name": self.name, "voices": self.voices}
+        return super().to_json() | {"name": self.name, "voices": self.voices, "order": self.order}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "VoiceVocabulary":
-        """The inverse of `to_json`."""
-        return cls(int(data["voices"]), int(data["max_duration"]), clock_from_json(data))
+        """The inverse of `to_json`; older ones do not name their order, and go from the lowest voice up."""
+        order = data.get("order", "low-first")
+        if order not in get_args(VoiceOrder):
+            raise ValueError(f"no order of voices {order!r}")
+        return cls(int(data["voices"]), int(data["max_duration"]), clock_from_json(data), order)
