@@ -126,7 +126,7 @@ def fill(
     struck where they end. Raises InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
-    free = {_place(vocabulary, name, "--voices") for name in names} or {*range(_voices_of(vocabulary))}
+    free = {_place(vocabulary, name, "--voices") for name in names} or {*range(voices_of(vocabulary))}
     notes, shift = _at_home(restored, piece)
     length = int((notes[:, 0] + notes[:, 1]).max())
     bar = piece.clock.bar(piece.meter)
@@ -322,7 +322,7 @@ def _id_of(table: IdTable, pitch: int, held: bool) -> int:
     return int(np.flatnonzero((midi == pitch) & (table.held == held))[0])
 
 
-def _voices_of(vocabulary: Vocabulary) -> int:
+def voices_of(vocabulary: Vocabulary) -> int:
     """How many voices there are. Raises InputError for a vocabulary without any."""
     voices = vocabulary.slice_events
     if voices < 2 or vocabulary.tables[pitch_stream(vocabulary.tables)].midi is None:
@@ -335,7 +335,7 @@ def _voices_of(vocabulary: Vocabulary) -> int:
 
 def _place(vocabulary: Vocabulary, voice: str, flag: str = "--voice") -> int:
     """The place of a voice, from the lowest up."""
-    voices = _voices_of(vocabulary)
+    voices = voices_of(vocabulary)
     if voice.isdecimal() and 1 <= int(voice) <= voices:
         return voices - int(voice)
     if voices == 4 and voice in VOICES:

@@ -84,8 +84,8 @@ class Sounding(NamedTuple):
 _Programs = dict[tuple[Any, int], Any]  # compiled: by function and events
 
 
-class _Task(NamedTuple):
-    """What is to be written, in terms of the decode loop."""
+class Task(NamedTuple):
+    """What is to be written, in terms of the decode loop; made by `plan`."""
 
     network: Network
     params: dict
@@ -111,7 +111,7 @@ def generate(
     a key that is none, for constraints that leave no pitch, for a prompt without a note, and for one that the
     vocabulary cannot say.
     """
-    task = _plan(restored, config, prompt)
+    task = plan(restored, config, prompt)
     rows = min(config.count, _rows_at_once(task.network))
     compile_seconds, seconds, written = 0.0, 0.0, list[Tokens]()
     programs: _Programs = {}
@@ -135,8 +135,14 @@ def generate(
         written = [written[only % rows]]
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
-    pieces = [_music(restored, task, config, tokens) for tokens in written]
-    about = task.tempo, task.meter, task.program, _first_bar(task, config), restored.metadata.vocabulary.clock
+    pieces = [music_of(restored, task, config, tokens) for tokens in written]
+    about = (
+        task.tempo,
+        task.meter,
+        task.program,
+        first_bar_of(task, config),
+        restored.metadata.vocabulary.clock,
+    )
     return Generated(pieces, events, ended, seconds, compile_seconds, *about)
 
 
@@ -145,11 +151,11 @@ def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = N
 
     Raises InputError as `generate` does, at once and not at the first slice.
     """
-    task = _plan(restored, config, prompt)
+    task = plan(restored, config, prompt)
     return _stream(restored, task, config)
 
 
-def _stream(restored: LoadedModel, task: _Task, config: SampleConfig) -> Iterator[Sounding]:
+def _stream(restored: LoadedModel, task: Task, config: SampleConfig) -> Iterator[Sounding]:
     vocabulary, pending = restored.metadata.vocabulary, None
     left = task.ticks
     for decoded, *_ in _calls(task, config, np.zeros(1, int), STREAMED, {}):
@@ -193,7 +199,8 @@ def check_sample(config: SampleConfig) -> None:
         keys.parse_key(config.key)
 
 
-def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> _Task:
+def plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> Task:
+    """What `config` asks for. Raises InputError as `generate` does."""
     experiment = restored.metadata
     tokens, shift, onset, given = start_event(experiment.vocabulary), 0, 0, None
     if prompt is not None:
@@ -234,12 +241,12 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
     )
     rules = _constraints(restored, config, shift, bar)
     params = restored.params
-    return _Task(
+    return Task(
         network, params, tokens, shift, onset, begin, given, flags, rules, ticks, tempo, meter, program
     )
 
 
-def _first_bar(task: _Task, config: SampleConfig) -> int:
+def first_bar_of(task: Task, config: SampleConfig) -> int:
     """How many ticks after the beginning of what is heard the first bar line lies."""
     bar = task.network.vocabulary.clock.bar(task.meter)
     if task.given is None:
@@ -277,17 +284,10 @@ def scale_of(target: keys.Target) -> list[int]:
 
 
 def _calls(
-    task: _Task, config: SampleConfig, number_B: np.ndarray, most: int, programs: _Programs
+    task: Task, config: SampleConfig, number_B: np.ndarray, most: int, programs: _Programs
 ) -> Iterator[tuple[Decoded, float, float]]:
     """Calls of the decode loop until all is written: what each wrote, its seconds, and those of compiling."""
-    rows, key = len(number_B), jax.random.key(config.seed)
-    settings = Settings(
-        jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
-        {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
-        jnp.full(rows, task.begin, jnp.int32),
-        jnp.full(rows, task.ticks, jnp.int32),
-        task.constraints,
-    )
+    rows, settings = len(number_B), settings_of(task, config, number_B)
     prompt = prompt_of(task.network.vocabulary, task.prompt)
     mesh, state = rows_mesh(rows), None
     params, settings, prompt = placed((task.params, settings, prompt), mesh)
@@ -307,10 +307,22 @@ def _calls(
             return
 
 
-def prompt_of(vocabulary: Vocabulary, tokens: Tokens) -> Prompt:
+def settings_of(task: Task, config: SampleConfig, number_B: np.ndarray) -> Settings:
+    """How the pieces of these numbers are written, a row each."""
+    rows, key = len(number_B), jax.random.key(config.seed)
+    return Settings(
+        jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
+        {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
+        jnp.full(rows, task.begin, jnp.int32),
+        jnp.full(rows, task.ticks, jnp.int32),
+        task.constraints,
+    )
+
+
+def prompt_of(vocabulary: Vocabulary, tokens: Tokens, multiple: int = PADDED) -> Prompt:
     """A prompt of one row, filled up to a length that few programs share; <start> alone is one of its own."""
     length = len(tokens)
-    padded = np.pad(tokens, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
+    padded = np.pad(tokens, ((0, -length % multiple if length > 1 else 0), (0, 0)))
     events = jax.tree.map(jnp.asarray, by_stream(vocabulary, padded[None]))
     return Prompt(events, jnp.arange(len(padded))[None] < length)
 
@@ -380,7 +392,7 @@ def _prompt_tokens(restored: LoadedModel, prompt: Piece) -> tuple[Tokens, int]:
     return tokens, shift
 
 
-def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
+def music_of(restored: LoadedModel, task: Task, config: SampleConfig, written: Tokens) -> Notes:
     """What is heard: the prompt and what follows, or that alone, from the tick at which the prompt stops."""
     vocabulary = restored.metadata.vocabulary
     if task.given is None:
