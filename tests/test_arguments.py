@@ -28,6 +28,7 @@ FLAGS = {
         (),
     ),
     "fill": ("--out --bars --voices --model --count --particles --temperature --parallels --seed", ()),
+    "play": ("--port --no-open", ()),
     "export": ("--out --checkpoint", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),

@@ -82,7 +82,7 @@ class Desk:
         self._projections = own.projections
         alone = own._replace(projections=None, done_B=jnp.ones(1, bool)), self._without_rules(first.settings)
         # Once through all that a listener's coming needs, so that it is compiled.
-        self._rows = _with_row(repeated(alone, rows), jnp.int32(0), alone)
+        self._rows = _with_row(jax.tree.map(jnp.copy, repeated(alone, rows)), jnp.int32(0), alone)
         static: dict[str, Any] = {"events": STREAMED, "flags": first.task.flags}
         self._resume = resume.lower(loaded.network, loaded.params, *self._batch(), **static).compile()
         self._thread = threading.Thread(target=self._run, name="midigen-desk", daemon=True)
@@ -122,10 +122,10 @@ class Desk:
         listener = self._listener(config, temperature, prompt, tell)
         self._begins_with(listener.prompt.mask_BT.shape[1])  # compiled here, so that nobody else waits
         with self._changed:
-            if len(self._waiting) >= MOST_WAITING:
-                raise InputError(f"{MOST_WAITING} pieces are waiting to be written; try again in a minute")
             if not self._is_open:
                 raise InputError("the model has stopped writing; start `midigen play` again")
+            if len(self._waiting) >= MOST_WAITING:
+                raise InputError(f"{MOST_WAITING} pieces are waiting to be written; try again in a minute")
             self._waiting.append(listener)
             self._changed.notify()
         return listener

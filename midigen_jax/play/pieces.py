@@ -29,6 +29,7 @@ from midigen_jax.vocab import Tokens, closes_of, length_of
 
 MOST_PIECES = 64
 MOST_NOTES = 20_000  # of a file that is dropped in: an hour of piano, and what a page can draw
+_LONGEST_SOUND = 1800  # seconds of an MP3: it is made in memory
 
 _Note = tuple[int, int, int]  # onset, pitch, track
 
@@ -180,6 +181,12 @@ def _write_musicxml(piece: Piece, path: Path) -> None:
 
 
 def _write_mp3(piece: Piece, path: Path) -> None:
+    seconds = piece.clock.seconds(int((piece.notes[:, 0] + piece.notes[:, 1]).max()), piece.tempo)
+    if seconds > _LONGEST_SOUND:
+        limit = f"{_LONGEST_SOUND // 60} minutes"
+        raise InputError(
+            f"the piece lasts {seconds / 60:.0f} minutes; an MP3 may have {limit}: save it as MIDI"
+        )
     write_audio(path, synthesize(piece.notes, piece.tempo, piece.program, piece.clock))
 
 

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -248,7 +248,13 @@ def make_app(desk: Desk, name: str, port: int, **limits: int) -> Starlette:
         Mount("/", StaticFiles(directory=_PAGE, html=True)),
     ]
     guard = Middleware(Guard, port=port, **limits)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={InputError: in_words})
+    handlers: Any = {InputError: in_words, ClientDisconnect: _to_nobody}
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
+
+
+def _to_nobody(request: Request, error: Exception) -> Response:
+    """The answer to a browser that went while it was sending."""
+    return Response(status_code=400)
 
 
 def listen(port: int) -> socket.socket:
@@ -278,6 +284,7 @@ def make_server(desk: Desk, name: str, port: int) -> uvicorn.Server:
             ws="none",
             loop="asyncio",
             lifespan="off",
+            log_config=None,
             log_level="error",
             access_log=False,
             server_header=False,

@@ -135,6 +135,7 @@ export class Roll {
     const y = (pitch) => TOP + (this.high - pitch) * row;
     this.paintPaper(pen, x, y, row, width, height);
     this.paintNotes(pen, x, y, row, width);
+    this.paintNames(pen, y, row);
     this.paintLine(pen, x(this.tick), height);
   }
 
@@ -164,10 +165,9 @@ export class Roll {
       pen.fillStyle = this.colour("soft");
       if (begin >= 0) pen.fillText(bar, x(begin) + 5, TOP / 2 + 1);
     }
-    for (let pitch = this.low + 1; pitch <= this.high; pitch++) {
-      if (pitch % 12) continue;
-      pen.fillStyle = this.colour("line");
-      pen.fillRect(0, Math.round(y(pitch) + row), width, 1);
+    pen.fillStyle = this.colour("edge");
+    for (let pitch = this.low; pitch <= this.high; pitch++) {
+      if (pitch % 12 === 0) pen.fillRect(0, Math.round(y(pitch) + row), width, 1);
     }
   }
 
@@ -183,6 +183,15 @@ export class Roll {
       pen.fill();
     }
     pen.globalAlpha = 1;
+  }
+
+  // Above the notes, since these go under them as the roll moves.
+  paintNames(pen, y, row) {
+    pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = this.colour("soft");
+    for (let pitch = this.low; pitch <= this.high; pitch++) {
+      if (pitch % 12 === 0) pen.fillText(`C${pitch / 12 - 1}`, 4, y(pitch) + row / 2);
+    }
   }
 
   paintLine(pen, place, height) {
