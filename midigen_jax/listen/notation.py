@@ -25,7 +25,7 @@ def engrave(musicxml: str, width: int = 1000) -> Svg:
             "footer": "none",
             "header": "none",
             "svgViewBox": True,
-            "pageMarginLeft": 20,
+            "pageMarginLeft": 80,  # what is written before the first system may reach into it
             "pageMarginRight": 20,
         }
     )

@@ -80,7 +80,9 @@ class Desk:
         self._rules = first.settings.constraints
         own, _ = self._begins_with(1)(loaded.params, first.prompt, first.settings)
         self._projections = own.projections
-        alone = own._replace(projections=None, done_B=jnp.ones(1, bool)), self._without_rules(first.settings)
+        # The vocabulary's rules and its projections are the same in all rows, and stay apart from them.
+        nobody = own._replace(projections=None, done_B=jnp.ones(1, bool))
+        alone = nobody, first.settings._replace(constraints=None)
         # Once through all that a listener's coming needs, so that it is compiled.
         self._rows = _with_row(jax.tree.map(jnp.copy, repeated(alone, rows)), jnp.int32(0), alone)
         static: dict[str, Any] = {"events": STREAMED, "flags": first.task.flags}
@@ -172,11 +174,8 @@ class Desk:
         lowered = decode.lower(task.network, task.params, like, settings, events=STREAMED, flags=flags)
         return lowered.compile()
 
-    def _without_rules(self, settings: Settings) -> Settings:
-        return settings._replace(constraints=None)  # those of the vocabulary, which all rows share
-
     def _batch(self) -> tuple[Any, Settings]:
-        """The rows' state and settings, as the loop takes them."""
+        """State and settings of all rows, as the loop takes them."""
         state, settings = self._rows
         return state._replace(projections=self._projections), settings._replace(constraints=self._rules)
 
@@ -231,7 +230,7 @@ class Desk:
         with self._changed:
             self._seats[row] = listener
         self._hand(row, jax.device_get(decoded), 0, bool(state.done_B[0]))
-        alone = state._replace(projections=None), self._without_rules(settings)
+        alone = state._replace(projections=None), settings._replace(constraints=None)
         self._rows = _with_row(self._rows, jnp.int32(row), alone)
 
     def _write(self) -> None:

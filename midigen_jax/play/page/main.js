@@ -121,14 +121,16 @@ async function around(path, extra, words) {
   const tick = roll.tick;
   const [stream] = model.streams;
   try {
-    const how = { id: piece.id, particles: 2 ** value("particles"), seed: value("seed"), temperature: Math.max(0.1, value(`temperature-${stream}`)) };
+    const temperature = Math.max(0.1, value(`temperature-${stream}`));
+    const how = { id: piece.id, particles: 2 ** value("particles"), seed: value("seed"), temperature };
     const from = piece;
     const whole = await api.post(path, { ...how, ...extra });
     say("");
     if (piece !== from) return; // somebody has begun something else
     asked = null;
-    take(whole, extra.bars ? from.barBegins(extra.bars[0]) : Math.min(tick, whole.until));
-    if (extra.bars) roll.setMark([Math.max(0, from.barBegins(extra.bars[0])), from.barBegins(extra.bars[1] + 1)]);
+    const mark = extra.bars && [Math.max(0, from.barBegins(extra.bars[0])), from.barBegins(extra.bars[1] + 1)];
+    take(whole, mark ? mark[0] : Math.min(tick, whole.until));
+    if (mark) roll.setMark(mark);
   } catch (error) {
     complain(error);
   } finally {
