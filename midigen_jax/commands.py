@@ -48,6 +48,7 @@ _pieces = whole("a number of pieces, 1 to 10,000", 10_000)
 _seed = whole("a whole number, 0 up to 4,294,967,295", 2**32 - 1, least=0)
 _temperature = number("a number, 0.01 to 10", 0.01, 10)
 _nats = number("a number of nats, 0 to 1,000", 0, 1000)
+_port = whole("a port, 1 to 65,535, or 0", 65_535, least=0)
 _names = several(str)
 _bars = between("two bars, as in 5-8")
 _formats = flag(
@@ -262,6 +263,30 @@ class Fill(_Particles):
 
 
 @_command
+class Play:
+    """Open a page on this computer to make music with, which sounds while it is written.
+
+    midigen play
+    """
+
+    run: str = word("RUN", f"{_MODEL} (default: pretrained:chorales)", "pretrained:chorales")
+    port: int = flag(
+        "N", "of this computer, on which nobody else listens; 0: any that is free", 8010, type=_port
+    )
+    no_open: bool = switch("do not open the page in a browser")
+
+    def __call__(self) -> int:
+        from midigen_jax.play import check_installed
+
+        check_installed()
+        _start()
+        from midigen_jax.play.server import play
+
+        play(self.run, self.port, not self.no_open, _say)
+        return INTERRUPTED
+
+
+@_command
 class Export:
     """Write a model as one file that needs nothing else; every command takes it in place of a run.
 
@@ -445,7 +470,7 @@ class Demo:
 
 
 COMMANDS = (
-    *(Inspect, Prepare, Train, Generate, Harmonise, Fill, Export, Report, Evaluate, Ablate),
+    *(Inspect, Prepare, Train, Generate, Harmonise, Fill, Play, Export, Report, Evaluate, Ablate),
     *(BenchTrain, BenchDecode, BenchCompile, Demo),
 )
 GROUPS = {"bench": "Measure how fast a model trains or writes here, or what it costs on other chips."}

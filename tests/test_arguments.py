@@ -22,7 +22,7 @@ FLAGS = {
     "inspect": ("--out --limit --leaks", ()),
     "prepare": ("--out --workers --strict --like --config --preset", ()),
     "train": (f"--out --from --tensorboard {PARALLEL} --config --preset --steps --epochs --seed", EXPERIMENT),
-    "generate": ("--out --prompt --drop-prompt --checkpoint --like --format", ()),
+    "generate": ("--out --prompt --tracks --drop-prompt --checkpoint --like --format", ()),
     "harmonise": (
         "--out --model --voice --tracks --count --particles --temperature --parallels --seed --format",
         (),
@@ -31,6 +31,7 @@ FLAGS = {
         "--out --bars --voices --model --count --particles --temperature --parallels --seed --format",
         (),
     ),
+    "play": ("--port --no-open", ()),
     "export": ("--out --checkpoint", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),

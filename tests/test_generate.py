@@ -130,7 +130,7 @@ def test_music_that_is_moved_stays_within_midi_and_leaves_the_prompt_alone():
     moved = restored(NoteVocabulary(max_duration=16), transpose="Db")
     config = SampleConfig(count=8, events=80, temperature=(3.0,))
     made = generate(moved, config, PROMPT)
-    assert module._plan(moved, config, PROMPT).shift
+    assert module.plan(moved, config, PROMPT).shift
     for notes in made.pieces:
         np.testing.assert_array_equal(notes[: len(PROMPT.notes) - 2, 2], PROMPT.notes[:-2, 2])
         assert ((notes[:, 2] >= 0) & (notes[:, 2] <= 127)).all()
@@ -205,7 +205,7 @@ def test_what_is_asked_for_holds_in_every_piece(
 
 def test_no_slice_of_the_loop_crosses_a_bar_line_and_pieces_end_on_one(notewise):
     config = SampleConfig(count=16, events=400, meter="3/4", most_repeats=1)
-    task = module._plan(notewise, config, PROMPT)
+    task = module.plan(notewise, config, PROMPT)
     ended = 0
     for decoded, *_ in module._calls(task, config, np.arange(16), 1024, {}):
         columns = decoded.events["pitch"], decoded.events["duration"], decoded.length_B
@@ -222,7 +222,7 @@ def test_no_slice_of_the_loop_crosses_a_bar_line_and_pieces_end_on_one(notewise)
 def longest_repeat(model, config):
     """The most slices in a row that sound as the one before them; a note that is held on is one sound."""
     most, vocabulary = 0, model.metadata.vocabulary
-    for decoded, *_ in module._calls(module._plan(model, config, None), config, np.arange(8), 1024, {}):
+    for decoded, *_ in module._calls(module.plan(model, config, None), config, np.arange(8), 1024, {}):
         for tokens, length in zip(to_tokens(vocabulary, decoded.events), decoded.length_B, strict=True):
             slices = slices_of(vocabulary, tokens[:length], trim=False)
             sounds = np.split(slices.pitch, slices.start[1:-1])

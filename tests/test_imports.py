@@ -27,11 +27,12 @@ BEFORE = {
     "train": BASE | {"music", "vocab", "data", "model"},
     "listen": BASE | {"music"},
     "sample": BASE | {"music", "vocab", "data", "model", "train", "listen"},
+    "play": BASE | {"music", "vocab", "data", "train", "listen", "sample"},
     "study": CONFIGS | {"music", "vocab", "data", "model", "train", "listen", "sample"},
     "bench": CONFIGS | {"music", "vocab", "data", "model", "train", "sample"},
     "arguments": {"errors", "config", "recipes"},
     "commands": CONFIGS
-    | {"music", "vocab", "data", "model", "train", "listen", "sample", "study", "bench", "arguments"},
+    | {"music", "vocab", "data", "model", "train", "listen", "sample", "play", "study", "bench", "arguments"},
 }
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}

@@ -76,7 +76,7 @@ class Decoded(NamedTuple):
 class State(NamedTuple):
     """All that going on needs."""
 
-    events: Array  # int32: how many steps rows have been at it
+    events_B: Array  # int32: how many steps each row has been at it; a row may have come later than others
     carry: Carry
     trunk: Trunk  # T = 1: after the last event
     done_B: Array
@@ -158,7 +158,7 @@ def _shared(
     # Trees of where things lie, in place of trees of arrays.
     whole: Any = PartitionSpec()
     rows: Any = PartitionSpec(DATA)
-    state = State(whole, rows, rows, rows, rows, rows, rows, whole)
+    state = State(rows, rows, rows, rows, rows, rows, rows, whole)
     specs = Settings(rows, rows, rows, rows, whole, whole)
     given = state
     if isinstance(begin, Prompt):
@@ -187,8 +187,8 @@ def _prefill(model: Network, prompt: Prompt, settings: Settings, flags: DecodeFl
     if given != rows:
         remembered = repeated(remembered, rows)
     carry, trunk, memory, seen = remembered
-    done_B, ticks_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
-    return State(jnp.int32(0), carry, trunk, done_B, ticks_B, memory, seen, projections)
+    done_B, zero_B = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
+    return State(zero_B, carry, trunk, done_B, zero_B, memory, seen, projections)
 
 
 def read_prompt(
@@ -229,7 +229,7 @@ def _write(
     if len(state.done_B) > 1 or not flags.tpu:
         return _loop(model, state, settings, events, flags)
     # Eight cost a TPU no more than the one, which XLA would not give to the matrix unit.
-    each = ("carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
+    each = ("events_B", "carry", "trunk", "done_B", "ticks_B", "constraints", "seen")
     many = state._replace(**{name: repeated(getattr(state, name), _TILE) for name in each})
     rules, limits = settings.constraints, settings.limits
     own = repeated(settings._replace(constraints=None, limits=None), _TILE)
@@ -251,32 +251,29 @@ def repeated(tree: T, rows: int) -> T:
 def _loop(
     model: Network, state: State, settings: Settings, events: int, flags: DecodeFlags
 ) -> tuple[State, Decoded]:
-    first = state.events
     # All random bits at once, outside of the loop: inside, drawing them costs more than using them.
-    number_N, streams = first + jnp.arange(events), len(model.vocabulary.streams)
+    streams = len(model.vocabulary.streams)
     bits_BN = jax.vmap(
-        lambda key: jax.vmap(lambda number: jax.random.bits(jax.random.fold_in(key, number), (streams,)))(
-            number_N
-        )
-    )(settings.key_B)
+        lambda key, first: jax.vmap(
+            lambda number: jax.random.bits(jax.random.fold_in(key, number), (streams,))
+        )(first + jnp.arange(events))
+    )(settings.key_B, state.events_B)
 
-    def step(loop: tuple[State, Decoded]) -> tuple[State, Decoded]:
-        state, decoded = loop
-        number = state.events - first
+    def step(loop: tuple[Array, State, Decoded]) -> tuple[Array, State, Decoded]:
+        number, state, decoded = loop
         bits_B = lax.dynamic_index_in_dim(bits_BN, number, axis=1, keepdims=False)
         event = _draw_event(model, state, settings, flags, bits_B)
         written = {name: ids_BN.at[:, number].set(event[name]) for name, ids_BN in decoded.events.items()}
-        return _read_event(model, state, settings, event), Decoded(written, decoded.length_B + ~state.done_B)
+        after = Decoded(written, decoded.length_B + ~state.done_B)
+        return number + 1, _read_event(model, state, settings, event), after
 
     rows = len(state.done_B)
     nothing_BN = jnp.zeros((rows, events), jnp.int32)
     nothing = {name: nothing_BN for name, _ in model.vocabulary.streams}
-    start = state, Decoded(nothing, jnp.zeros(rows, jnp.int32))
-    end, decoded = lax.while_loop(
-        lambda loop: (loop[0].events < first + events) & ~loop[0].done_B.all(), step, start
-    )
-    # The same on all devices, also on one whose rows were done before: no row of it needs the number.
-    return end._replace(events=first + events), decoded
+    start = jnp.int32(0), state, Decoded(nothing, jnp.zeros(rows, jnp.int32))
+    _, end, decoded = lax.while_loop(lambda loop: (loop[0] < events) & ~loop[1].done_B.all(), step, start)
+    # Of rows that are done no number is asked any more: they need not have stopped where they were.
+    return end._replace(events_B=state.events_B + events), decoded
 
 
 def _draw_event(
@@ -314,7 +311,7 @@ def _read_event(model: Network, state: State, settings: Settings, event: Events)
         seen = _mark(seen, read)
     ended_B = event[vocabulary.streams[0].name] == END
     done_B = state.done_B | ended_B | (ticks_B >= settings.ticks_B)
-    return State(state.events + 1, carry, trunk, done_B, ticks_B, memory, seen, state.projections)
+    return State(state.events_B, carry, trunk, done_B, ticks_B, memory, seen, state.projections)
 
 
 def _mark(seen: dict[str, Array], read: Prompt) -> dict[str, Array]:
@@ -323,10 +320,10 @@ def _mark(seen: dict[str, Array], read: Prompt) -> dict[str, Array]:
     return {name: seen_BV.at[rows_B1, read.events[name]].max(read.mask_BT) for name, seen_BV in seen.items()}
 
 
-def prompt_of(vocabulary: Vocabulary, tokens: Tokens) -> Prompt:
+def prompt_of(vocabulary: Vocabulary, tokens: Tokens, multiple: int = PADDED) -> Prompt:
     """A prompt of one row, filled up to a length that few programs share; <start> alone is one of its own."""
     length = len(tokens)
-    padded = np.pad(tokens, ((0, -length % PADDED if length > 1 else 0), (0, 0)))
+    padded = np.pad(tokens, ((0, -length % multiple if length > 1 else 0), (0, 0)))
     events = jax.tree.map(jnp.asarray, by_stream(vocabulary, padded[None]))
     return Prompt(events, jnp.arange(len(padded))[None] < length)
 

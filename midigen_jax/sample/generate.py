@@ -92,8 +92,8 @@ class Sounding(NamedTuple):
 _Programs = dict[tuple[Any, int], Any]  # compiled: by function and events
 
 
-class _Task(NamedTuple):
-    """What is to be written, in terms of the decode loop."""
+class Task(NamedTuple):
+    """What is to be written, in terms of the decode loop; made by `plan`."""
 
     network: Network
     params: dict
@@ -121,14 +121,14 @@ def generate(
     a key that is none, for constraints that leave no pitch, for a prompt without a note, and for one that the
     vocabulary cannot say.
     """
-    task = _plan(restored, config, prompt)
+    task = plan(restored, config, prompt)
     write = _by_particles if conditions.are_asked(config) else _by_rows
     written, seconds, compile_seconds = write(restored, task, config, only)
     ended = sum(int(tokens[-1, 0] == END) for tokens in written)
     events = sum(map(len, written))
-    pieces = [_music(restored, task, config, tokens) for tokens in written]
+    pieces = [music_of(restored, task, config, tokens) for tokens in written]
     vocabulary = restored.metadata.vocabulary
-    about = task.tempo, task.meter, task.program, _first_bar(task, config), vocabulary.clock
+    about = task.tempo, task.meter, task.program, first_bar_of(task, config), vocabulary.clock
     asked = config.in_key or config.key
     key = None if asked is None else keys.parse_key(asked)
     named = key, names_of(vocabulary)
@@ -136,7 +136,7 @@ def generate(
 
 
 def _by_particles(
-    restored: LoadedModel, task: _Task, config: SampleConfig, only: int | None
+    restored: LoadedModel, task: Task, config: SampleConfig, only: int | None
 ) -> tuple[list[Tokens], float, float]:
     """The tokens of each piece, the seconds that they took, and those of compiling."""
     restored = restored._replace(network=task.network)
@@ -169,7 +169,7 @@ def _by_particles(
 
 
 def _by_rows(
-    restored: LoadedModel, task: _Task, config: SampleConfig, only: int | None
+    restored: LoadedModel, task: Task, config: SampleConfig, only: int | None
 ) -> tuple[list[Tokens], float, float]:
     """As `_by_particles`: each piece by a row of the decode loop, as many at once as memory holds."""
     rows = min(config.count, _rows_at_once(task.network))
@@ -199,11 +199,11 @@ def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = N
 
     Raises InputError as `generate` does, at once and not at the first slice.
     """
-    task = _plan(restored, config, prompt)
+    task = plan(restored, config, prompt)
     return _stream(restored, task, config)
 
 
-def _stream(restored: LoadedModel, task: _Task, config: SampleConfig) -> Iterator[Sounding]:
+def _stream(restored: LoadedModel, task: Task, config: SampleConfig) -> Iterator[Sounding]:
     vocabulary, pending = restored.metadata.vocabulary, None
     left = task.ticks
     for decoded, *_ in _calls(task, config, np.zeros(1, int), STREAMED, {}):
@@ -243,7 +243,8 @@ def check_sample(config: SampleConfig) -> None:
         parse_chords(config.chords)
 
 
-def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> _Task:
+def plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> Task:
+    """What `config` asks for. Raises InputError as `generate` does."""
     experiment = restored.metadata
     tokens, shift, onset, given = start_event(experiment.vocabulary), 0, 0, None
     remarks: tuple[str, ...] = ()
@@ -285,7 +286,7 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
         tpu=jax.default_backend() == "tpu",
     )
     rules, params = (_constraints(restored, config, bar), _limits(restored, config, shift)), restored.params
-    return _Task(
+    return Task(
         network,
         params,
         tokens,
@@ -303,7 +304,7 @@ def _plan(restored: LoadedModel, config: SampleConfig, prompt: Piece | None) -> 
     )
 
 
-def _first_bar(task: _Task, config: SampleConfig) -> int:
+def first_bar_of(task: Task, config: SampleConfig) -> int:
     """How many ticks after the beginning of what is heard the first bar line lies."""
     bar = task.network.vocabulary.clock.bar(task.meter)
     if task.given is None:
@@ -351,18 +352,10 @@ def scale_of(target: keys.Target) -> list[int]:
 
 
 def _calls(
-    task: _Task, config: SampleConfig, number_B: np.ndarray, most: int, programs: _Programs
+    task: Task, config: SampleConfig, number_B: np.ndarray, most: int, programs: _Programs
 ) -> Iterator[tuple[Decoded, float, float]]:
     """Calls of the decode loop until all is written: what each wrote, its seconds, and those of compiling."""
-    rows, key = len(number_B), jax.random.key(config.seed)
-    settings = Settings(
-        jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
-        {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
-        jnp.full(rows, task.begin, jnp.int32),
-        jnp.full(rows, task.ticks, jnp.int32),
-        task.constraints,
-        task.limits,
-    )
+    rows, settings = len(number_B), settings_of(task, config, number_B)
     prompt = prompt_of(task.network.vocabulary, task.prompt)
     mesh, state = rows_mesh(rows), None
     params, settings, prompt = placed((task.params, settings, prompt), mesh)
@@ -380,6 +373,19 @@ def _calls(
         yield decoded, time.perf_counter() - ready, ready - begun
         if bool(np.all(jax.device_get(state.done_B))):
             return
+
+
+def settings_of(task: Task, config: SampleConfig, number_B: np.ndarray) -> Settings:
+    """How the pieces of these numbers are written, a row each."""
+    rows, key = len(number_B), jax.random.key(config.seed)
+    return Settings(
+        jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(number_B)),
+        {name: _params(config, number_B, name) for name, _ in task.network.vocabulary.streams},
+        jnp.full(rows, task.begin, jnp.int32),
+        jnp.full(rows, task.ticks, jnp.int32),
+        task.constraints,
+        task.limits,
+    )
 
 
 def _params(config: SampleConfig, number_B: np.ndarray, stream: str) -> SamplingParams:
@@ -498,7 +504,7 @@ def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> To
     return np.concatenate([start_event(vocabulary), next(iter(drawn)).tokens])
 
 
-def _music(restored: LoadedModel, task: _Task, config: SampleConfig, written: Tokens) -> Notes:
+def music_of(restored: LoadedModel, task: Task, config: SampleConfig, written: Tokens) -> Notes:
     """What is heard: the prompt and what follows, or that alone, from the tick at which the prompt stops."""
     vocabulary = restored.metadata.vocabulary
     if task.given is None:
