@@ -17,4 +17,21 @@ A digit is a length: `event_S2`, `seen_B1`. An axis without a letter is spelled 
 `hidden_BTD` is a batch of sequences of vectors, `logits_BTV` scores every id of a stream at every event.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from midigen_jax.sample.model import Model
+
 __version__ = "0.1.0"
+
+
+def load(run: str, checkpoint: str = "best") -> "Model":
+    """A model that is ready to generate, harmonise and score: see `midigen_jax.sample.model`.
+
+    run: a run's folder, the gs:// address of its checkpoints, an exported FILE.npz, or pretrained:NAME.
+    checkpoint: best, latest or a step. Raises InputError where there is none of that name.
+    """
+    from midigen_jax.sample.model import Model
+    from midigen_jax.train.pretrained import load_model
+
+    return Model(load_model(run, checkpoint))

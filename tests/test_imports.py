@@ -110,12 +110,13 @@ def test_a_room_imports_only_from_rooms_before_it(own: str) -> None:
 
 
 def test_the_top_modules_import_no_room() -> None:
-    wrong = [
-        f"{place} imports {name}"
-        for own, place, name in IMPORTS
+    """But for `midigen_jax.load`, which imports when it is called."""
+    wrong = {
+        name.rpartition(".")[0]
+        for own, _, name in IMPORTS
         if own in BASE | {"__init__"} and name.startswith("midigen_jax.") and room(name) in BEFORE
-    ]
-    assert not wrong
+    }
+    assert wrong == {"midigen_jax.sample.model", "midigen_jax.train.pretrained"}
 
 
 def test_music_and_listen_know_no_jax() -> None:
