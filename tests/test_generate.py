@@ -86,7 +86,7 @@ def test_voices_are_tracks_and_go_on_from_those_of_the_prompt(voicewise):
 
 def test_what_a_model_of_voices_cannot_do_is_told(voicewise):
     chord = replace(PROMPT, notes=make_notes([0, 0], [12, 12], [60, 64], [0, 0]))
-    with pytest.raises(InputError, match=r"two notes at once.*a track for each voice"):
+    with pytest.raises(InputError, match=r"2 voices or fewer; give .* a track for each voice"):
         generate(voicewise, SampleConfig(count=1, events=4), chord)
     with pytest.raises(InputError, match="2 voices are written in every slice"):
         generate(voicewise, SampleConfig(count=1, events=4, largest_chord=1))

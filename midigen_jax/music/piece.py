@@ -76,6 +76,22 @@ class Piece:
             raise InputError(f"{said} {first}-{last}: the piece has bars {there}; give some of these")
         return max(begin, start), min(stop, end)
 
+    def top_line(self) -> "Piece":
+        """The highest pitch of each slice, as one voice: what is held on is not struck again."""
+        slices, columns = self.slices, []
+        start = np.cumsum(np.append(0, slices.duration))
+        for number in np.flatnonzero(slices.count).tolist():
+            last = slices.start[number + 1] - 1  # pitches ascend
+            pitch, begin, stop = int(slices.pitch[last]), int(start[number]), int(start[number + 1])
+            goes_on = columns and not slices.attacked[last] and columns[-1][1:] == [begin, pitch]
+            if goes_on:
+                columns[-1][1] = stop
+            else:
+                columns.append([begin, stop, pitch])
+        first = int(self.notes[:, 0].min(initial=0)) if self.length is None else 0
+        rows = [[begin + first, stop - begin, pitch, 0] for begin, stop, pitch in columns]
+        return replace(self, notes=make_notes(*np.array(rows, np.int32).reshape(-1, 4).T), voiced=False)
+
     def excerpt(self, first: int, last: int, said: str) -> "Piece":
         """These bars alone, from tick 0; what sounds into them is struck, what sounds beyond them is cut.
 

@@ -59,6 +59,7 @@ STREAMED = 16  # events a call while streaming: a few slices
 
 _ROWS = 1024  # at once; more pieces are written in turns
 _EVENTS = 1024  # a call; a longer piece takes several
+_MELODY_ALONE = ", or its melody alone with --tracks melody"
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _MINOR = (0, 2, 3, 5, 7, 8, 9, 10, 11)  # the sixth and the seventh, natural and raised
 
@@ -449,6 +450,8 @@ def _prompt_tokens(
     tracks = len(np.unique(there[:, 3]))
     # Voices that a file names may well rest.
     voices = len(vocabulary.voice_places)
+    if voices:
+        split_voices(there, voices, prompt.voiced, _MELODY_ALONE)  # raises InputError where there are more
     if tracks < (min(voices, 2) if prompt.voiced else voices):
         tokens = _completed(restored, replace(prompt, notes=there), config)
         words = f"{tracks} of {voices} voices; the others were written to it"
@@ -482,8 +485,7 @@ def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> To
     begin = int(prompt.notes[:, 0].min())
     notes = prompt.notes - np.array([begin, 0, 0, 0], np.int32)
     length, tracks = int((notes[:, 0] + notes[:, 1]).max()), len(np.unique(notes[:, 3]))
-    remedy = ", or its melody alone with --tracks melody"
-    voices = split_voices(notes, vocabulary.slice_events, prompt.voiced, remedy)
+    voices = split_voices(notes, vocabulary.slice_events, prompt.voiced)
     if not prompt.voiced:
         here, absent = voices[:tracks], voices[tracks:]
         voices = [*here[: tracks > 1], *absent, *here[tracks > 1 :]]
