@@ -254,8 +254,6 @@ class Export:
     out: str = flag("FILE.npz", "the file to write: parameters in half precision, settings, vocabulary")
     checkpoint: str = flag("WHICH", "best, latest or a step", "best")
     onnx: bool = switch("--out is a folder, for browsers: the decoding step as ONNX, and a page that runs it")
-        "--out is a folder, for browsers: the step of decoding as ONNX, and a page that runs it"
-    )
 
     def __call__(self) -> None:
         _start()

@@ -28,7 +28,7 @@ FLAGS = {
         (),
     ),
     "fill": ("--out --bars --voices --model --count --particles --temperature --parallels --seed", ()),
-    "export": ("--out --checkpoint", ()),
+    "export": ("--out --checkpoint --onnx", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),
     "ablate": ("--out --config --preset --dry-run --yes --keep-checkpoints --cpu-devices", ()),

@@ -129,7 +129,9 @@ def test_a_function_gives_the_same_in_both(name):
     model = to_onnx(by_name(function), arguments(arrays), "tests")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     needed = {one.name for one in session.get_inputs()}
-    theirs = session.run(list(ours), {key: array for key, array in arguments(arrays).items() if key in needed})
+    theirs = session.run(
+        list(ours), {key: array for key, array in arguments(arrays).items() if key in needed}
+    )
     for mine, other in zip(ours.values(), theirs, strict=True):
         assert mine.dtype == other.dtype
         np.testing.assert_allclose(other, mine, rtol=1e-5, atol=1e-6)  # where tanh and exp are others
@@ -141,7 +143,9 @@ def test_every_primitive_that_is_known_is_in_one_of_these_functions():
     def walk(jaxpr):
         for equation in jaxpr.eqns:
             found.add(equation.primitive.name)
-            for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
+            for inner in jax.tree.leaves(
+                list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")
+            ):
                 if hasattr(inner, "eqns"):
                     walk(getattr(inner, "jaxpr", inner))
 

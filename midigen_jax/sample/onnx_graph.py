@@ -527,7 +527,6 @@ PRIMITIVES: dict[str, Write] = {
     "eq": _same("Equal"),
     "erf": _same("Erf"),
     "exp": _same("Exp"),
-    "expand_dims": _reshape,
     "gather": _gather,
     "ge": _same("GreaterOrEqual"),
     "gt": _same("Greater"),

@@ -37,20 +37,25 @@ Step = Callable[..., dict[str, Array]]
 
 
 def export_web(run: str, folder: Path, which: str = "best") -> None:
-    """Write the folder of a checkpoint; what is in its own subfolder `ort` stays.
+    """Write the folder of a run's checkpoint. Raises InputError as `load_model` and `write_web` do."""
+    write_web(load_model(run, which), name_of(run), folder)
 
-    Raises InputError as `load_model`, `to_onnx` and `check_folder` do.
+
+def write_web(loaded: LoadedModel, name: str, folder: Path) -> None:
+    """Write the folder of a model, whose own subfolder `ort` stays as it is.
+
+    Raises InputError for a folder that holds something else, and as `to_onnx` and `facts_of` do.
     """
     if folder.suffix == ".npz":
         raise InputError(f"--onnx: --out {folder}: give a folder, or leave --onnx out")
     check_folder(folder, (GRAPH, FACTS, PAGE, RUNTIME))
-    loaded = load_model(run, which)
     step, inputs = step_of(loaded)
+    facts = facts_of(name, loaded.metadata, inputs)
     model = to_onnx(step, inputs, f"midigen-jax {__version__}")
-    for name, data in ((GRAPH, model.SerializeToString()), (PAGE, _TEMPLATE.read_bytes())):
-        with replacing(folder / name) as partial:
+    for file, data in ((GRAPH, model.SerializeToString()), (PAGE, _TEMPLATE.read_bytes())):
+        with replacing(folder / file) as partial:
             partial.write_bytes(data)
-    write_json(folder / FACTS, facts_of(name_of(run), loaded.metadata, inputs))
+    write_json(folder / FACTS, facts)
 
 
 def step_of(loaded: LoadedModel) -> tuple[Step, dict[str, Array]]:
