@@ -4,6 +4,7 @@ import itertools
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -194,3 +195,15 @@ def test_the_page_is_short_and_names_the_version_that_it_runs_with(parse):
     assert re.search(r"onnxruntime-web@\d+\.\d+\.\d+/", text)
     labels = [attributes for tag, attributes in parse(text).tags if tag == "label"]
     assert len(labels) == len(parse(text).all("input"))
+
+
+def test_the_example_of_the_docs_writes_events(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    write_web(tiny(("lstm",), NOTE), "tiny", tmp_path / "web")
+    page = (Path(__file__).parent.parent / "docs" / "decoding.md").read_text(encoding="utf-8")
+    section = page.split("## In a browser")[1]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section.split("\n## ")[0], re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(code, found)
+    assert 0 < len(found["written"]) <= 200
