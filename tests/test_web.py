@@ -204,6 +204,6 @@ def test_the_example_of_the_docs_writes_events(tmp_path, monkeypatch):
     section = page.split("## In a browser")[1]
     (code,) = re.findall(r"^```python\n(.*?)^```", section.split("\n## ")[0], re.M | re.S)
     monkeypatch.chdir(tmp_path)
-    found: dict = {}
+    found = {}
     exec(code, found)
     assert 0 < len(found["written"]) <= 200
