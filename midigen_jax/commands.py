@@ -288,7 +288,7 @@ class Play:
 
 @_command
 class Export:
-    """Write a model as one file that needs nothing else; every command takes it in place of a run.
+    """Write a model as one file that every command takes in place of a run, or for browsers, with a page.
 
     midigen export runs/wide --out wide.npz
     """
@@ -296,9 +296,21 @@ class Export:
     run: str = word("RUN", _MODEL)
     out: str = flag("FILE.npz", "the file to write: parameters in half precision, settings, vocabulary")
     checkpoint: str = flag("WHICH", "best, latest or a step", "best")
+    onnx: bool = switch("--out is a folder, for browsers: the decoding step as ONNX, and a page that runs it")
 
     def __call__(self) -> None:
         _start()
+        if self.onnx:
+            from midigen_jax.sample.web import GRAPH, export_web
+
+            export_web(self.run, Path(self.out), self.checkpoint)
+            size = (Path(self.out) / GRAPH).stat().st_size / 1e6
+            _say(
+                f"{size:.2f} MB in {self.out}. To hear it: python -m http.server -d {shlex.quote(self.out)}, "
+                f"and open http://localhost:8000; the page takes onnxruntime-web from {self.out}/ort or, "
+                "without one, from the network."
+            )
+            return
         from midigen_jax.train.pretrained import export
 
         export(self.run, Path(self.out), self.checkpoint)

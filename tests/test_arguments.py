@@ -32,7 +32,7 @@ FLAGS = {
         (),
     ),
     "play": ("--port --no-open", ()),
-    "export": ("--out --checkpoint", ()),
+    "export": ("--out --checkpoint --onnx", ()),
     "report": ("--out", ()),
     "evaluate": ("--split --checkpoint --samples --out", ()),
     "ablate": ("--out --config --preset --dry-run --yes --keep-checkpoints --cpu-devices", ()),

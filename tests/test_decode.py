@@ -243,3 +243,14 @@ def test_every_draw_is_one_that_the_rules_allow_however_hot(model):
         earlier = earlier | {stream: decoded.events[stream]}
     for pitch, length in zip(decoded.events["pitch"], decoded.length_B, strict=True):
         assert (pitch[: length - 1] != END).all()
+
+
+def test_constraints_that_ask_for_nothing_leave_all_as_it_is_after_an_upbeat_too(model):
+    network, params = model
+    plain = settings_of(jax.random.split(jax.random.key(6), 8), [1.0] * 8)._replace(begin_B=jnp.full(8, -1))
+    asked = plain._replace(constraints=constraints(network.vocabulary))
+    found = [
+        jax.device_get(decode(network, params, beginning(8), settings, events=EVENTS)[1])
+        for settings in (plain, asked)
+    ]
+    same(found[0], found[1], range(8))

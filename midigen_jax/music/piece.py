@@ -78,7 +78,8 @@ class Piece:
 
     def top_line(self) -> "Piece":
         """The highest pitch of each slice, as one voice: what is held on is not struck again."""
-        slices, columns = self.slices, []
+        slices = self.slices
+        columns: list[list[int]] = []
         start = np.cumsum(np.append(0, slices.duration))
         for number in np.flatnonzero(slices.count).tolist():
             last = slices.start[number + 1] - 1  # pitches ascend

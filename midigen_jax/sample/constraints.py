@@ -108,7 +108,9 @@ def constraint_carry(rules: Constraints, begin_B: Array) -> ConstraintCarry:
     """Nothing was written yet; `begin_B` ticks have gone by since a bar line."""
     rows = len(begin_B)
     count_B, hash_B = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.uint32)
-    return ConstraintCarry(begin_B % rules.bar, count_B, hash_B, jnp.zeros(rows, bool), hash_B, count_B)
+    # Before a bar line that never comes, an upbeat would end at one all the same.
+    ticks_B = jnp.where(rules.bar < NEVER, begin_B % rules.bar, 0)
+    return ConstraintCarry(ticks_B, count_B, hash_B, jnp.zeros(rows, bool), hash_B, count_B)
 
 
 def follow(
