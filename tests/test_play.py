@@ -474,6 +474,8 @@ def test_the_command_says_where_to_look_and_ctrl_c_ends_it_in_words(voices, tmp_
             said = [command.stdout.readline() for _ in range(2)]
             place = re.search(r"http://127\.0\.0\.1:(\d+)/", said[1])
             assert answer(int(place[1]), "/api/model")[1]["name"] == "tiny.npz"
+            score = SCORE.encode()  # is read in a process of its own, which ends too
+            assert answer(int(place[1]), "/api/piece?name=a.musicxml", score)[1]["until"] == 48
             os.kill(command.pid, signal.SIGINT)
             rest, wrong = command.communicate(timeout=60)
         finally:
