@@ -145,6 +145,25 @@ def test_calls_together_write_what_one_writes(model):
     same(whole, in_turn(pieces), range(3))
 
 
+def test_rows_that_began_at_different_times_go_on_together_as_each_would_alone(model):
+    network, params = model
+    keys, heat, counts = jax.random.split(jax.random.key(6), 2), [0.8, 1.2], (3, 7)
+    own = [slice(row, row + 1) for row in range(2)]
+    begun = [
+        decode(network, params, beginning(1), settings_of(keys[one], heat[one]), events=count)
+        for one, count in zip(own, counts, strict=True)
+    ]
+    states = [state._replace(projections=None) for state, _ in begun]
+    both = jax.tree.map(lambda *rows: jnp.concatenate(rows), *states)
+    both = both._replace(projections=begun[0][0].projections)
+    _, rest = resume(network, params, both, settings_of(keys, heat), events=EVENTS - counts[1])
+    for row, (_, first) in enumerate(begun):
+        alone = run(model, keys[own[row]], heat[own[row]])
+        later = jax.tree.map(lambda part, row=row: part[row : row + 1], rest)
+        for name, ids in in_turn([first, later]).events.items():
+            np.testing.assert_array_equal(ids[0], alone.events[name][0, : ids.shape[1]])
+
+
 def test_a_row_ends_when_its_ticks_are_written(model):
     decoded = run(model, jax.random.split(jax.random.key(3), 4), [1.0] * 4, ticks=10, events=200)
     columns = decoded.events["duration"], decoded.events["pitch"], decoded.length_B

@@ -16,6 +16,8 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ import pytest
 from midigen_jax import play
 from midigen_jax.config import SampleConfig
 from midigen_jax.errors import INTERRUPTED, InputError
+from midigen_jax.listen.notation import engrave
 from midigen_jax.music.notes import make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import find_sources, read_piece
@@ -177,6 +180,21 @@ def test_pieces_are_kept_up_to_a_number_and_cut_where_it_is_asked():
     assert (pieces.heard(PROMPT, 2, 100.0).notes[:, 2] == PROMPT.notes[:, 2] + 2).all()
     with pytest.raises(InputError, match=r"outside 0\.\.127"):
         pieces.heard(PROMPT, 100, None)
+
+
+SCORE = """<score-partwise>
+<part-list><score-part id="P1"><part-name>Voice</part-name></score-part></part-list>
+<part id="P1"><measure number="1"><attributes><divisions>1</divisions></attributes>
+<note><pitch><step>C</step><octave>4</octave></pitch><duration>4</duration><type>whole</type></note></measure>
+</part></score-partwise>"""
+
+
+def test_a_score_becomes_a_picture():
+    root = ElementTree.fromstring(engrave(SCORE, width=600))
+    assert root.tag.endswith("svg")
+    assert sum(one.get("class") == "note" for one in root.iter()) == 1
+    with pytest.raises(ValueError, match="no score"):
+        engrave("<html/>")
 
 
 # ---- the server
@@ -395,6 +413,18 @@ def test_going_on_keeps_what_is_before_the_point(port, tmp_path):
     assert rest[-2]["until"] > 15
 
 
+# until write_musicxml is merged
+@pytest.mark.skipif(
+    find_spec("midigen_jax.music.write_musicxml") is None, reason="nothing writes MusicXML yet"
+)
+def test_a_piece_is_had_as_a_score_and_as_its_picture(port):
+    first, *_ = lines(port, seed=3, bars=1)
+    for kind, root in (("musicxml", "score-partwise"), ("svg", "svg")):
+        status, content = answer(port, f"/api/piece/{first['id']}.{kind}")
+        assert status == 200
+        assert ElementTree.fromstring(content).tag.endswith(root)
+
+
 def test_an_mp3_of_a_piece_sounds(port):
     pytest.importorskip("soundfile")
     first, *_ = lines(port, seed=3, bars=1)
@@ -444,6 +474,8 @@ def test_the_command_says_where_to_look_and_ctrl_c_ends_it_in_words(voices, tmp_
             said = [command.stdout.readline() for _ in range(2)]
             place = re.search(r"http://127\.0\.0\.1:(\d+)/", said[1])
             assert answer(int(place[1]), "/api/model")[1]["name"] == "tiny.npz"
+            score = SCORE.encode()  # is read in a process of its own, which ends too
+            assert answer(int(place[1]), "/api/piece?name=a.musicxml", score)[1]["until"] == 48
             os.kill(command.pid, signal.SIGINT)
             rest, wrong = command.communicate(timeout=60)
         finally:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from midigen_jax.config import SampleConfig
 from midigen_jax.errors import InputError
 from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.notation import engrave
@@ -67,7 +68,7 @@ class Pieces:
 class Growing:
     """A piece that is being written: what was heard of it, and what of that is new."""
 
-    def __init__(self, loaded: LoadedModel, task: Task, config: Any):
+    def __init__(self, loaded: LoadedModel, task: Task, config: SampleConfig):
         self._loaded, self._task, self._config = loaded, task, config
         self._tokens: list[Tokens] = []
         self._told: dict[_Note, int] = {}

@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from midigen_jax.config import SampleConfig
 from midigen_jax.data.reading import read_as
 from midigen_jax.errors import InputError
+from midigen_jax.music import sandbox
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import SUFFIXES, Source
 from midigen_jax.play import pieces
@@ -311,3 +312,5 @@ def play(run: str, port: int, is_opened: bool, say: Callable[[str], None]) -> No
                 server.run(sockets=[own])
             except KeyboardInterrupt:
                 say("Ended; what was not saved is gone.")
+            finally:
+                sandbox.close()
