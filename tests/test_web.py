@@ -16,7 +16,7 @@ from midigen_jax.config import Config, ContextConfig, ModelConfig
 from midigen_jax.errors import InputError
 from midigen_jax.model.blocks import BLOCKS
 from midigen_jax.model.network import IMPOSSIBLE, Network, init_params
-from midigen_jax.sample.constraints import constraints
+from midigen_jax.sample.constraints import limits
 from midigen_jax.sample.decode import Settings, decode
 from midigen_jax.sample.filters import SamplingParams
 from midigen_jax.sample.generate import prompt_of
@@ -83,7 +83,7 @@ def hold_to_ours(loaded, folder, events=EVENTS):
         {name: SamplingParams(0.9 * one, off.astype(int), one, off, one) for name in streams},
         jnp.array([-loaded.metadata.upbeat]),
         jnp.array([2**30]),
-        constraints(vocabulary),
+        limits=limits(vocabulary, seen=loaded.metadata.seen_masks),
     )
     prompt = prompt_of(vocabulary, start_event(vocabulary))
     network = Network(replace(loaded.network.config, compute_dtype="float32"), vocabulary)
@@ -106,8 +106,9 @@ def hold_to_ours(loaded, folder, events=EVENTS):
     given = {"params": loaded.params}, carry, whole, jnp.ones((1, events), bool)
     _, logits = jax.jit(partial(network.apply, method=Network.logits))(*given)
     for name in streams:
-        # What no vocabulary can say is never written.
-        mine = jnp.where(vocabulary.tables[name].unknown, IMPOSSIBLE, logits[name][0])
+        # What the vocabulary cannot say is never written, and neither is what no training piece has.
+        never_V = vocabulary.tables[name].unknown | ~(loaded.metadata.seen_masks or {}).get(name, np.True_)
+        mine = jnp.where(never_V, IMPOSSIBLE, logits[name][0])
         other = np.stack([said[name] for _, said in theirs])
         np.testing.assert_array_equal(other <= IMPOSSIBLE, mine <= IMPOSSIBLE)
         np.testing.assert_allclose(

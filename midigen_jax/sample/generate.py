@@ -330,19 +330,14 @@ def _constraints(restored: LoadedModel, config: SampleConfig, bar: int) -> Const
 
 def _limits(restored: LoadedModel, config: SampleConfig, shift: int) -> Any:
     """The ids that may be written: what is moved by a shift must stay a MIDI pitch, too."""
-    vocabulary, seen = restored.metadata.vocabulary, restored.metadata.seen
     scale = range(12) if config.key is None else scale_of(keys.parse_key(config.key))
     return limits(
-        vocabulary,
+        restored.metadata.vocabulary,
         scale=[(pitch + shift) % 12 for pitch in scale],
         lowest=config.lowest + shift,
         highest=config.highest + shift,
         chord=NEVER if config.largest_chord is None else config.largest_chord,
-        seen=None
-        if seen is None or config.unseen
-        else {
-            name: np.isin(np.arange(size), seen[name]) for name, size in vocabulary.streams if name in seen
-        },
+        seen=None if config.unseen else restored.metadata.seen_masks,
     )
 
 
@@ -431,11 +426,11 @@ def moved_home(restored: LoadedModel, music: Piece) -> tuple[Notes, int]:
 
 def unseen_pitches(restored: LoadedModel, notes: Notes) -> list[int]:
     """The pitches of some music, in the model's key, that no training piece has, as far as this is known."""
-    tables, seen = restored.metadata.vocabulary.tables, restored.metadata.seen
+    tables, seen = restored.metadata.vocabulary.tables, restored.metadata.seen_masks or {}
     name = pitch_stream(tables)
-    if not seen or name not in seen or not tables[name].says_pitches:
+    if name not in seen or not tables[name].says_pitches:
         return []
-    known = np.flatnonzero(tables[name].sounds[list(seen[name])].any(axis=0))
+    known = np.flatnonzero(tables[name].sounds[seen[name]].any(axis=0))
     return np.setdiff1d(notes[:, 2], known).tolist()
 
 

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from numpy.typing import NDArray
 from orbax.checkpoint import checkpoint_managers
 
 from midigen_jax import config as configs
@@ -48,6 +49,14 @@ class Metadata(NamedTuple):
     upbeat: int = 0  # of the music in that meter, the most frequent one, in ticks
     seen: Mapping[str, tuple[int, ...]] | None = None
     """by stream, the ids that training pieces have, where some have none; not known of older checkpoints"""
+
+    @property
+    def seen_masks(self) -> dict[str, NDArray[np.bool_]] | None:
+        """(V,) by stream which ids the training pieces have, of streams where some have none."""
+        sizes = dict(self.vocabulary.streams)
+        if self.seen is None:
+            return None
+        return {name: np.isin(np.arange(sizes[name]), ids) for name, ids in self.seen.items()}
 
     @property
     def knows_bar_lines(self) -> bool:
