@@ -32,7 +32,6 @@ MOST_WAITING = 32
 MOST_PROMPT = 8192  # events
 
 _PROMPT = 512  # a prompt is filled up to a multiple: a chorale is about as long, and is read in 0.1 s
-
 T = TypeVar("T")
 
 
@@ -77,12 +76,12 @@ class Desk:
         self._changed = threading.Condition()
         self._is_open = True
         first = self._listener(SampleConfig(), {}, None, lambda told: None)
-        self._rules = first.settings.constraints
+        self._rules = first.settings
         own, _ = self._begins_with(1)(loaded.params, first.prompt, first.settings)
         self._projections = own.projections
         # The vocabulary's rules and its projections are the same in all rows, and stay apart from them.
         nobody = own._replace(projections=None, done_B=jnp.ones(1, bool))
-        alone = nobody, first.settings._replace(constraints=None)
+        alone = nobody, _of_rows(first.settings)
         # Once through all that a listener's coming needs, so that it is compiled.
         self._rows = _with_row(jax.tree.map(jnp.copy, repeated(alone, rows)), jnp.int32(0), alone)
         static: dict[str, Any] = {"events": STREAMED, "flags": first.task.flags}
@@ -177,7 +176,10 @@ class Desk:
     def _batch(self) -> tuple[Any, Settings]:
         """State and settings of all rows, as the loop takes them."""
         state, settings = self._rows
-        return state._replace(projections=self._projections), settings._replace(constraints=self._rules)
+        return state._replace(projections=self._projections), self._with_rules(settings)
+
+    def _with_rules(self, settings: Settings) -> Settings:
+        return settings._replace(constraints=self._rules.constraints, limits=self._rules.limits)
 
     def _run(self) -> None:
         try:
@@ -224,13 +226,13 @@ class Desk:
 
     def _take(self, row: int, listener: Listener) -> None:
         """Begin a piece by itself, and give it the row if there is more to write."""
-        settings = listener.settings._replace(constraints=self._rules)
+        settings = self._with_rules(listener.settings)
         program = self._begins_with(listener.prompt.mask_BT.shape[1])
         state, decoded = program(self.loaded.params, listener.prompt, settings)
         with self._changed:
             self._seats[row] = listener
         self._hand(row, jax.device_get(decoded), 0, bool(state.done_B[0]))
-        alone = state._replace(projections=None), settings._replace(constraints=None)
+        alone = state._replace(projections=None), _of_rows(settings)
         self._rows = _with_row(self._rows, jnp.int32(row), alone)
 
     def _write(self) -> None:
@@ -261,6 +263,11 @@ class Desk:
         nothing = np.zeros((0, len(self.loaded.metadata.vocabulary.streams)), np.int32)
         if not listener.gone:
             listener.tell(Told(nothing if tokens is None else tokens, waiting, over))
+
+
+def _of_rows(settings: Settings) -> Settings:
+    """Without what is the same in all rows, and no array (B, …)."""
+    return settings._replace(constraints=None, limits=None)
 
 
 @partial(jax.jit, donate_argnames="rows")
