@@ -18,13 +18,12 @@ import numpy as np
 
 from midigen_jax.config import SampleConfig
 from midigen_jax.errors import InputError
-from midigen_jax.listen.audio import synthesize, write_audio
 from midigen_jax.listen.notation import engrave
 from midigen_jax.music import sandbox
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
-from midigen_jax.music.write import write_midi
-from midigen_jax.sample.generate import Generated, Task, first_bar_of, music_of
+from midigen_jax.sample.formats import write_piece
+from midigen_jax.sample.generate import Task, first_bar_of, music_of, names_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.vocab import Tokens, closes_of, length_of
 
@@ -79,6 +78,7 @@ class Growing:
             program=task.program,
             first_bar=first_bar_of(task, config),
             clock=loaded.metadata.vocabulary.clock,
+            voiced=bool(names_of(loaded.metadata.vocabulary)),
         )
 
     def add(self, tokens: Sequence[Tokens]) -> tuple[list[list[int]], int]:
@@ -120,18 +120,6 @@ def about(piece: Piece) -> dict[str, Any]:
     }
 
 
-def of_generated(music: Generated) -> Piece:
-    """The first piece of those that were written."""
-    return Piece(
-        music.pieces[0],
-        music.tempo,
-        music.meter,
-        program=music.program,
-        first_bar=music.first_bar,
-        clock=music.clock,
-    )
-
-
 def until(piece: Piece, tick: int) -> Piece | None:
     """What of a piece sounds before a tick; None where nothing does."""
     onset, duration, pitch, track = piece.notes[piece.notes[:, 0] < tick].T
@@ -155,58 +143,38 @@ def heard(piece: Piece, semitones: int, tempo: float | None) -> Piece:
 
 
 class File(NamedTuple):
-    """A kind of file that a piece can be had as."""
+    """A kind of file that a piece can be had as, with the names of its voices."""
 
     media: str
-    make: Callable[[Piece], bytes]
+    make: Callable[[Piece, Sequence[str]], bytes]
 
 
-def _written(piece: Piece, suffix: str, write: Callable[[Piece, Path], None]) -> bytes:
-    """What `write` writes to a path."""
+def _written(piece: Piece, names: Sequence[str], suffix: str) -> bytes:
+    """A piece as a file that ends so."""
     with tempfile.TemporaryDirectory(prefix="midigen-") as folder:
         path = Path(folder) / f"piece{suffix}"
-        write(piece, path)
+        write_piece(piece, path, names)
         return path.read_bytes()
 
 
-def _write_midi(piece: Piece, path: Path) -> None:
-    how: dict[str, Any] = {"meter": piece.meter, "first_bar": piece.first_bar, "clock": piece.clock}
-    write_midi(piece.notes, path, piece.tempo, piece.program, **how)
-
-
-def _write_musicxml(piece: Piece, path: Path) -> None:
-    from midigen_jax.music.write_musicxml import write_musicxml
-
-    how: dict[str, Any] = {"meter": piece.meter, "first_bar": piece.first_bar, "clock": piece.clock}
-    write_musicxml(piece.notes, path, piece.tempo, piece.program, **how)
-
-
-def _write_mp3(piece: Piece, path: Path) -> None:
+def _mp3(piece: Piece, names: Sequence[str]) -> bytes:
     seconds = piece.clock.seconds(int((piece.notes[:, 0] + piece.notes[:, 1]).max()), piece.tempo)
     if seconds > _LONGEST_SOUND:
         limit = f"{_LONGEST_SOUND // 60} minutes"
         raise InputError(
             f"the piece lasts {seconds / 60:.0f} minutes; an MP3 may have {limit}: save it as MIDI"
         )
-    write_audio(path, synthesize(piece.notes, piece.tempo, piece.program, piece.clock))
+    return _written(piece, names, ".mp3")
 
 
-def _midi(piece: Piece) -> bytes:
-    return _written(piece, ".mid", _write_midi)
-
-
-def _musicxml(piece: Piece) -> bytes:
-    return _written(piece, ".musicxml", _write_musicxml)
-
-
-def _svg(piece: Piece) -> bytes:
-    return sandbox.call(engrave, _musicxml(piece).decode()).encode()
+def _svg(piece: Piece, names: Sequence[str]) -> bytes:
+    return sandbox.call(engrave, _written(piece, names, ".musicxml").decode()).encode()
 
 
 FILES = {
-    "mid": File("audio/midi", _midi),
-    "musicxml": File("application/vnd.recordare.musicxml+xml", _musicxml),
-    "mp3": File("audio/mpeg", partial(_written, suffix=".mp3", write=_write_mp3)),
+    "mid": File("audio/midi", partial(_written, suffix=".mid")),
+    "musicxml": File("application/vnd.recordare.musicxml+xml", partial(_written, suffix=".musicxml")),
+    "mp3": File("audio/mpeg", _mp3),
     "svg": File("image/svg+xml", _svg),
 }
 """what a piece can be had as, by what the name of the file ends in"""

@@ -35,7 +35,9 @@ from midigen_jax.play import pieces
 from midigen_jax.play.desk import Desk, Listener, Told
 from midigen_jax.play.guard import Guard, RefusedError, in_words, number, read_asked, read_body, whole
 from midigen_jax.play.pieces import FILES, Growing, Pieces
-from midigen_jax.sample.around import How, fill, harmonise, voices_of
+from midigen_jax.sample.around import How, fill, harmonise
+from midigen_jax.sample.generate import names_of
+from midigen_jax.sample.voices import voices_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import load_model, name_of
 
@@ -190,7 +192,7 @@ class Rooms:
             )
         async with self._particles:
             music = await run_in_threadpool(make, how)
-        return self._piece(pieces.of_generated(music))
+        return self._piece(music.whole()[0])
 
     def _piece(self, piece: Piece) -> Response:
         ends = piece.notes[:, 0] + piece.notes[:, 1]
@@ -207,7 +209,8 @@ class Rooms:
         key, tempo = whole(asked, "key", -24, 24, 0), number(asked, "tempo", 20, 400, piece.tempo)
         if not len(piece.notes):
             raise InputError("the piece has no notes yet")
-        content = await run_in_threadpool(FILES[kind].make, pieces.heard(piece, key, tempo))
+        names = names_of(self.loaded.metadata.vocabulary)
+        content = await run_in_threadpool(FILES[kind].make, pieces.heard(piece, key, tempo), names)
         return Response(content, media_type=FILES[kind].media)
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from midigen_jax.errors import InputError
 from midigen_jax.listen import check_installed, missing, what_is_missing
 
 if TYPE_CHECKING:
     from midigen_jax.music.notes import Notes
+    from midigen_jax.music.piece import Piece
     from midigen_jax.sample.generate import Generated
 
 FEW = 16
@@ -66,6 +68,23 @@ FORMATS = {
     "mp3": Format(".mp3", _write_sound, is_extra=True),
     "png": Format(".png", _write_picture, is_extra=True),
 }
+
+
+def write_piece(piece: "Piece", path: Path, names: Sequence[str] = ()) -> None:
+    """Write a piece as what its path ends in. names: of its voices, where its tracks are voices.
+
+    Raises InputError for an ending that is not of `FORMATS`.
+    """
+    from midigen_jax.sample.generate import Generated
+
+    format = next((one for one in FORMATS.values() if one.suffix == path.suffix.lower()), None)
+    if format is None:
+        raise InputError(f"{path}: end it in {', '.join(one.suffix for one in FORMATS.values())}")
+    if format.is_extra:
+        check_installed()
+    about = piece.tempo, piece.meter, piece.program, piece.first_bar, piece.clock
+    music = Generated([piece.notes], 0, 0, 0, 0, *about, names=tuple(names) if piece.voiced else ())
+    format.write(path, music, piece.notes, ())
 
 
 def possible() -> tuple[str, ...]:

@@ -81,6 +81,11 @@ class Generated(NamedTuple):
     names: tuple[str, ...] = ()  # of the voices, from the lowest up, where tracks are voices
     remarks: tuple[str, ...] = ()  # what was done to the prompt, in words
 
+    def whole(self) -> list[Piece]:
+        """The pieces, each with what is known of all."""
+        how: dict[str, Any] = {"program": self.program, "first_bar": self.first_bar, "clock": self.clock}
+        return [Piece(notes, self.tempo, self.meter, voiced=bool(self.names), **how) for notes in self.pieces]
+
 
 class Sounding(NamedTuple):
     """A slice of a piece that is being written: what sounds, and for how long."""

@@ -23,8 +23,8 @@ from midigen_jax.music.piece import Piece
 from midigen_jax.sample.around import How, fill, harmonise
 from midigen_jax.sample.decode import prompt_of
 from midigen_jax.sample.folder import bars_of, find_prompt
-from midigen_jax.sample.formats import FORMATS
-from midigen_jax.sample.generate import Generated, check_sample, generate, moved_home, names_of
+from midigen_jax.sample.formats import write_piece
+from midigen_jax.sample.generate import check_sample, generate, moved_home, names_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.vocab import unknown_of
 
@@ -65,7 +65,7 @@ class Model:
         named = {f"sample.{name}": value for name, value in settings.items()}
         config = override(Config(), named | {"sample.count": count}).sample
         check_sample(config)
-        return self._pieces(generate(self.loaded, config, prompt))
+        return generate(self.loaded, config, prompt).whole()
 
     def harmonise(self, melody: Piece, voice: str = "soprano", **how: Any) -> list[Piece]:
         """Pieces in which `melody` is one of the voices, the likeliest first.
@@ -73,7 +73,7 @@ class Model:
         voice: soprano, alto, tenor, bass, or its number from the highest. how: settings of `How`: count,
         particles, temperature, seed … Raises InputError for a model without voices, or two notes at once.
         """
-        return self._pieces(harmonise(self.loaded, melody, voice, How(**how)).music)
+        return harmonise(self.loaded, melody, voice, How(**how)).music.whole()
 
     def fill(
         self, piece: Piece, bars: tuple[int, int], voices: Sequence[str] = (), **how: Any
@@ -82,7 +82,7 @@ class Model:
 
         how: as in `harmonise`. Raises InputError for bars that are not there.
         """
-        return self._pieces(fill(self.loaded, piece, bars, voices, How(**how)).music)
+        return fill(self.loaded, piece, bars, voices, How(**how)).music.whole()
 
     def score(self, piece: Piece) -> Score:
         """How likely the model finds a piece. Raises InputError for one that it cannot say."""
@@ -102,28 +102,7 @@ class Model:
 
     def write(self, piece: Piece, path: str | Path) -> None:
         """Write a piece as .mid, .musicxml, .mp3 or .png. Raises InputError for any other ending."""
-        path = Path(path)
-        for format in FORMATS.values():
-            if path.suffix.lower() == format.suffix:
-                names = names_of(self.loaded.metadata.vocabulary) if piece.voiced else ()
-                about = piece.tempo, piece.meter, piece.program, piece.first_bar, piece.clock
-                format.write(path, Generated([piece.notes], 0, 0, 0, 0, *about, names=names), piece.notes, ())
-                return
-        raise InputError(f"{path}: end it in {', '.join(format.suffix for format in FORMATS.values())}")
-
-    def _pieces(self, music: Generated) -> list[Piece]:
-        return [
-            Piece(
-                notes,
-                music.tempo,
-                music.meter,
-                program=music.program,
-                first_bar=music.first_bar,
-                clock=music.clock,
-                voiced=bool(music.names),
-            )
-            for notes in music.pieces
-        ]
+        write_piece(piece, Path(path), names_of(self.loaded.metadata.vocabulary))
 
 
 @lru_cache(maxsize=4)
