@@ -11,6 +11,7 @@ takes beyond that is not in it. One press before the first run counts for nothin
 import argparse
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ def _served(model: str) -> Iterator[str]:
                     return
             raise RuntimeError("midigen play said no address")
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)
 
 
 def _measure(program: str, address: str, runs: int) -> list[float]:

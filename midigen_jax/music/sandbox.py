@@ -6,6 +6,7 @@ first call and kept, because importing music21 takes a while.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -52,6 +53,8 @@ def close() -> None:
     pool = _pools.pop(os.getpid(), None)
     if pool is not None:
         pool.shutdown(kill_workers=True)
+        del pool
+        gc.collect()  # its semaphores go with it, which point to each other, and else would be told as leaks
 
 
 def begin_worker(parent: int) -> None:

@@ -301,19 +301,22 @@ def make_server(desk: Desk, name: str, port: int) -> uvicorn.Server:
 def play(run: str, port: int, is_opened: bool, say: Callable[[str], None]) -> None:
     """Serve the page until Ctrl-C. Raises InputError as `listen` and `load_model` do."""
     with listen(port) as own:
-        loaded = load_model(run)
-        say(f"{name_of(run)}: getting ready, which takes a while the first time …")
-        with Desk(loaded) as desk:
-            port = own.getsockname()[1]
-            server = make_server(desk, name_of(run), port)
-            address = f"http://{HOST}:{port}/"
-            say(f"Open {address} in a browser. Ctrl-C ends it.")
-            threading.Thread(target=desk.prepare, daemon=True).start()
-            if is_opened:
-                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-            try:
-                server.run(sockets=[own])
-            except KeyboardInterrupt:
-                say("Ended; what was not saved is gone.")
-            finally:
-                sandbox.close()
+        try:
+            _serve(run, own, is_opened, say)
+        except KeyboardInterrupt:
+            say("Ended; what was not saved is gone.")
+        finally:
+            sandbox.close()
+
+
+def _serve(run: str, own: socket.socket, is_opened: bool, say: Callable[[str], None]) -> None:
+    loaded, name = load_model(run), name_of(run)
+    say(f"{name}: getting ready, which takes a while the first time …")
+    with Desk(loaded) as desk:
+        port = own.getsockname()[1]
+        address = f"http://{HOST}:{port}/"
+        say(f"Open {address} in a browser. Ctrl-C ends it.")
+        threading.Thread(target=desk.prepare, daemon=True).start()
+        if is_opened:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        make_server(desk, name, port).run(sockets=[own])
