@@ -16,7 +16,6 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from xml.etree import ElementTree
 
 import numpy as np
@@ -418,10 +417,6 @@ def test_going_on_keeps_what_is_before_the_point(port, tmp_path):
     assert rest[-2]["until"] > 15
 
 
-# until write_musicxml is merged
-@pytest.mark.skipif(
-    find_spec("midigen_jax.music.write_musicxml") is None, reason="nothing writes MusicXML yet"
-)
 def test_a_piece_is_had_as_a_score_and_as_its_picture(port):
     first, *_ = lines(port, seed=3, bars=1)
     for kind, root in (("musicxml", "score-partwise"), ("svg", "svg")):
