@@ -101,7 +101,7 @@ def seen_ids(corpus: Corpus, shifts: Iterable[int] = (0,)) -> dict[str, tuple[in
             others = {other: np.zeros(1, np.int32) for other in vocabulary.tables}
             for id in here.tolist():
                 moved = {**others, name: np.array([id], np.int32)}
-                for shift in shifts:
+                for shift in filter(None, shifts):
                     is_seen[vocabulary.transpose(moved, shift)[name]] = True
         found[name] = tuple(np.flatnonzero(is_seen).tolist())
     return {name: ids for name, ids in found.items() if len(ids) < len(vocabulary.tables[name].ticks)}
