@@ -5,12 +5,15 @@ Where nobody can read it any more, nothing is said, and the work goes on.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 10.0
+_HIDDEN = ContextVar("hidden", default=False)
 
 
 class _Onlooker:
@@ -38,6 +41,16 @@ class _Onlooker:
             self._file = None
 
 
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Within, work says nothing of how far it has come: it is a part of other work, or of a page's."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
 class Progress:
     """A context manager around work of known length.
 
@@ -58,7 +71,7 @@ class Progress:
         self._label, self._total, self._unit = label, total, unit
         self._first = self._done = done
         self._note = ""
-        self._shown = shown
+        self._shown = shown = shown and not _HIDDEN.get()
         self._start = self._printed = time.monotonic()
         self._bar = None
         if shown and self._file.isatty():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from midigen_jax.config import Config, ModelConfig, PrepareConfig, SampleConfig
+from midigen_jax.data.copying import Training
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
@@ -21,7 +22,6 @@ from midigen_jax.music.scores import read_score
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.music.write import write_midi
 from midigen_jax.sample.generate import generate
-from midigen_jax.study.copying import Training
 from midigen_jax.study.metrics import event_scores, measure
 from midigen_jax.study.statistics import histogram, statistics
 from midigen_jax.train.checkpoint import LoadedModel, Metadata

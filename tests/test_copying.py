@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midigen_jax.data.copying import Training
 from midigen_jax.music.slices import Slices, from_entries
-from midigen_jax.study.copying import Training
 
 
 def piece_of(*chords) -> Slices:

@@ -14,8 +14,9 @@ from midigen_jax.config import Config, override
 from midigen_jax.data.corpus import Corpus, load_corpus
 from midigen_jax.data.prepare import prepare
 from midigen_jax.errors import InputError
-from midigen_jax.train.checkpoint import open_run
-from midigen_jax.train.loop import fit
+from midigen_jax.sample.copies import PASSED, Copies
+from midigen_jax.train.checkpoint import LoadedModel, open_run
+from midigen_jax.train.loop import Judgement, fit
 from midigen_jax.train.pretrained import export, load_model
 from midigen_jax.train.scoring import METRIC
 from tests.tiny import SMALLEST, train_words
@@ -201,3 +202,57 @@ def test_what_another_model_was_does_not_stay(corpus: Corpus, base: Path, tmp_pa
     (run / "checkpoints" / "0").mkdir()
     fit(corpus, override(further(base), {"train.steps": 4, "train.seed": 3}), run)
     assert [*validations(run)] == [0, 4]
+
+
+def test_a_step_that_a_judge_keeps_stays_also_where_the_training_goes_on(
+    corpus: Corpus, base: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def judge(loaded: LoadedModel) -> Judgement:
+        seen.append(loaded.step)
+        return Judgement([("judge.steps", float(loaded.step), "steps")], keeps=loaded.step == 2)
+
+    longer = {"train.evaluate_every": 2, "train.patience": 0}
+    assert fit(corpus, further(base, **longer), tmp_path / "run", judges=[judge]).step == 8
+    assert fit(corpus, further(base, **longer | {"train.steps": 12}), tmp_path / "run").step == 12
+    assert seen == [0, 2, 4, 6, 8]
+    found = validations(tmp_path / "run")
+    with open_run(tmp_path / "run") as checkpoints:
+        assert {*checkpoints.steps()} == {2, 12, min(found, key=found.__getitem__)}
+    told = rows.read(tmp_path / "run" / "rows.jsonl")
+    assert [row["value"] for row in told if row["name"] == "judge.steps"] == seen
+
+
+def test_copying_is_told_at_each_validation_and_once_when_it_passes_that_of_people(
+    corpus: Corpus, base: Path
+) -> None:
+    loaded = load_model(str(base))
+    decode, tokens = corpus.vocabulary.decode, corpus.tokens
+    theirs = [decode(tokens[piece.start : piece.stop]) for piece in corpus.split("train")]
+    copies = Copies(corpus, write=lambda _: theirs)
+    quarters, people = (float(row[1]) for row in copies(loaded).rows[:2])
+    assert quarters > people > 0
+    assert quarters == pytest.approx(min(32, np.median([ticks(notes) for notes in theirs]) / 12))
+    first, later = Copies(corpus, write=lambda _: theirs), Copies(corpus, True, lambda _: theirs)
+    told = [("copying.quarters", quarters, "quarters"), ("copying.people", people, "quarters")]
+    assert first(loaded) == Judgement([*told, (PASSED, 8.0, "step")], keeps=True)
+    assert not first(loaded).keeps
+    assert not later(loaded).keeps
+
+
+def ticks(notes: np.ndarray) -> int:
+    return int((notes[:, 0] + notes[:, 1]).max())
+
+
+def test_fine_tuning_tells_how_much_is_copied(
+    base: Path, corpus: Corpus, tmp_path: Path, capsys: Any
+) -> None:
+    words = ["--from", str(base), "--steps", "4", "--train.evaluate_every=2", "--sample.count=1"]
+    assert main(["train", str(corpus.path), "--out", str(tmp_path / "run"), *words]) == 0
+    found = rows.read(tmp_path / "run" / "rows.jsonl")
+    told = [row["step"] for row in found if row["name"] == "copying.quarters"]
+    assert told == [*validations(tmp_path / "run")]
+    assert {0, 2, 4} <= {*told}
+    passed = rows.last(found, PASSED)
+    assert (passed is not None) == ("copies more than people do" in capsys.readouterr().out)

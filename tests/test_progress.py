@@ -5,7 +5,7 @@ import io
 import pytest
 
 from midigen_jax import progress
-from midigen_jax.progress import Board, Progress
+from midigen_jax.progress import Board, Progress, hidden
 
 
 class Terminal(io.StringIO):
@@ -98,3 +98,13 @@ def test_work_goes_on_where_nobody_reads_how_it_goes(
             work.advance(note="loss")
             board.show("one", "goes on")
     assert work._done == 3
+
+
+def test_work_that_is_a_part_of_other_work_says_nothing():
+    file = io.StringIO()
+    with hidden(), Progress("inner", 2, "steps", file=file) as inner:
+        inner.advance(2)
+    assert file.getvalue() == ""
+    with Progress("outer", 1, "steps", file=file) as outer:
+        outer.advance()
+    assert "outer" in file.getvalue()

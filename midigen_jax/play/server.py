@@ -35,6 +35,7 @@ from midigen_jax.play import pieces
 from midigen_jax.play.desk import Desk, Listener, Told
 from midigen_jax.play.guard import Guard, RefusedError, in_words, number, read_asked, read_body, whole
 from midigen_jax.play.pieces import FILES, Growing, Pieces
+from midigen_jax.progress import hidden
 from midigen_jax.sample.around import How, fill, harmonise
 from midigen_jax.sample.generate import names_of
 from midigen_jax.sample.voices import voices_of
@@ -191,7 +192,8 @@ class Rooms:
                 429, "another piece is being harmonised or filled in; try again when it is there"
             )
         async with self._particles:
-            music = await run_in_threadpool(make, how)
+            with hidden():
+                music = await run_in_threadpool(make, how)
         return self._piece(music.whole()[0])
 
     def _piece(self, piece: Piece) -> Response:

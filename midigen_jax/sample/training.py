@@ -24,6 +24,7 @@ from midigen_jax.listen.page import REPORT, check_free
 from midigen_jax.listen.report import write_report
 from midigen_jax.listen.tables import aligned, corpus_in_words, many
 from midigen_jax.progress import Progress
+from midigen_jax.sample.copies import PASSED, Copies
 from midigen_jax.sample.folder import rows_of, text_of, write_pieces
 from midigen_jax.sample.formats import possible
 from midigen_jax.sample.generate import check_sample, generate
@@ -61,14 +62,22 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool, say: Say) ->
     music = load_corpus(Path(corpus))
     is_auto, config = config.batch.rows == AUTO_ROWS, with_rows(config, run)
     check_rows(config.batch.rows)
+    tunes = bool(config.train.start)  # a model that could play already: what it takes from the music is told
     if speaks:
         say(*_before(music.config, config, is_auto, bool(music.split("valid"))))
-    done = fit(music, config, run, [TensorBoard(run / "tensorboard")] if tensorboard else [])
+    callbacks = [TensorBoard(run / "tensorboard")] if tensorboard else []
+    done = fit(music, config, run, callbacks, [Copies(music, _passed(run) is not None)] if tunes else [])
     if speaks and done.interrupted:
         say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
     elif speaks:
         if done.step < done.steps:
             say(f"Ended at step {done.step} of {done.steps}: none of the last validations was the best one.")
+        if (passed := _passed(run)) is not None:
+            say(
+                f"From step {passed:.0f} on the model copies more than people do: its longest runs from the "
+                "training pieces are longer than those that the held-out ones have in common with them. The "
+                f"checkpoint of that step is kept: --checkpoint {passed:.0f}"
+            )
         _write_samples(run, done.kept)
         say(
             *what_is_missing(),
@@ -76,6 +85,12 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool, say: Say) ->
             f"                    midigen report {shlex.quote(out)} --out FILE.html",
         )
     return not done.interrupted
+
+
+def _passed(run: Path) -> float | None:
+    """The step from which on a run copies more than people do, if there is one."""
+    log = run / "rows.jsonl"
+    return rows.last(rows.read(log), PASSED) if log.is_file() else None
 
 
 def demo(folder: Path, config: Config, say: Say) -> bool:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midigen_jax import rows
+from midigen_jax.data.copying import Run, Training
 from midigen_jax.data.corpus import Corpus, CorpusPiece
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.progress import Progress
-from midigen_jax.study.copying import Run, Training
 from midigen_jax.study.evaluate import pieces_of
 from midigen_jax.study.metrics import ratio
 from midigen_jax.study.statistics import (

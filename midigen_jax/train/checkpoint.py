@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,6 +132,17 @@ def place_of(run_dir: Path, address: str) -> Path | str:
     return address or run_dir / "checkpoints"
 
 
+class _Kept(checkpoint_managers.PreservationPolicy):
+    """Keeps the checkpoints of some steps, to which others may be added."""
+
+    def __init__(self, steps: set[int]):
+        self._steps = steps
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether each of some checkpoints stays."""
+        return [checkpoint.step in self._steps for checkpoint in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for writes to end.
 
@@ -139,10 +150,11 @@ class Checkpoints:
     """
 
     def __init__(self, place: Path | str, keep: Collection[int] = (), read_only: bool = False):
+        self._kept = set(keep)
         policies = [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(get_metric_fn=_metric, reverse=True, n=1),
-            checkpoint_managers.CustomSteps(list(keep)),
+            _Kept(self._kept),
         ]
         # A process that reads does not wait for others; those that train write together.
         own = jax.process_index()
@@ -186,6 +198,10 @@ class Checkpoints:
     def metrics(self, step: int) -> dict[str, float]:
         """What validation measured at a step that has a checkpoint."""
         return dict(self._manager.metrics(step) or {})
+
+    def keep(self, step: int) -> None:
+        """Have the checkpoint of a step stay, whatever comes after it."""
+        self._kept.add(step)
 
     def save(self, state: TrainState, metadata: Metadata, metrics: Mapping[str, float]) -> None:
         """Write the state in the background; a step that has a checkpoint keeps it.

@@ -11,7 +11,7 @@ that holds this very run, unfinished, is gone on with from its newest checkpoint
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from operator import itemgetter
@@ -70,12 +70,24 @@ from midigen_jax.train.stop import StopRequest
 _SECONDS_A_CALL = 1.0  # about as long a Ctrl-C waits, and the progress stands still
 
 
+class Judgement(NamedTuple):
+    """What somebody finds of a model in training."""
+
+    rows: Sequence[tuple[str, float, str]]  # name, value, unit
+    keeps: bool = False  # whether the checkpoint of this step stays
+
+
+Judge = Callable[[LoadedModel], Judgement]
+"""Called with the model at each validation, in process 0 alone."""
+
+
 class Training(NamedTuple):
-    """What is to be trained, in which folder, and who is told."""
+    """What is to be trained, in which folder, who is told, and who judges the model at each validation."""
 
     config: Config
     run_dir: Path
     callbacks: Sequence[Callback] = ()
+    judges: Sequence[Judge] = ()
 
 
 class Fit(NamedTuple):
@@ -88,7 +100,13 @@ class Fit(NamedTuple):
     failure: str | None = None  # why it could not go on
 
 
-def fit(corpus: Corpus, config: Config, run_dir: Path, callbacks: Sequence[Callback] = ()) -> Fit:
+def fit(
+    corpus: Corpus,
+    config: Config,
+    run_dir: Path,
+    callbacks: Sequence[Callback] = (),
+    judges: Sequence[Judge] = (),
+) -> Fit:
     """Train in the folder `run_dir`, from the start or from its newest checkpoint.
 
     Ctrl-C (or SIGTERM, or SIGHUP) ends the training after the steps that are running, with a checkpoint;
@@ -96,7 +114,7 @@ def fit(corpus: Corpus, config: Config, run_dir: Path, callbacks: Sequence[Callb
     run or something else, for teachers that are no runs or of another vocabulary, and when the training
     diverges.
     """
-    (done,) = fit_all(corpus, [Training(config, run_dir, callbacks)])
+    (done,) = fit_all(corpus, [Training(config, run_dir, callbacks, judges)])
     if done.failure is not None:
         raise InputError(done.failure)
     return done
@@ -344,6 +362,7 @@ class _Run:
 
     def __init__(self, training: Training, corpus: Corpus, program: _Program):
         self.config, self.callbacks = training.config, list(training.callbacks)
+        self._judges = training.judges
         self._program, self._schedule = program, program.schedule
         facts, plan = corpus.manifest["summary"], corpus.manifest["plan"]
         # Where checkpoints are is no part of what they are.
@@ -356,7 +375,8 @@ class _Run:
         self._rows = RowLog(
             training.run_dir / "rows.jsonl", self.config, self._schedule.epochs, program.flops
         )
-        self._checkpoints = Checkpoints(place_of(training.run_dir, address), keep=self._schedule.kept)
+        kept = self._schedule.kept | self._rows.kept()
+        self._checkpoints = Checkpoints(place_of(training.run_dir, address), keep=kept)
         self.step = 0
         self.failure: str | None = None
         self.is_new = False  # nothing of it was there before
@@ -431,8 +451,21 @@ class _Run:
         with self._ending_where_diverged():
             if scores:
                 self._rows.valid(self.step, scores, time.perf_counter() - start)
+            self._have_judged(state, scores)
             self._save(state, scores)
             self._over = self._schedule.is_over(self.step, self._checkpoints.best())
+
+    def _have_judged(self, state: TrainState, scores: dict[str, float]) -> None:
+        """Ask the judges for their rows, and whether the step's checkpoint is to stay."""
+        if not (self._judges and is_main_process()):
+            return
+        network, state = self._program.network, fetch(state)
+        loaded = LoadedModel(self.step, state, network, self._metadata, scores, "")
+        for judge in self._judges:
+            judged = judge(loaded)
+            self._rows.judged(self.step, judged.rows, judged.keeps)
+            if judged.keeps:
+                self._checkpoints.keep(self.step)
 
     def tell(self) -> None:
         """Call the callbacks with the step, and with the rows that are new."""

@@ -30,6 +30,7 @@ from midigen_jax.train.step import Metrics
 
 _REMEDY = "give another --out"
 _ROWS_EVERY = 10  # steps that one row of the training curve averages over
+_KEPT = "train.kept"  # the row of a step whose checkpoint stays, for a judge said so
 
 
 @contextmanager
@@ -183,6 +184,16 @@ class RowLog:
         memory = most_memory()
         used = [("train.most_memory", float(memory), "bytes")] if memory else []
         self._write(step, [*scores, ("train.seconds", self._spent, "s"), *used])
+
+    def judged(self, step: int, values: Sequence[tuple[str, float, str]], keeps: bool) -> None:
+        """Write what a judge found, and whether the step's checkpoint stays."""
+        kept = [(_KEPT, float(step), "step")] if keeps else []
+        self._write(step, [*values, *kept])
+
+    def kept(self) -> set[int]:
+        """The steps whose checkpoints judges have kept."""
+        before = rows.read(self.path) if self.path.is_file() else []
+        return {int(row["value"]) for row in before if row["name"] == _KEPT}
 
     def _write(self, step: int, values: list[tuple[str, float, str]], **fields: Any) -> None:
         for name, value, _ in values:
