@@ -169,7 +169,7 @@ def test_a_file_is_dropped_gone_on_from_and_varied(page, tmp_path):
     melody = read_piece(find_sources([str(tmp_path / "melody.mid")])[0]).notes
     for notes in (first, second):
         kept = notes[notes[:, 0] < 96]
-        np.testing.assert_array_equal(kept[:, [0, 2]], melody[:, [0, 2]])
+        assert {*map(tuple, melody[:, [0, 2]].tolist())} <= {*map(tuple, kept[:, [0, 2]].tolist())}
         assert notes[:, 0].max() >= 96
     assert first.tolist() != second.tolist()
 
