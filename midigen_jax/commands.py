@@ -211,9 +211,9 @@ class _Particles:
     """What commands that write with particles have in common."""
 
     out: str = flag("FOLDER", "the folder for the music")
-    model: str = flag("RUN", _MODEL, "pretrained:chorales")
+    model: str = flag("RUN", _MODEL, "pretrained:harmoniser")
     count: int = flag("N", "pieces to write, the likeliest first", 1, type=_pieces)
-    particles: int = flag("N", "rows that write a piece together: more are better, slower", 256, type=_pieces)
+    particles: int = flag("N", "rows that write a piece together: more are better, slower", 64, type=_pieces)
     temperature: float = flag("T", "above 0; below 1 keeps to what is likely", 1.0, type=_temperature)
     parallels: float = flag("NATS", "what two voices in parallel fifths or octaves cost", 3.0, type=_nats)
     seed: int = flag("N", "seed", 0, type=_seed)

@@ -249,7 +249,7 @@ def test_what_is_no_melody(model: LoadedModel, notes: Notes, said: str) -> None:
 
 
 def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
-    with pytest.raises(InputError, match="note events, which have no voices; give pretrained:chorales, or"):
+    with pytest.raises(InputError, match="note events, which have no voices; give pretrained:harmoniser, or"):
         harmonise(model_of(NoteVocabulary(16)), MELODY)
 
 

@@ -84,9 +84,10 @@ def test_music_is_written_with_it_and_made_again(shipped, tmp_path, capsys):
     assert "comes without a corpus; give CORPUS besides" in capsys.readouterr().err
 
 
-def test_the_package_has_a_model_of_chorales_that_is_small():
-    restored = load_model("pretrained:chorales")
-    assert restored.metadata.vocabulary == VoiceVocabulary(4, 96)
+@pytest.mark.parametrize(("name", "order"), [("chorales", "low-first"), ("harmoniser", "high-first")])
+def test_the_package_has_models_of_chorales_that_are_small(name, order):
+    restored = load_model(f"pretrained:{name}")
+    assert restored.metadata.vocabulary == VoiceVocabulary(4, 96, order=order)
     assert restored.metrics["valid.nats_per_event"] < 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.ema_params))
-    assert (pretrained._FOLDER / "chorales.npz").stat().st_size < 8e6
+    assert (pretrained._FOLDER / f"{name}.npz").stat().st_size < 8e6

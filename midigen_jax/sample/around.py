@@ -41,7 +41,7 @@ class How:
 
     count: int = 1
     """pieces, each by particles of its own"""
-    particles: int = 256
+    particles: int = 64
     temperature: float = 1.0
     """of the model whose pieces are asked for: below 1 keeps to what is likely"""
     proposal: float = 0.9

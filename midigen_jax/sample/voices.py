@@ -128,8 +128,8 @@ def voices_of(vocabulary: Vocabulary) -> int:
     voices = len(vocabulary.voice_places)
     if voices < 2:
         raise InputError(
-            f"the model writes {vocabulary.name} events, which have no voices; give pretrained:chorales, or "
-            "prepare a corpus with --voices 4 and train on it"
+            f"the model writes {vocabulary.name} events, which have no voices; give pretrained:harmoniser, "
+            "or prepare a corpus with --voices 4 and train on it"
         )
     return voices
 
