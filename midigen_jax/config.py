@@ -92,13 +92,6 @@ class PrepareConfig:
         _require(bool(named), "prepare.tracks", self.tracks, "all, piano, melody, or a number from 1 on")
         remedy = f"1 to {_MOST_VOICES}; 0: no voices"
         _require(0 <= self.voices <= _MOST_VOICES, "prepare.voices", self.voices, remedy)
-        ordered = self.voices > 0 or self.voice_order == "low-first"
-        _require(
-            ordered,
-            "prepare.voice_order",
-            self.voice_order,
-            "low-first where there are no voices; give --voices too",
-        )
         longest = "1 to 65,536; 0: eight quarters"
         _require(0 <= self.max_duration <= 65_536, "prepare.max_duration", self.max_duration, longest)
         ticks = self.ticks_per_quarter

@@ -118,6 +118,8 @@ def vocabulary_class(config: PrepareConfig) -> type[Vocabulary]:
             "give the number of voices, or leave it out" if name == "voice" else "give note, or no voices"
         )
         raise InputError(f"prepare.voices = {config.voices} with prepare.tokenizer = {name}: {remedy}")
+    if config.voice_order != "low-first" and not config.voices:
+        raise InputError(f"prepare.voice_order = {config.voice_order}: there are no voices; give --voices")
     return VOCABULARIES[name]
 
 
