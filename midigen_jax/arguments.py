@@ -30,6 +30,8 @@ _METAVARS = {
     "batch.rows": "{auto,N}",
     "prepare.group_by": "{none,folder,stem,FILE.csv}",
     "prepare.tracks": "{all,piano,melody,N}",
+    "sample.chords": "SYMBOLS",
+    "sample.length": "Nbars|Ns",
     "sample.meter": "N/N",
     "train.checkpoints": "gs://BUCKET/FOLDER",
 }

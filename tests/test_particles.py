@@ -393,6 +393,13 @@ def test_a_melody_may_be_spread_over_tracks(model: LoadedModel) -> None:
     np.testing.assert_array_equal(_voice(made.music.pieces[0], 2), MELODY.notes[:, :3])
 
 
+def test_a_melody_that_no_training_piece_reaches_is_refused_with_its_pitch(model: LoadedModel) -> None:
+    sung = {"pitch": (0, 1, REST, *(ATTACKED + pitch for pitch in range(40, 76)))}
+    low = model._replace(metadata=model.metadata._replace(seen=sung))
+    with pytest.raises(InputError, match=r"has E5; move the music into the range of its voices"):
+        harmonise(low, MELODY, "1", How(particles=4))
+
+
 @pytest.mark.parametrize("change", [[0, 0, 0, 3], [6, 0, 3, 0]])
 def test_what_is_not_of_so_many_voices_is_told(model: LoadedModel, change: list[int]) -> None:
     more = np.concatenate([CHORALE.notes, CHORALE.notes[:1] + np.array(change, np.int32)])
