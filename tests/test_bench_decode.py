@@ -226,7 +226,7 @@ def test_the_command_prints_rows_and_writes_them(tmp_path, capsys, monkeypatch):
     # Byte by byte, of one layer of 8.
     floats = 8 * (2 + 1) + 1  # a layer's two states, both sums of the attention
     trunk = 8 * 4 + 1  # what the heads read; chords follow each other freely, so nothing is kept of that
-    assert values["decode.state_bytes"] == 4 * floats + trunk + 1 + 4  # done, and ticks
+    assert values["decode.state_bytes"] == 4 * floats + trunk + 1 + 4 + 4  # done, ticks, and events
     assert values["decode.state_growth"] == 0
     printed = capsys.readouterr().out
     assert "batch 1\n" in printed

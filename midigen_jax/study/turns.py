@@ -64,7 +64,7 @@ class Loop:
     def state_bytes(self) -> float:
         """Of one piece: all that a state has for each row."""
         state = self._state._asdict()
-        of_rows = [part for name, part in state.items() if name not in ("events", "projections")]
+        of_rows = [part for name, part in state.items() if name != "projections"]
         return sum(leaf.nbytes for leaf in jax.tree.leaves(of_rows)) / len(self._settings.key_B)
 
     def __call__(self) -> Decoded:
