@@ -19,9 +19,11 @@ from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
+from midigen_jax.music.voices import voice_names
 from midigen_jax.music.write import SIGNATURE, write_midi
+from midigen_jax.sample.around import How, harmonise
 from midigen_jax.sample.conditions import length_in_bars
-from midigen_jax.sample.generate import Generated, generate
+from midigen_jax.sample.generate import Generated, generate, stream
 from midigen_jax.train.checkpoint import LoadedModel, Metadata
 from midigen_jax.train.step import init_state, make_network
 from midigen_jax.vocab import VOCABULARIES, Vocabulary, typical_vocabulary
@@ -141,7 +143,7 @@ def test_what_particles_cannot_do_is_told_at_once(asked: dict[str, Any], words: 
         SampleConfig(**asked)
 
 
-@pytest.mark.parametrize("text", ["", "H", "Cx", "C,,G"])
+@pytest.mark.parametrize("text", ["", "H", "Cx", "C,,G", "Cadd", "Calter", "Cadd#"])
 def test_what_is_no_chord_is_named(text: str) -> None:
     with pytest.raises(InputError, match=r"such as|one a bar"):
         parse_chords(text)
@@ -229,3 +231,57 @@ def test_bars_of_a_piece_are_taken_with_their_bar_lines() -> None:
     assert upbeat.first_bar == 12
     with pytest.raises(InputError, match=r"--prompt 5-6: the piece has bars 0 to 3; give some of these"):
         piece.excerpt(5, 6, "--prompt")
+
+
+def test_a_piece_that_begins_late_has_its_bars_where_they_are() -> None:
+    late = Piece(make_notes([36, 48, 60], [12, 12, 12], [60, 62, 64], [0] * 3), 90, (4, 4))
+    assert late.bars(1, 2, "--bars") == (36, 72)
+    assert late.top_line().notes[:, 0].tolist() == [36, 48, 60]
+    after = Piece(late.notes + np.array([24, 0, 0, 0], np.int32), 90, (4, 4))
+    with pytest.raises(InputError, match="has bars 2 to 2"):
+        after.bars(1, 1, "--bars")
+
+
+@pytest.mark.parametrize("kind", ["notewise", "voicewise"])
+def test_a_piece_in_a_key_is_cut_where_its_events_are_spent(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    made = generate(request.getfixturevalue(kind), replace(FEW, in_key="C", events=100))
+    assert all(len(notes) for notes in made.pieces)
+
+
+def test_a_length_is_kept_where_no_duration_that_was_seen_leads_to_a_bar_line(voicewise: LoadedModel) -> None:
+    vocabulary = voicewise.network.vocabulary
+    model = model_of(vocabulary, voicewise.metadata.config.prepare, {"duration": (0, 5)})
+    made = generate(model, replace(FEW, length="2bars"))
+    assert made.ended == 3
+    assert max(over(made)) <= 72
+
+
+def test_harmonies_have_no_pitch_that_no_training_piece_has(voicewise: LoadedModel) -> None:
+    melody = Piece(make_notes([0, 12, 24], [12, 12, 12], [72, 74, 76], [0] * 3), 70, (3, 4))
+    made = harmonise(voicewise, melody, "1", How(count=4, particles=4))
+    pitches = np.concatenate(made.music.pieces)[:, 2]
+    assert 48 <= pitches.min() <= pitches.max() <= 84
+
+
+def test_a_stream_says_that_it_keeps_no_length(voicewise: LoadedModel) -> None:
+    with pytest.raises(InputError, match="use generate"):
+        stream(voicewise, SampleConfig(length="2bars"))
+
+
+@pytest.mark.parametrize("quantizer", ["adaptive", "music21"])
+def test_a_silent_voice_stays_the_silent_one(quantizer: Any, tmp_path: Any) -> None:
+    notes = make_notes([0, 0, 12], [12, 12, 12], [48, 72, 55], [0, 3, 1])
+    place = tmp_path / "a.mid"
+    write_midi(notes, place, text=[SIGNATURE], names=voice_names(4))
+    piece = read_piece(find_sources([str(place)])[0], quantizer)
+    np.testing.assert_array_equal(piece.notes, notes)
+    assert piece.voiced == 4
+
+
+def test_a_melody_that_calls_itself_voice_1_is_the_highest_of_any_model(voicewise: LoadedModel) -> None:
+    melody = Piece(make_notes([0, 12], [12, 12], [72, 74], [0, 0]), 70, (3, 4), voiced=1)
+    made = generate(voicewise, SampleConfig(count=1, events=8, particles=4), melody)
+    upper = made.pieces[0][made.pieces[0][:, 3] == 1]
+    assert upper[:2, 2].tolist() == [72, 74]

@@ -215,7 +215,7 @@ def test_what_is_paid_for_is_written(model: LoadedModel) -> None:
 
 
 def _count_parallels(notes: Notes) -> int:
-    tokens = VoiceVocabulary(3).encode(Piece(notes))[1:-1, 0].reshape(-1, 3)
+    tokens = VoiceVocabulary(3).encode(Piece(notes, voiced=3))[1:-1, 0].reshape(-1, 3)
     pitch = np.where(tokens < ATTACKED, -1, (tokens - ATTACKED) % 128)
     return int(_parallels(jnp.asarray(pitch[:-1]), jnp.asarray(pitch[1:])).sum())
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_asked_for(model: LoadedModel, change: dict[str, Any], sa
         (make_notes([], [], [], []), "the melody holds no notes"),
         (
             make_notes([0, 36, 40], [12, 12, 12], [60, 64, 67], [0, 0, 1]),
-            r"two notes at once in bar 2 of the melody \(E4 and G4\); give one voice, as with --tracks",
+            r"two notes at once in bar 2 of the melody \(E4 and G4\); give one voice alone",
         ),
     ],
 )
@@ -270,7 +270,7 @@ def test_the_command_writes_music_and_goes_on_where_it_was(tmp_path: Path, capsy
     assert "1.mid" in capsys.readouterr().out
     first = (tmp_path / "out" / "1.mid").read_bytes()
     piece = read_piece(find_sources([str(tmp_path / "out" / "1.mid")])[0], "uniform")
-    assert (piece.first_bar, piece.voiced) == (24, True)
+    assert (piece.first_bar, piece.voiced) == (24, 4)
     score = read_piece(find_sources([str(tmp_path / "out" / "1.musicxml")])[0])
     parts = score.notes * [1, 1, 1, -1] + [0, 0, 0, 3]  # the soprano is the first of them
     assert sorted(parts.tolist()) == sorted(piece.notes.tolist())
@@ -337,7 +337,7 @@ def test_voices_that_cross_stay_who_they_are_where_they_are_named(model: LoadedM
     """The lowest two have changed places: by mean pitch each would be taken for the other."""
     notes = CHORALE.notes.copy()
     notes[:, 3] = np.array([1, 0, 2])[notes[:, 3]]
-    made = fill(model, replace(CHORALE, notes=notes, voiced=True), (2, 2), ("1",), How(particles=16))
+    made = fill(model, replace(CHORALE, notes=notes, voiced=3), (2, 2), ("1",), How(particles=16))
     kept = [made.music.pieces[0][made.music.pieces[0][:, 3] == track] for track in (0, 1)]
     assert [own.tolist() for own in kept] == [notes[notes[:, 3] == track].tolist() for track in (0, 1)]
 

@@ -164,7 +164,7 @@ def test_any_tokens_come_back_from_a_file_voice_by_voice(tmp_path_factory, writt
     write_midi(notes, path, names=names)
     piece = read_midi(path.read_bytes(), "uniform")
     np.testing.assert_array_equal(piece.notes, notes)
-    heard = vocabulary.encode(Piece(notes, voiced=True))
+    heard = vocabulary.encode(Piece(notes, voiced=vocabulary.voices))
     np.testing.assert_array_equal(vocabulary.encode(piece), heard)
     write_midi(vocabulary.decode(heard), path, names=names)
     np.testing.assert_array_equal(vocabulary.encode(read_midi(path.read_bytes(), "uniform")), heard)
@@ -178,9 +178,9 @@ def test_voices_that_change_places_are_told_by_their_names_alone(tmp_path, quant
     named, plain = (
         read_midi((tmp_path / f"{name}.mid").read_bytes(), quantizer) for name in ("named", "plain")
     )
-    assert (named.voiced, plain.voiced) == (True, False)
+    assert (named.voiced, plain.voiced) == (2, 0)
     low = [notes[notes[:, 3] == voice, 2].tolist() for voice in (0, 1)]
-    assert [own[:, 2].tolist() for own in by_voice(named.notes, 2, named.voiced)] == low
+    assert [own[:, 2].tolist() for own in by_voice(named.notes, 2, named.voiced == 2)] == low
     assert [own[:, 2].tolist() for own in by_voice(plain.notes, 2)] == low[::-1]
 
 

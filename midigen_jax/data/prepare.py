@@ -287,7 +287,7 @@ class _Kept(NamedTuple):
         tokens = self.tokens(entry)
         length = length_of(self.vocabulary, tokens)
         notes = self.vocabulary.decode(tokens, trim=False)
-        voiced = "track" not in self.vocabulary.drops
+        voiced = len(self.vocabulary.voice_places)
         return Piece(notes, length=length, clock=self.vocabulary.clock, voiced=voiced)
 
     def encoded(self, entry: Entry, vocabulary: Vocabulary) -> Tokens:

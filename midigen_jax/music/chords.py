@@ -25,7 +25,7 @@ def _pitch_classes(symbol: str) -> frozenset[int]:
     try:
         chord = harmony.ChordSymbol(re.sub(r"(^|/)([A-G])b", r"\1\2-", symbol))
         found = frozenset(pitch.pitchClass for pitch in chord.pitches)
-    except (ValueError, exceptions21.Music21Exception):
+    except (ValueError, LookupError, TypeError, AttributeError, exceptions21.Music21Exception):
         found = frozenset()
     if not found:
         raise InputError(f"chord {symbol!r}: is none; give symbols such as C, Am, F#m7 or G7/B")

@@ -29,7 +29,7 @@ from midigen_jax.music.piece import (
 from midigen_jax.music.quantize import Ticks
 from midigen_jax.music.smf import DRUMS, END_OF_TRACK, ESCAPE, SYSEX, File, damaged, events, take_apart
 from midigen_jax.music.tracks import Track, choose, main_program
-from midigen_jax.music.voices import named_voices
+from midigen_jax.music.voices import count_voices, named_voices
 from midigen_jax.music.write import SIGNATURE
 
 _FAR_SHARE = 0.15  # of onsets that the grid moves far: below, there is no need to look for a beat
@@ -60,7 +60,8 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
     _require_bounded(rows, file.per_quarter)
     merged = 0
     is_exact = quantize.lies_on_grid(rows[:, :2], file.per_quarter, clock)
-    if quantizer == "music21" and not (is_exact and any(map(_IS_OURS.search, file.tracks))):
+    by_music21 = quantizer == "music21" and not (is_exact and any(map(_IS_OURS.search, file.tracks)))
+    if by_music21:
         names = [next((track.name for track in score.tracks), "") for score in scores]
         notes, program, stuck = _by_music21(file, names, wanted)
         has_beat = _has_beat(rows[:, 0], file.per_quarter)
@@ -74,10 +75,10 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         has_beat = far.sum() <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
-    voices = _voices(file, scores, tracks)
+    voices, named = _voices(file, scores, tracks)
     if voices is not None:
         # By music21's rules a note's track is the file's, by ours its place among `tracks`.
-        place = [track.number for track in tracks] if quantizer == "music21" else [*range(len(tracks))]
+        place = [track.number for track in tracks] if by_music21 else [*range(len(tracks))]
         voice_of = dict(zip(place, voices, strict=True))
         onset, duration, pitch, track = notes.T
         notes = make_notes(onset, duration, pitch, [voice_of.get(one, 0) for one in track.tolist()])
@@ -92,7 +93,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         remarks=tuple(file.remarks),
         merged=merged,
         has_beat=bool(has_beat),
-        voiced=voices is not None,
+        voiced=named,
         stuck=stuck,
     )
 
@@ -179,13 +180,14 @@ def _rows(scores: Sequence[Any], form: int) -> tuple[Ticks, list[Track]]:
     return np.array([*raw, index], np.int64).T, tracks
 
 
-def _voices(file: File, scores: Sequence[Any], tracks: Sequence[Track]) -> list[int] | None:
-    """The voice of each track with notes, from the lowest up; None unless all are named as voices."""
+def _voices(file: File, scores: Sequence[Any], tracks: Sequence[Track]) -> tuple[list[int] | None, int]:
+    """The voice of each track with notes, from the lowest up, of how many; None unless all are named so."""
     names = [track.name for track in tracks]
     if named_voices(names) is None or len({track.number for track in tracks}) < len(tracks):
-        return None
+        return None, 0
     silent = [track for track, score in zip(file.tracks, scores, strict=True) if not score.tracks]
-    return named_voices(names, [_name(track, file.per_quarter) for track in silent])
+    others = [_name(track, file.per_quarter) for track in silent]
+    return named_voices(names, others), count_voices([*names, *others])
 
 
 # Middle C, which is struck at the end of a track, and let go a tick later.

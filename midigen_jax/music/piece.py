@@ -53,8 +53,8 @@ class Piece:
     """False: it was played without regard to the beats of its file, and its rhythm on a grid is noise"""
     clock: Clock = TWELFTHS
     """what its ticks are"""
-    voiced: bool = False
-    """track v is voice v, from the lowest up: its source names the voices"""
+    voiced: int = 0
+    """of how many voices its tracks are, track v voice v from the lowest up; 0: its source names no voices"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 
@@ -70,7 +70,8 @@ class Piece:
         """
         bar, onset = self.clock.bar(self.meter), self.notes[:, 0]
         begin, stop = (self.first_bar + (number - 1) * bar for number in (first, last + 1))
-        start, end = int(onset.min(initial=0)), int((onset + self.notes[:, 1]).max(initial=0))
+        start = int(onset.min()) if len(onset) else 0
+        end = int((onset + self.notes[:, 1]).max(initial=start))
         if not first <= last or begin >= end or stop <= start:
             there = f"{(start - self.first_bar) // bar + 1} to {-(-(end - self.first_bar) // bar)}"
             raise InputError(f"{said} {first}-{last}: the piece has bars {there}; give some of these")
@@ -89,9 +90,9 @@ class Piece:
                 columns[-1][1] = stop
             else:
                 columns.append([begin, stop, pitch])
-        first = int(self.notes[:, 0].min(initial=0)) if self.length is None else 0
+        first = int(self.notes[:, 0].min()) if len(self.notes) and self.length is None else 0
         rows = [[begin + first, stop - begin, pitch, 0] for begin, stop, pitch in columns]
-        return replace(self, notes=make_notes(*np.array(rows, np.int32).reshape(-1, 4).T), voiced=False)
+        return replace(self, notes=make_notes(*np.array(rows, np.int32).reshape(-1, 4).T), voiced=0)
 
     def excerpt(self, first: int, last: int, said: str) -> "Piece":
         """These bars alone, from tick 0; what sounds into them is struck, what sounds beyond them is cut.

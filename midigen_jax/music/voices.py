@@ -44,6 +44,14 @@ def named_voices(sounding: Sequence[str], silent: Sequence[str] = ()) -> list[in
     return [max(numbers) - number for number in numbers[: len(names)]]
 
 
+def count_voices(names: Sequence[str]) -> int:
+    """Of how many voices tracks are that have such names, as in `voice_names`."""
+    plain = [name.strip().casefold() for name in names]
+    if set(plain) & set(_FOUR):
+        return len(_FOUR)
+    return max(int(match[1]) for name in plain if (match := _NUMBERED.fullmatch(name)))
+
+
 def by_voice(notes: Notes, voices: int, named: bool = False) -> list[Notes]:
     """The notes of each voice, from the lowest up: the tracks, by their mean pitch; missing ones rest.
 

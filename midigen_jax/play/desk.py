@@ -22,6 +22,7 @@ from jax import Array, lax
 from midigen_jax.config import SampleConfig
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Piece
+from midigen_jax.progress import hidden
 from midigen_jax.sample.decode import Decoded, Prompt, Settings, decode, repeated, resume
 from midigen_jax.sample.generate import STREAMED, Task, plan, prompt_of, settings_of, tokens_of
 from midigen_jax.train.checkpoint import LoadedModel
@@ -138,7 +139,13 @@ class Desk:
         prompt: Piece | None,
         tell: Callable[[Told], None],
     ) -> Listener:
-        task = plan(self.loaded, config, prompt)
+        if prompt is not None and len(prompt.notes) > MOST_PROMPT:
+            raise InputError(
+                f"the prompt has {len(prompt.notes):,} notes; give one of {MOST_PROMPT:,} or fewer, or go on "
+                "from an earlier point of it"
+            )
+        with hidden():
+            task = plan(self.loaded, config, prompt)
         # One program for all, whatever filters they ask for.
         task = task._replace(flags=task.flags._replace(filters=True))
         if len(task.prompt) > MOST_PROMPT:
@@ -228,9 +235,9 @@ class Desk:
         """Begin a piece by itself, and give it the row if there is more to write."""
         settings = self._with_rules(listener.settings)
         program = self._begins_with(listener.prompt.mask_BT.shape[1])
-        state, decoded = program(self.loaded.params, listener.prompt, settings)
-        with self._changed:
+        with self._changed:  # before it is written, so that a failure is told
             self._seats[row] = listener
+        state, decoded = program(self.loaded.params, listener.prompt, settings)
         self._hand(row, jax.device_get(decoded), 0, bool(state.done_B[0]))
         alone = state._replace(projections=None), _of_rows(settings)
         self._rows = _with_row(self._rows, jnp.int32(row), alone)

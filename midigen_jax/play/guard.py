@@ -119,7 +119,7 @@ async def read_asked(request: Request, known: frozenset[str]) -> dict[str, Any]:
     """The JSON object that was sent, whose names are all `known`."""
     try:
         data = json.loads(await read_body(request, 100_000, "ask for less at once"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RefusedError(400, "no JSON; load the page again") from None
     if not isinstance(data, dict) or not known.issuperset(data):
         raise RefusedError(400, f"give an object with {', '.join(sorted(known))}; load the page again")

@@ -78,7 +78,7 @@ class Growing:
             program=task.program,
             first_bar=first_bar_of(task, config),
             clock=loaded.metadata.vocabulary.clock,
-            voiced=bool(names_of(loaded.metadata.vocabulary)),
+            voiced=len(names_of(loaded.metadata.vocabulary)),
         )
 
     def add(self, tokens: Sequence[Tokens]) -> tuple[list[list[int]], int]:

@@ -1,7 +1,7 @@
 """The server of the page: all that a browser can ask for, on this computer alone.
 
 In: requests of the page. Out: music as it is written, a line of JSON at a time; pieces, files, pictures; and
-what is wrong in words. docs/playing.md has the list. The desk writes; particles run in a thread, one piece at
+what is wrong in words. The desk writes; particles run in a thread, one piece at
 a time; files of others are read with the limits of every reader.
 """
 

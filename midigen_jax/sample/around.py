@@ -26,7 +26,7 @@ from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.folder import CLAIM, check_claim, write_pieces
 from midigen_jax.sample.formats import FORMATS, choose
-from midigen_jax.sample.generate import Generated, moved, moved_home, names_of, unseen_pitches
+from midigen_jax.sample.generate import Generated, moved, moved_home, names_of, seen_limits, unseen_pitches
 from midigen_jax.sample.particles import Given
 from midigen_jax.sample.steering import Drawn, draw_pieces, steering
 from midigen_jax.sample.voices import given_voices, place_of, split_voices, tokens_of_voices, voices_of
@@ -96,6 +96,7 @@ def harmonise(restored: LoadedModel, melody: Piece, voice: str = "soprano", how:
     length = int((notes[:, 0] + notes[:, 1]).max())
     voices = [notes if one == place else notes[:0] for one in every]
     given = given_voices(vocabulary, voices, {*every} - {place}, 0, length, length)
+    given = given._replace(limits=seen_limits(restored))
     return _around(restored, _Task(melody, shift, start_event(vocabulary), 0, given), how or How())
 
 
@@ -118,8 +119,9 @@ def fill(
     length = int((notes[:, 0] + notes[:, 1]).max())
     onset = int(piece.notes[:, 0].min())
     begin, stop = (tick - onset for tick in piece.bars(*bars, "--bars"))
-    voices = split_voices(notes, vocabulary.slice_events, piece.voiced)
+    voices = split_voices(notes, vocabulary.slice_events, piece.voiced == vocabulary.slice_events)
     given = given_voices(vocabulary, voices, free, begin, stop, length)
+    given = given._replace(limits=seen_limits(restored))
     prompt = tokens_of_voices(vocabulary, voices, begin)
     return _around(restored, _Task(piece, shift, prompt, begin, given), how or How())
 
@@ -182,9 +184,7 @@ def _check_melody(melody: Piece) -> None:
     if len(early):
         bar = (int(onset[early[0] + 1]) - melody.first_bar) // melody.clock.bar(melody.meter) + 1
         names = f"{pitch_name(int(pitch[early[0]]))} and {pitch_name(int(pitch[early[0] + 1]))}"
-        raise InputError(
-            f"two notes at once in bar {bar} of the melody ({names}); give one voice, as with --tracks melody"
-        )
+        raise InputError(f"two notes at once in bar {bar} of the melody ({names}); give one voice alone")
 
 
 def write_around(

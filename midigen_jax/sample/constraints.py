@@ -172,5 +172,8 @@ def allowed(
         # Where no duration that is wanted fits, the slice lasts to the bar line.
         longest_BV = by_id(table.ticks, id_1V) == jnp.minimum(left_B1, table.ticks.max())
         fits_BV &= within_BV
-        within_BV = jnp.where(fits_BV.any(axis=-1, keepdims=True), fits_BV, longest_BV)
+        lasts_1V = by_id(table.ticks, id_1V) > 0
+        is_stuck_B1 = (within_BV & lasts_1V).any(axis=-1, keepdims=True)
+        is_stuck_B1 &= ~(fits_BV & lasts_1V).any(axis=-1, keepdims=True)
+        within_BV = fits_BV | (is_stuck_B1 & longest_BV)
     return within_BV

@@ -31,14 +31,16 @@ _QUARTERS = 32  # of each piece: a run may be the longer, the longer a piece is
 def written(loaded: LoadedModel) -> list[Notes]:
     """What a model writes without being asked for anything."""
     with hidden():
-        return generate(loaded, SampleConfig(count=_PIECES, bars=_QUARTERS)).pieces
+        bar = loaded.metadata.vocabulary.clock.bar(loaded.metadata.meter)
+        bars = -(-loaded.metadata.vocabulary.clock.ticks(_QUARTERS) // bar)
+        return generate(loaded, SampleConfig(count=_PIECES, bars=bars)).pieces
 
 
 class Copies:
     """A judge (`train.loop.Judge`): its rows are `copying.quarters`, `copying.people` and, once, `PASSED`."""
 
-    def __init__(self, corpus: Corpus, has_passed: bool = False, write: Write = written):
-        """has_passed: whether the step was named before the training went on here. write: what is judged."""
+    def __init__(self, corpus: Corpus, has_passed: Callable[[], bool], write: Write = written):
+        """has_passed: whether the step has been named already. write: what is judged."""
         self._corpus, self._has_passed, self._write = corpus, has_passed, write
         known = [slice_notes(self._notes(piece)) for piece in corpus.split("train")]
         self._training = Training(known, corpus.vocabulary.clock)
@@ -49,9 +51,8 @@ class Copies:
         """What the model copies now."""
         found = self._median(self._write(loaded))
         rows = [("copying.quarters", found, "quarters"), ("copying.people", self._people, "quarters")]
-        passes = not self._has_passed and found > self._people > 0
+        passes = found > self._people > 0 and not self._has_passed()
         if passes:
-            self._has_passed = True
             rows.append((PASSED, float(loaded.step), "step"))
         return Judgement([row for row in rows if np.isfinite(row[1])], passes)
 

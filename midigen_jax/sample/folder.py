@@ -130,8 +130,12 @@ def _like(like: Path, given: _Asked) -> _Asked:
     if given.run is None and is_folder(known) and not Path(known).exists():
         raise InputError(f"{like}: the run that made it is not at {known}; give RUN besides")
     prompt = given.prompt
-    if prompt is None and recipe.prompt is not None:
-        prompt = str(like.parent / recipe.prompt)
+    if recipe.prompt is not None:
+        _, bars = bars_of(recipe.prompt)
+        if prompt is None:
+            prompt = str(like.parent / recipe.prompt)
+        elif bars_of(prompt)[1] is None:
+            prompt += _said_bars(bars)
     checkpoint, tracks = given.checkpoint or str(recipe.step), given.tracks or recipe.tracks
     return _Asked(given.run or known, prompt, tracks, checkpoint, recipe.sample, recipe)
 

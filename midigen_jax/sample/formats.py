@@ -83,7 +83,9 @@ def write_piece(piece: "Piece", path: Path, names: Sequence[str] = ()) -> None:
     if format.is_extra:
         check_installed()
     about = piece.tempo, piece.meter, piece.program, piece.first_bar, piece.clock
-    music = Generated([piece.notes], 0, 0, 0, 0, *about, names=tuple(names) if piece.voiced else ())
+    music = Generated(
+        [piece.notes], 0, 0, 0, 0, *about, names=tuple(names) if piece.voiced == len(names) else ()
+    )
     format.write(path, music, piece.notes, ())
 
 

@@ -84,7 +84,7 @@ class Generated(NamedTuple):
     def whole(self) -> list[Piece]:
         """The pieces, each with what is known of all."""
         how: dict[str, Any] = {"program": self.program, "first_bar": self.first_bar, "clock": self.clock}
-        return [Piece(notes, self.tempo, self.meter, voiced=bool(self.names), **how) for notes in self.pieces]
+        return [Piece(notes, self.tempo, self.meter, voiced=len(self.names), **how) for notes in self.pieces]
 
 
 class Sounding(NamedTuple):
@@ -164,7 +164,7 @@ def _by_particles(
                 [jax.random.fold_in(jax.random.key(config.seed), number)],
                 config.particles,
                 lambda tick: (tick + before) // bar + 1,
-                config.events if int(given.end) == NEVER else None,
+                config.events,
             )
             progress.advance()
     return (
@@ -205,6 +205,8 @@ def stream(restored: LoadedModel, config: SampleConfig, prompt: Piece | None = N
 
     Raises InputError as `generate` does, at once and not at the first slice.
     """
+    if conditions.are_asked(config):
+        raise InputError("length, chords and in_key are of whole pieces, which no stream has; use generate")
     task = plan(restored, config, prompt)
     return _stream(restored, task, config)
 
@@ -439,6 +441,11 @@ def unseen_pitches(restored: LoadedModel, notes: Notes) -> list[int]:
     return np.setdiff1d(notes[:, 2], known).tolist()
 
 
+def seen_limits(restored: LoadedModel) -> Any:
+    """The ids that may be written beside music that is given: those that some training piece has."""
+    return limits(restored.metadata.vocabulary, seen=restored.metadata.seen_masks)
+
+
 def _prompt_tokens(
     restored: LoadedModel, prompt: Piece, config: SampleConfig
 ) -> tuple[Tokens, int, tuple[str, ...]]:
@@ -451,8 +458,9 @@ def _prompt_tokens(
     # Voices that a file names may well rest.
     voices = len(vocabulary.voice_places)
     if voices:
-        split_voices(there, voices, prompt.voiced, _MELODY_ALONE)  # raises InputError where there are more
-    if tracks < (min(voices, 2) if prompt.voiced else voices):
+        named = prompt.voiced == voices
+        split_voices(there, voices, named, _MELODY_ALONE)  # raises InputError where there are more
+    if tracks < (min(voices, 2) if prompt.voiced == voices else voices):
         tokens = _completed(restored, replace(prompt, notes=there), config)
         words = f"{tracks} of {voices} voices; the others were written to it"
         return tokens, shift, (f"The prompt has {words}.",)
@@ -485,8 +493,9 @@ def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> To
     begin = int(prompt.notes[:, 0].min())
     notes = prompt.notes - np.array([begin, 0, 0, 0], np.int32)
     length, tracks = int((notes[:, 0] + notes[:, 1]).max()), len(np.unique(notes[:, 3]))
-    voices = split_voices(notes, vocabulary.slice_events, prompt.voiced)
-    if not prompt.voiced:
+    named = prompt.voiced == vocabulary.slice_events
+    voices = split_voices(notes, vocabulary.slice_events, named)
+    if not named:
         here, absent = voices[:tracks], voices[tracks:]
         voices = [*here[: tracks > 1], *absent, *here[tracks > 1 :]]
     free = [place for place, own in enumerate(voices) if not len(own)]
@@ -497,7 +506,7 @@ def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> To
         restored,
         start_event(vocabulary),
         first,
-        given._replace(closes=jnp.bool_(False)),
+        given._replace(closes=jnp.bool_(False), limits=seen_limits(restored)),
         steering(vocabulary, 1.0, 0.9, 3.0),
         [jax.random.key(config.seed)],
         config.particles,

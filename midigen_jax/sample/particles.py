@@ -84,6 +84,7 @@ class Particles(NamedTuple):
     tick_B: Array  # int32: that are written
     place_B: Array  # int32: events in the slice that is being written
     length_B: Array  # int32: events that are written
+    drawn_B: Array  # int32: events that this row has drawn, those of particles that are gone too
     ended_B: Array  # bool: whether <end> is
     weight_B: Array  # float32, nats: the logarithm of the weight
     nats_B: Array  # float32: of what is written, at temperature 1
@@ -133,9 +134,9 @@ def write_particles(
     """Write one piece `rows` times, up to `events` events each, as far as rows can go on.
 
     prompt: of one row. begin: when it begins, in ticks from a bar line. bars: whether the model counts from
-    bar lines. Event n of a row is drawn with the bits that `decode` draws it with, where the row's key is
-    `fold_in(key, row)`. Compiled once for a network, the shapes of the prompt and of what is given, and these
-    three numbers.
+    bar lines. The nth draw of a row takes the bits that `decode` takes for event n, where the row's key is
+    `fold_in(key, row)`. Compiled once for a network, the shapes of the prompt and of what is given, and
+    these three numbers.
     """
     model = network.bind({"params": params})
     projections = model.projections()
@@ -191,6 +192,7 @@ def _begin(
         tick_B=zero_B,
         place_B=zero_B,
         length_B=zero_B,
+        drawn_B=zero_B,
         ended_B=jnp.zeros(rows, bool),
         weight_B=jnp.zeros(rows),
         nats_B=jnp.zeros(rows),
@@ -216,7 +218,7 @@ def _write(
     """One more event of the rows that are active."""
     vocabulary, streams = model.vocabulary, model.vocabulary.streams
     bits_BS = jax.vmap(lambda key, number: jax.random.bits(jax.random.fold_in(key, number), (len(streams),)))(
-        keys_B, there.length_B
+        keys_B, there.drawn_B
     )
     limits = model.limits() if given.limits is None else given.limits
     event: dict[str, Array] = {}
@@ -224,7 +226,16 @@ def _write(
     for number, (name, _) in enumerate(streams):
         earlier = {before: ids_B[:, None] for before, ids_B in event.items()}
         rules_BV = vocabulary.rules.allowed(there.trunk.after, limits, name, earlier)[:, 0]
-        fits_BV = rules_BV & _fits(model, there, given, stop, name)
+        given_BV = _fits(model, there, given, stop, name)
+        if given.limits is not None:
+            # Where nothing that is wanted fits what is given, or leads to the stop, anything may be written.
+            any_BV = vocabulary.rules.allowed(there.trunk.after, model.limits(), name, earlier)[:, 0]
+            ticks_V = vocabulary.tables[name].ticks
+            leads_1V = jnp.asarray(ticks_V > 0 if ticks_V.any() else np.ones(len(ticks_V), bool))[None]
+            could_B, may_B = ((of_BV & given_BV & leads_1V).any(axis=1) for of_BV in (any_BV, rules_BV))
+            is_stuck_B = could_B & ~may_B
+            rules_BV = jnp.where(is_stuck_B[:, None], any_BV, rules_BV)
+        fits_BV = rules_BV & given_BV
         logits_BV = model.stream_logits(name, there.trunk, earlier, rules_BV[:, None])[:, 0]
         hot_BV, cold = logits_BV / steering.temperature[name], steering.proposal
         target_BV = jax.nn.log_softmax(hot_BV)
@@ -258,6 +269,7 @@ def _write(
         tick_B=there.tick_B + ticks_B,
         place_B=jnp.where(closes_B, 0, there.place_B + active_B),
         length_B=there.length_B + active_B,
+        drawn_B=there.drawn_B + active_B,
         ended_B=there.ended_B | (active_B & (event[streams[0].name] == END)),
         weight_B=there.weight_B + jnp.where(active_B, weight_B, 0),
         nats_B=there.nats_B + jnp.where(active_B, nats_B, 0),
@@ -298,7 +310,9 @@ def _compare(loop: _Loop, given: Given, steering: Steering, key: Array) -> _Loop
     if steering.key is not None:
         key_B = _out_of_key(steering.key, there.sounded_B12) * steering.key.nats_S[loop.stop]
         there = there._replace(weight_B=there.weight_B + there.key_B - key_B, key_B=key_B)
-    reached_B = (there.tick_B == stop) | (stop == NEVER) | there.ended_B
+    is_full_B = there.length_B >= next(iter(there.events.values())).shape[1]
+    cut_B = is_full_B & (given.end == NEVER)  # a piece of no given length may be cut anywhere
+    reached_B = (there.tick_B == stop) | (stop == NEVER) | there.ended_B | cut_B
     weight_B = jnp.where(reached_B, there.weight_B, -jnp.inf)
     total = jax.nn.logsumexp(weight_B)
     effective = jnp.where(total > -jnp.inf, jnp.exp(2 * total - jax.nn.logsumexp(2 * weight_B)), 0)
@@ -310,7 +324,8 @@ def _compare(loop: _Loop, given: Given, steering: Steering, key: Array) -> _Loop
         reach_B = jnp.cumsum(jax.nn.softmax(weight_B))
         from_B = jnp.minimum(jnp.searchsorted(reach_B / reach_B[-1], place_B), rows - 1)
         drawn = jax.tree.map(lambda part: part[from_B], there)
-        return drawn._replace(weight_B=jnp.zeros(rows))
+        # Bits that decided which rows went are not used again.
+        return drawn._replace(weight_B=jnp.zeros(rows), drawn_B=there.drawn_B)
 
     return _Loop(
         lax.cond(few, anew, lambda: there._replace(weight_B=weight_B)),
@@ -346,7 +361,8 @@ def _out_of_key(key: InKey, sounded_B12: Array) -> Array:
     length_B1 = jnp.linalg.norm(centred_B12, axis=1, keepdims=True)
     fits_BK = (centred_B12 / jnp.maximum(length_B1, 1e-6)) @ key.profile_K12.T
     best_B, other_B = (jnp.where(of_K, fits_BK, -1).max(axis=1) for of_K in (key.wanted_K, ~key.wanted_K))
-    return jnp.maximum(other_B - best_B, 0)
+    # Silence is in no key.
+    return jnp.where(length_B1[:, 0] > 0, jnp.maximum(other_B - best_B, 0), 1)
 
 
 def _at(temperature: Array, rows: int) -> SamplingParams:

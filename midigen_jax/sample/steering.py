@@ -59,16 +59,18 @@ def draw_pieces(
     keys: Sequence[Array],
     rows: int,
     bar_of: Callable[[int], int],
-    events: int | None = None,
+    events: int = 0,
 ) -> Iterator[Drawn]:
     """A piece for each key, by `rows` particles of its own.
 
     prompt: (E, S), with <start>. begin: when it begins, in ticks from a bar line. bar_of: the number of the
-    bar in which a tick of `given` lies. events: that a piece may have; none: what its length may need.
-    Raises InputError for more particles than memory should hold, and where none of them reaches the end.
+    bar in which a tick of `given` lies. events: that a piece may have; one of a given length has room for
+    more, if it may need it. Raises InputError for more particles than memory should hold, and where none of
+    them reaches the end.
     """
     network, vocabulary = restored.network, restored.network.vocabulary
-    events = events or _room(network, given)
+    if int(given.end) < NEVER:
+        events = max(events, _room(network, given))
     _check_memory(network, rows, events)
     begun = time.perf_counter()
     about = restored.params, prompt_of(vocabulary, prompt), jnp.int32(begin), given, steering
@@ -81,7 +83,8 @@ def draw_pieces(
         begun = time.perf_counter()
         written = jax.device_get(program(*about, key))
         _check_alive(written, given, bar_of)
-        row = int(jax.random.categorical(jax.random.fold_in(key, rows), jnp.asarray(written.weight_B)))
+        last = jax.random.fold_in(key, rows + len(given.stop_S))  # the stops have had those before it
+        row = int(jax.random.categorical(last, jnp.asarray(written.weight_B)))
         tokens = tokens_of(vocabulary, written.decoded, row)
         seconds = time.perf_counter() - begun
         yield Drawn(tokens, float(written.nats_B[row]), written, seconds, compile_seconds)

@@ -66,7 +66,9 @@ def train(corpus: str, out: str, config: Config, tensorboard: bool, say: Say) ->
     if speaks:
         say(*_before(music.config, config, is_auto, bool(music.split("valid"))))
     callbacks = [TensorBoard(run / "tensorboard")] if tensorboard else []
-    done = fit(music, config, run, callbacks, [Copies(music, _passed(run) is not None)] if tunes else [])
+    done = fit(
+        music, config, run, callbacks, [Copies(music, lambda: _passed(run) is not None)] if tunes else []
+    )
     if speaks and done.interrupted:
         say(f"Stopped at step {done.step} of {done.steps}. The same command goes on from there.")
     elif speaks:

@@ -375,8 +375,7 @@ class _Run:
         self._rows = RowLog(
             training.run_dir / "rows.jsonl", self.config, self._schedule.epochs, program.flops
         )
-        kept = self._schedule.kept | self._rows.kept()
-        self._checkpoints = Checkpoints(place_of(training.run_dir, address), keep=kept)
+        self._checkpoints = Checkpoints(place_of(training.run_dir, address), keep=self._schedule.kept)
         self.step = 0
         self.failure: str | None = None
         self.is_new = False  # nothing of it was there before
@@ -409,6 +408,8 @@ class _Run:
             state, self.is_new = self._fresh(), True
         self.step = int(state.step)
         self._rows.start(self.step, state.params)
+        for step in self._rows.kept():
+            self._checkpoints.keep(step)
         self._over = self._schedule.is_over(self.step, self._checkpoints.best())
         return state
 

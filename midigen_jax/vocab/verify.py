@@ -41,7 +41,7 @@ def verify_vocabulary(vocabulary: Vocabulary, pieces: Sequence[Piece]) -> None:
         tokens = vocabulary.encode(piece)
         _verify_tokens(vocabulary, tokens, sizes)
         notes = vocabulary.decode(tokens)
-        same = replace(piece, notes=notes, length=None, voiced=True)
+        same = replace(piece, notes=notes, length=None, voiced=len(vocabulary.voice_places))
         twice = vocabulary.decode(vocabulary.encode(same))
         assert np.array_equal(notes, twice), "what it decodes is other music when it is encoded again"
         _verify_rules(vocabulary, tokens)

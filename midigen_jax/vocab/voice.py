@@ -78,7 +78,8 @@ class VoiceVocabulary(PitchIds):
         them, or else in the order of their mean pitch; missing ones rest. Raises InputError for more tracks
         than voices, and for a track with two notes at once.
         """
-        cuts, pitch_SV, struck_SV = voice_grid(piece.notes, self.voices, piece.length, piece.voiced)
+        named = piece.voiced == self.voices
+        cuts, pitch_SV, struck_SV = voice_grid(piece.notes, self.voices, piece.length, named)
         origin, first, lasting = split_long(np.diff(cuts).astype(np.int32), self.max_duration)
         kind_SV = np.where(struck_SV[origin] & first[:, None], ATTACKED, HELD)
         id_SV = np.where(pitch_SV[origin] == SILENT, REST, kind_SV + pitch_SV[origin])

@@ -50,6 +50,14 @@ function show(next, tick) {
   refresh();
 }
 
+// Nothing came of a piece: what was there before it is there again.
+function giveBack(previous, tick) {
+  player.stop();
+  if (previous) return show(previous, Math.min(tick, previous.end));
+  piece = null;
+  at("roll").querySelector(".empty").hidden = false;
+}
+
 // Write a piece, after another one up to a tick, or from nothing; what plays goes on.
 async function write(body, beginning, tick, pressed) {
   writing?.abort();
@@ -61,6 +69,8 @@ async function write(body, beginning, tick, pressed) {
   asked = body;
   const next = beginning ?? new Piece({ quarter: 12, beat: 12, bar: 48, firstBar: 0, tempo: value("tempo") });
   const goesOn = player.playing && beginning !== null;
+  const previous = piece;
+  let isTaken = false;
   show(next, tick);
   if (goesOn) player.swap(next);
   else player.start(next, tick);
@@ -68,6 +78,7 @@ async function write(body, beginning, tick, pressed) {
     for await (const line of api.lines("/api/write", body, own.signal)) {
       if (line.error) throw new Error(line.error);
       if (line.id) {
+        isTaken = true;
         const known = beginning ? {} : { tempo: line.tempo };
         Object.assign(next, line, known);
         if (!beginning && !tempoIsSet) setTempo(line.tempo);
@@ -85,6 +96,7 @@ async function write(body, beginning, tick, pressed) {
   } catch (error) {
     next.over = true;
     complain(error);
+    if (!isTaken && own === writing) giveBack(previous, tick);
   }
   if (own === writing) {
     writing = null;
