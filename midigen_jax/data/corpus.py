@@ -24,6 +24,7 @@ from midigen_jax.data.works import Relation
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json, write_json
 from midigen_jax.music.clock import Clock
+from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import SPLITS, Split
 from midigen_jax.vocab import END, START, Tokens, Vocabulary, vocabulary_from_json
 
@@ -77,6 +78,10 @@ class Corpus:
     def split(self, name: Split) -> list[CorpusPiece]:
         """The pieces of one split, in corpus order."""
         return [piece for piece in self.pieces if piece.split == name]
+
+    def notes(self, piece: CorpusPiece) -> Notes:
+        """What the tokens of a piece say; a rest at its beginning stays."""
+        return self.vocabulary.decode(self.tokens[piece.start : piece.stop], trim=False)
 
 
 def seen_ids(corpus: Corpus, shifts: Iterable[int] = (0,)) -> dict[str, tuple[int, ...]]:

@@ -48,6 +48,12 @@ def make_notes(onset: ArrayLike, duration: ArrayLike, pitch: ArrayLike, track: A
     return notes.take(np.argsort(onsets << 31 | pitches << 24 | tracks, kind="stable"), axis=0)
 
 
+def until(notes: Notes, tick: int) -> Notes:
+    """The notes that begin before a tick, each as long as there is room."""
+    onset, duration, pitch, track = notes[notes[:, 0] < tick].T
+    return make_notes(onset, np.minimum(duration, tick - onset), pitch, track)
+
+
 def _require_in_range(onsets: _Column, durations: _Column, pitches: _Column, tracks: _Column) -> None:
     if pitches.min() < 0 or pitches.max() > 127:
         wrong = pitches[(pitches < 0) | (pitches > 127)][0]

@@ -63,6 +63,10 @@ class Piece:
         """The canonical slices of all tracks together, as `slice_notes` has them."""
         return slice_notes(self.notes, self.length)
 
+    def bar_of(self, tick: int) -> int:
+        """The number of the bar in which a tick lies; an upbeat's is 0."""
+        return (tick - self.first_bar) // self.clock.bar(self.meter) + 1
+
     def bars(self, first: int, last: int, said: str) -> tuple[int, int]:
         """The ticks between which bars `first` to `last` lie, within the music; an upbeat is bar 0.
 
@@ -73,7 +77,7 @@ class Piece:
         start = int(onset.min()) if len(onset) else 0
         end = int((onset + self.notes[:, 1]).max(initial=start))
         if not first <= last or begin >= end or stop <= start:
-            there = f"{(start - self.first_bar) // bar + 1} to {-(-(end - self.first_bar) // bar)}"
+            there = f"{self.bar_of(start)} to {-(-(end - self.first_bar) // bar)}"
             raise InputError(f"{said} {first}-{last}: the piece has bars {there}; give some of these")
         return max(begin, start), min(stop, end)
 

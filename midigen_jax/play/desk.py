@@ -23,8 +23,17 @@ from midigen_jax.config import SampleConfig
 from midigen_jax.errors import InputError
 from midigen_jax.music.piece import Piece
 from midigen_jax.progress import hidden
-from midigen_jax.sample.decode import Decoded, Prompt, Settings, decode, repeated, resume
-from midigen_jax.sample.generate import STREAMED, Task, plan, prompt_of, settings_of, tokens_of
+from midigen_jax.sample.decode import (
+    Decoded,
+    Prompt,
+    Settings,
+    decode,
+    prompt_of,
+    repeated,
+    resume,
+    tokens_of,
+)
+from midigen_jax.sample.generate import STREAMED, Task, plan, settings_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.vocab import Tokens
 
@@ -76,8 +85,7 @@ class Desk:
         self._waiting: deque[Listener] = deque()
         self._changed = threading.Condition()
         self._is_open = True
-        first = self._listener(SampleConfig(), {}, None, lambda told: None)
-        self._rules = first.settings
+        self._first = first = self._listener(SampleConfig(), {}, None, lambda told: None)
         own, _ = self._begins_with(1)(loaded.params, first.prompt, first.settings)
         self._projections = own.projections
         # The vocabulary's rules and its projections are the same in all rows, and stay apart from them.
@@ -170,14 +178,11 @@ class Desk:
         return self._programs[times]
 
     def _compiled(self, times: int) -> Any:
-        task = plan(self.loaded, SampleConfig(), None)
-        settings = settings_of(task, SampleConfig(), np.zeros(1, int))
-        streams = task.network.vocabulary.streams
+        task, settings = self._first.task, self._first.settings
         ids: Any = jax.ShapeDtypeStruct((1, times), jnp.int32)
         mask: Any = jax.ShapeDtypeStruct((1, times), jnp.bool_)
-        like = Prompt({name: ids for name, _ in streams}, mask)
-        flags = task.flags._replace(filters=True)
-        lowered = decode.lower(task.network, task.params, like, settings, events=STREAMED, flags=flags)
+        like = Prompt({name: ids for name, _ in task.network.vocabulary.streams}, mask)
+        lowered = decode.lower(task.network, task.params, like, settings, events=STREAMED, flags=task.flags)
         return lowered.compile()
 
     def _batch(self) -> tuple[Any, Settings]:
@@ -186,7 +191,8 @@ class Desk:
         return state._replace(projections=self._projections), self._with_rules(settings)
 
     def _with_rules(self, settings: Settings) -> Settings:
-        return settings._replace(constraints=self._rules.constraints, limits=self._rules.limits)
+        rules = self._first.settings
+        return settings._replace(constraints=rules.constraints, limits=rules.limits)
 
     def _run(self) -> None:
         try:

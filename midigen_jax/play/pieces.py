@@ -20,10 +20,11 @@ from midigen_jax.config import SampleConfig
 from midigen_jax.errors import InputError
 from midigen_jax.listen.notation import engrave
 from midigen_jax.music import sandbox
-from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.notes import Notes
+from midigen_jax.music.notes import until as notes_until
 from midigen_jax.music.piece import Piece
 from midigen_jax.sample.formats import write_piece
-from midigen_jax.sample.generate import Task, first_bar_of, music_of, names_of
+from midigen_jax.sample.generate import Task, first_bar_of, moved, music_of, names_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.vocab import Tokens, closes_of, length_of
 
@@ -122,10 +123,8 @@ def about(piece: Piece) -> dict[str, Any]:
 
 def until(piece: Piece, tick: int) -> Piece | None:
     """What of a piece sounds before a tick; None where nothing does."""
-    onset, duration, pitch, track = piece.notes[piece.notes[:, 0] < tick].T
-    if not len(onset):
-        return None
-    return replace(piece, notes=make_notes(onset, np.minimum(duration, tick - onset), pitch, track))
+    kept = notes_until(piece.notes, tick)
+    return replace(piece, notes=kept) if len(kept) else None
 
 
 def melody_of(piece: Piece) -> Piece:
@@ -137,9 +136,8 @@ def melody_of(piece: Piece) -> Piece:
 
 def heard(piece: Piece, semitones: int, tempo: float | None) -> Piece:
     """A piece as it is to be heard: so much higher, and so fast. Raises InputError beyond MIDI's pitches."""
-    onset, duration, pitch, track = piece.notes.T
-    notes = make_notes(onset, duration, pitch + semitones, track)
-    return replace(piece, notes=notes, tempo=piece.tempo if tempo is None else tempo)
+    there = moved(piece.notes, semitones)
+    return replace(piece, notes=there, tempo=piece.tempo if tempo is None else tempo)
 
 
 class File(NamedTuple):

@@ -38,7 +38,7 @@ from midigen_jax.play.pieces import FILES, Growing, Pieces
 from midigen_jax.progress import hidden
 from midigen_jax.sample.around import How, fill, harmonise
 from midigen_jax.sample.generate import names_of
-from midigen_jax.sample.voices import voices_of
+from midigen_jax.sample.voices import words_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import load_model, name_of
 
@@ -73,18 +73,11 @@ class Rooms:
             {
                 "name": self.name,
                 "streams": [name for name, _ in self.loaded.metadata.vocabulary.streams],
-                "voices": self._voices(),
+                "voices": words_of(self.loaded.metadata.vocabulary),
                 "suffixes": list(SUFFIXES),
                 "most": {"bytes": MOST_BYTES, "bars": MOST_BARS, "particles": MOST_PARTICLES},
             }
         )
-
-    def _voices(self) -> list[str]:
-        """The names of the voices, from the highest; none of a model without."""
-        with contextlib.suppress(InputError):
-            count = voices_of(self.loaded.metadata.vocabulary)
-            return ["soprano", "alto", "tenor", "bass"] if count == 4 else [str(n + 1) for n in range(count)]
-        return []
 
     async def write(self, request: Request) -> Response:
         """A piece, as it is written: lines of JSON."""
@@ -174,8 +167,9 @@ class Rooms:
         bars = data.get("bars")
         if not isinstance(bars, list) or len(bars) != 2:
             raise InputError("bars: mark some in the piano roll")
-        if not isinstance(names, list) or not set(map(str, names)) <= set(self._voices()):
-            raise InputError(f"voices: give some of {', '.join(self._voices())}")
+        known = words_of(self.loaded.metadata.vocabulary)
+        if not isinstance(names, list) or not set(map(str, names)) <= set(known):
+            raise InputError(f"voices: give some of {', '.join(known)}")
         first, last = (whole({"bar": bar}, "bar", 0, 100_000, 0) for bar in bars)
         return await self._around(
             data, lambda how: fill(self.loaded, piece, (first, last), list(map(str, names)), how).music

@@ -77,8 +77,7 @@ class _Task(NamedTuple):
 
     def bar_of(self, tick: int) -> int:
         """The number of the bar in which a tick after `begin` lies; an upbeat's is 0."""
-        bar = self.piece.clock.bar(self.piece.meter)
-        return (tick + self.begin + self.onset - self.piece.first_bar) // bar + 1
+        return self.piece.bar_of(tick + self.begin + self.onset)
 
 
 def harmonise(restored: LoadedModel, melody: Piece, voice: str = "soprano", how: How | None = None) -> Around:
@@ -182,7 +181,7 @@ def _check_melody(melody: Piece) -> None:
         raise InputError("the melody holds no notes; give another one")
     early = np.flatnonzero(onset[1:] < (onset + duration)[:-1])
     if len(early):
-        bar = (int(onset[early[0] + 1]) - melody.first_bar) // melody.clock.bar(melody.meter) + 1
+        bar = melody.bar_of(int(onset[early[0] + 1]))
         names = f"{pitch_name(int(pitch[early[0]]))} and {pitch_name(int(pitch[early[0] + 1]))}"
         raise InputError(f"two notes at once in bar {bar} of the melody ({names}); give one voice alone")
 

@@ -15,12 +15,12 @@ from midigen_jax.music.chords import parse_chords
 from midigen_jax.music.key import Profile
 from midigen_jax.sample.particles import FREE, NEVER, Chords, Given, InKey, Steering
 from midigen_jax.sample.steering import steering
-from midigen_jax.sample.voices import held_to
+from midigen_jax.sample.voices import TICKS, held_to
 from midigen_jax.vocab import Vocabulary
 from midigen_jax.vocab.traced import pitch_stream
 
 _BARS = 64  # at whose lines pieces of no given length are compared
-_TICKS, _CHORDS = 768, 16  # shapes are filled up to multiples: fewer are compiled
+_CHORDS = 16  # they are filled up to a multiple: fewer shapes are compiled
 _PROPOSAL = 0.9  # times the temperature: what is likely is tried more often
 _REST_NATS = 4.0  # what a rest costs under chords, where a note outside of them costs more
 _KEY_NATS = 60.0  # what a correlation that is 1 too low costs when a piece is over …
@@ -82,28 +82,22 @@ def _changes(text: str, first: int, bar: int, end: int) -> list[int]:
 def steering_of(
     vocabulary: Vocabulary,
     config: SampleConfig,
-    number: int,
     given: Given,
     shift: int,
     before: int,
     bar: int,
     profile: Profile,
 ) -> Steering:
-    """What piece `number` is steered to; the model reads music `shift` semitones from where it is heard."""
+    """What all pieces are steered to, at temperature 1.
 
-    def of_piece(name: str) -> float:
-        values = getattr(config, name)
-        return values[number % len(values)]
-
+    The model reads music `shift` semitones from where it is heard.
+    """
     more: dict[str, Any] = {}
     if config.chords is not None:
         more["chords"] = _chords(vocabulary, config.chords, config.off_chord, given, shift, before, bar)
     if config.in_key is not None:
         more["key"] = _in_key(config.in_key, given, shift, bar, profile)
-    steered = steering(vocabulary, of_piece("temperature"), _PROPOSAL, 0.0, **more)
-    own = [name for name, _ in vocabulary.streams if getattr(config, f"{name}_temperature", None)]
-    hot = {name: jnp.float32(of_piece(f"{name}_temperature")) for name in own}
-    return steered._replace(temperature=steered.temperature | hot)
+    return steering(vocabulary, 1.0, _PROPOSAL, 0.0, **more)
 
 
 def _chords(
@@ -118,7 +112,7 @@ def _chords(
         # Rests would be the way out.
         costs.append(np.where(sounds_VP.any(axis=1), cost_V, min(cost, _REST_NATS)))
     first = -before % bar
-    chord_T = np.zeros(-(-int(given.end) // _TICKS) * _TICKS, np.int32)
+    chord_T = np.zeros(-(-int(given.end) // TICKS) * TICKS, np.int32)
     starts = np.cumsum([0, *map(len, bars)])
     for tick in range(int(given.end)):
         # An upbeat has the chord of the first bar.

@@ -11,8 +11,8 @@ import numpy as np
 
 from midigen_jax.config import SampleConfig
 from midigen_jax.data.copying import Training
-from midigen_jax.data.corpus import Corpus, CorpusPiece
-from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.data.corpus import Corpus
+from midigen_jax.music.notes import Notes, until
 from midigen_jax.music.slices import slice_notes
 from midigen_jax.progress import hidden
 from midigen_jax.sample.generate import generate
@@ -41,11 +41,11 @@ class Copies:
 
     def __init__(self, corpus: Corpus, has_passed: Callable[[], bool], write: Write = written):
         """has_passed: whether the step has been named already. write: what is judged."""
-        self._corpus, self._has_passed, self._write = corpus, has_passed, write
-        known = [slice_notes(self._notes(piece)) for piece in corpus.split("train")]
-        self._training = Training(known, corpus.vocabulary.clock)
+        self._clock, self._has_passed, self._write = corpus.vocabulary.clock, has_passed, write
+        known = [slice_notes(corpus.notes(piece)) for piece in corpus.split("train")]
+        self._training = Training(known, self._clock)
         people = [piece for piece in corpus.split("valid") if not piece.leaked]
-        self._people = self._median([self._notes(piece) for piece in people])
+        self._people = self._median([corpus.notes(piece) for piece in people])
 
     def __call__(self, loaded: LoadedModel) -> Judgement:
         """What the model copies now."""
@@ -56,16 +56,11 @@ class Copies:
             rows.append((PASSED, float(loaded.step), "step"))
         return Judgement([row for row in rows if np.isfinite(row[1])], passes)
 
-    def _notes(self, piece: CorpusPiece) -> Notes:
-        tokens = self._corpus.tokens[piece.start : piece.stop]
-        return self._corpus.vocabulary.decode(tokens, trim=False)
-
     def _median(self, pieces: list[Notes]) -> float:
         """The median of their longest runs, in quarters; no number where there are no pieces."""
-        end = self._corpus.vocabulary.clock.ticks(_QUARTERS)
+        end = self._clock.ticks(_QUARTERS)
         runs = []
         for notes in pieces:
-            onset, duration, pitch, track = notes[notes[:, 0] < end].T
-            cut = make_notes(onset, np.minimum(duration, end - onset), pitch, track)
+            cut = until(notes, end)
             runs.append(self._training.longest(slice_notes(cut)).quarters if len(cut) else 0.0)
         return float(np.median(runs)) if runs else float("nan")

@@ -22,7 +22,7 @@ from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import Source, find_sources
 from midigen_jax.music.write import SIGNATURE
 from midigen_jax.progress import Progress
-from midigen_jax.sample.formats import FORMATS, choose
+from midigen_jax.sample.formats import FORMATS, choose, write_piece
 from midigen_jax.sample.generate import Generated, check_sample, generate
 from midigen_jax.sample.recipe import Recipe, read_recipe, relative
 from midigen_jax.train.checkpoint import LoadedModel
@@ -182,12 +182,12 @@ def write_pieces(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with Progress("writing", len(music.pieces), "pieces") as progress:
-        for number, notes in enumerate(music.pieces, start=first):
-            for format in (FORMATS[name] for name in formats):
-                place = folder / f"{number + 1}{format.suffix}"
+        for number, piece in enumerate(music.whole(), start=first):
+            for name in formats:
+                place = folder / f"{number + 1}{FORMATS[name].suffix}"
                 # One that is there is whole: a cut command writes the others.
                 if not place.is_file():
-                    format.write(place, music, notes, text(number))
+                    write_piece(piece, place, music.names, music.key, text(number))
             progress.advance()
 
 

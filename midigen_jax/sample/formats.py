@@ -1,7 +1,7 @@
 """The kinds of files that a piece is written as, and which of them are written.
 
-In: a piece of music, as it was generated. Out: `1.mid`, `1.musicxml`, `1.mp3`, `1.png`. What writes a kind is
-imported when it is used, so that the command line can name them all at once.
+In: a piece. Out: `1.mid`, `1.musicxml`, `1.mp3`, `1.png`. What writes a kind is imported when it is used, so
+that the command line can name them all at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,53 +12,59 @@ from midigen_jax.errors import InputError
 from midigen_jax.listen import check_installed, missing, what_is_missing
 
 if TYPE_CHECKING:
-    from midigen_jax.music.notes import Notes
+    from midigen_jax.music.key import Target
     from midigen_jax.music.piece import Piece
-    from midigen_jax.sample.generate import Generated
 
 FEW = 16
 """pieces up to which all kinds are written, where none is asked for"""
 
 
-def _write_midi(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
+def _write_midi(path: Path, piece: "Piece", named: "Named", text: Sequence[str]) -> None:
     from midigen_jax.music.write import write_midi
 
-    write_midi(notes, path, music.tempo, music.program, text=text, **_about(music, notes))
+    write_midi(piece.notes, path, piece.tempo, piece.program, text=text, **_about(piece, named))
 
 
-def _write_musicxml(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
+def _write_musicxml(path: Path, piece: "Piece", named: "Named", text: Sequence[str]) -> None:
     from midigen_jax.music.write_musicxml import write_musicxml
 
     source = text[0] if text else ""
-    write_musicxml(notes, path, music.tempo, music.program, source=source, **_about(music, notes))
+    write_musicxml(piece.notes, path, piece.tempo, piece.program, source=source, **_about(piece, named))
 
 
-def _about(music: "Generated", notes: "Notes") -> dict[str, Any]:
+def _write_sound(path: Path, piece: "Piece", named: "Named", text: Sequence[str]) -> None:
+    from midigen_jax.listen.audio import synthesize, write_audio
+
+    if len(piece.notes):
+        write_audio(path, synthesize(piece.notes, piece.tempo, piece.program, piece.clock))
+
+
+def _write_picture(path: Path, piece: "Piece", named: "Named", text: Sequence[str]) -> None:
+    from midigen_jax.listen.pianoroll import draw
+
+    draw(piece.notes, path, "", piece.tempo, piece.meter, piece.first_bar, piece.clock)
+
+
+def _about(piece: "Piece", named: "Named") -> dict[str, Any]:
     """What files of notes say of them besides."""
     from midigen_jax.music.key import key_of
 
-    bars = {"meter": music.meter, "first_bar": music.first_bar, "clock": music.clock}
-    return bars | {"key": key_of(notes, music.key), "names": music.names}
+    bars = {"meter": piece.meter, "first_bar": piece.first_bar, "clock": piece.clock}
+    return bars | {"key": key_of(piece.notes, named.key), "names": named.voices}
 
 
-def _write_sound(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
-    from midigen_jax.listen.audio import synthesize, write_audio
+class Named(NamedTuple):
+    """What is told of a piece: names of its voices, from the lowest up, and the key that was asked for."""
 
-    if len(notes):
-        write_audio(path, synthesize(notes, music.tempo, music.program, music.clock))
-
-
-def _write_picture(path: Path, music: "Generated", notes: "Notes", text: Sequence[str]) -> None:
-    from midigen_jax.listen.pianoroll import draw
-
-    draw(notes, path, "", music.tempo, music.meter, music.first_bar, music.clock)
+    voices: Sequence[str]
+    key: "Target | None"
 
 
 class Format(NamedTuple):
     """A kind of file: what its name ends in, what writes it, whether that is of the extra `listen`."""
 
     suffix: str
-    write: Callable[[Path, "Generated", "Notes", Sequence[str]], None]
+    write: Callable[[Path, "Piece", Named, Sequence[str]], None]
     is_extra: bool = False
 
 
@@ -70,23 +76,24 @@ FORMATS = {
 }
 
 
-def write_piece(piece: "Piece", path: Path, names: Sequence[str] = ()) -> None:
-    """Write a piece as what its path ends in. names: of its voices, where its tracks are voices.
+def write_piece(
+    piece: "Piece",
+    path: Path,
+    names: Sequence[str] = (),
+    key: "Target | None" = None,
+    text: Sequence[str] = (),
+) -> None:
+    """Write a piece as what its path ends in.
 
-    Raises InputError for an ending that is not of `FORMATS`.
+    names: of its voices, where its tracks are voices. key: that was asked for. text: lines that a MIDI file
+    carries. Raises InputError for an ending that is not of `FORMATS`, and for one whose extra is missing.
     """
-    from midigen_jax.sample.generate import Generated
-
     format = next((one for one in FORMATS.values() if one.suffix == path.suffix.lower()), None)
     if format is None:
         raise InputError(f"{path}: end it in {', '.join(one.suffix for one in FORMATS.values())}")
     if format.is_extra:
         check_installed()
-    about = piece.tempo, piece.meter, piece.program, piece.first_bar, piece.clock
-    music = Generated(
-        [piece.notes], 0, 0, 0, 0, *about, names=tuple(names) if piece.voiced == len(names) else ()
-    )
-    format.write(path, music, piece.notes, ())
+    format.write(path, piece, Named(names if piece.voiced == len(names) else (), key), text)
 
 
 def possible() -> tuple[str, ...]:

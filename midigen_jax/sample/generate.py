@@ -21,7 +21,7 @@ from midigen_jax.model.network import Network
 from midigen_jax.music import key as keys
 from midigen_jax.music.chords import parse_chords
 from midigen_jax.music.clock import Clock
-from midigen_jax.music.notes import Notes, make_notes, pitch_name
+from midigen_jax.music.notes import Notes, make_notes, pitch_name, until
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.voices import voice_names
 from midigen_jax.progress import Progress
@@ -149,18 +149,22 @@ def _by_particles(
     vocabulary, settings = task.network.vocabulary, restored.metadata.config.prepare
     bar, before = vocabulary.clock.bar(task.meter), task.begin + length_of(vocabulary, task.prompt)
     given = conditions.given_of(vocabulary, config, before, task.meter, task.tempo, task.limits)
+    where = given, task.shift, before, bar, settings.profile
+    steered = conditions.steering_of(vocabulary, config, *where)
     numbers = range(config.count) if only is None else [only]
     found: list[Drawn] = []
     with Progress("writing", len(numbers), "pieces") as progress:
         for number in numbers:
-            where = given, task.shift, before, bar, settings.profile
-            steered = conditions.steering_of(vocabulary, config, number, *where)
+            hot = {
+                name: _params(config, np.array([number]), name).temperature_B[0]
+                for name, _ in vocabulary.streams
+            }
             found += draw_pieces(
                 restored,
                 task.prompt,
                 task.begin,
                 given,
-                steered,
+                steered._replace(temperature=hot),
                 [jax.random.fold_in(jax.random.key(config.seed), number)],
                 config.particles,
                 lambda tick: (tick + before) // bar + 1,
@@ -454,13 +458,12 @@ def _prompt_tokens(
     if len(prompt.notes) == 0:
         raise InputError("the prompt holds no notes; give another one, or none")
     there, shift = moved_home(restored, prompt)
-    tracks = len(np.unique(there[:, 3]))
-    # Voices that a file names may well rest.
-    voices = len(vocabulary.voice_places)
+    tracks, voices = len(np.unique(there[:, 3])), len(vocabulary.voice_places)
+    named = prompt.voiced == voices
     if voices:
-        named = prompt.voiced == voices
         split_voices(there, voices, named, _MELODY_ALONE)  # raises InputError where there are more
-    if tracks < (min(voices, 2) if prompt.voiced == voices else voices):
+    # Voices that a file names may well rest.
+    if tracks < (min(voices, 2) if named else voices):
         tokens = _completed(restored, replace(prompt, notes=there), config)
         words = f"{tracks} of {voices} voices; the others were written to it"
         return tokens, shift, (f"The prompt has {words}.",)
@@ -500,17 +503,15 @@ def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> To
         voices = [*here[: tracks > 1], *absent, *here[tracks > 1 :]]
     free = [place for place, own in enumerate(voices) if not len(own)]
     given = given_voices(vocabulary, voices, free, 0, length, length)
-    first = begin - prompt.first_bar
-    bar = vocabulary.clock.bar(prompt.meter)
     drawn = draw_pieces(
         restored,
         start_event(vocabulary),
-        first,
+        begin - prompt.first_bar,
         given._replace(closes=jnp.bool_(False), limits=seen_limits(restored)),
         steering(vocabulary, 1.0, 0.9, 3.0),
         [jax.random.key(config.seed)],
         config.particles,
-        lambda tick: (tick + first) // bar + 1,
+        lambda tick: prompt.bar_of(tick + begin),
     )
     return np.concatenate([start_event(vocabulary), next(iter(drawn)).tokens])
 
@@ -520,10 +521,10 @@ def music_of(restored: LoadedModel, task: Task, config: SampleConfig, written: T
     vocabulary = restored.metadata.vocabulary
     if task.given is None:
         # A budget and bar lines count from the first tick, whatever is heard there.
-        return moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
+        return moved(until(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
     stop = length_of(vocabulary, task.prompt)
     if not config.keep_prompt or "held" in vocabulary.drops:
-        rest = moved(_cut(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
+        rest = moved(until(vocabulary.decode(written, trim=False), task.ticks), -task.shift)
         if not config.keep_prompt:
             # On its own bar lines, if it has any.
             begun = (task.begin + stop) % vocabulary.clock.bar(task.meter) if config.meter is not None else 0
@@ -532,19 +533,13 @@ def music_of(restored: LoadedModel, task: Task, config: SampleConfig, written: T
         joined = np.concatenate([task.given, moved(rest, 0, task.onset + stop)])
         return make_notes(*joined.T)
     whole = vocabulary.decode(np.concatenate([task.prompt, written]), trim=False)
-    return moved(_cut(whole, task.ticks + stop), -task.shift, task.onset)
+    return moved(until(whole, task.ticks + stop), -task.shift, task.onset)
 
 
 def moved(notes: Notes, pitches: int, ticks: int = 0) -> Notes:
     """The notes so many semitones higher, and so many ticks later."""
     onset, duration, pitch, track = notes.T
     return make_notes(onset + ticks, duration, pitch + pitches, track)
-
-
-def _cut(notes: Notes, ticks: int) -> Notes:
-    """The notes that begin before `ticks`, each as long as there is room."""
-    onset, duration, pitch, track = notes[notes[:, 0] < ticks].T
-    return make_notes(onset, np.minimum(duration, ticks - onset), pitch, track)
 
 
 def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:

@@ -102,9 +102,8 @@ class Written(NamedTuple):
     decoded: Decoded
     nats_B: Array  # of all events of a piece after the prompt, at temperature 1
     weight_B: Array  # nats: what the particles weigh beside each other
-    evidence: (
-        Array  # nats: the logarithm of the estimate of how likely what is given is, less what is steered
-    )
+    evidence: Array
+    """nats: the logarithm of the estimate of how likely what is given is, less what steering costs"""
     stops: Array  # int32: how many were passed; fewer than there are, where no row can go on
     effective_S: Array
     """at each stop, how many rows carried the weight: its sum squared over the sum of its squares"""
@@ -242,7 +241,7 @@ def _write(
         if steering.chords is not None and name == pitch_stream(vocabulary.tables):
             cost_BV = _cost(steering.chords, there.tick_B)
             fits_BV &= cost_BV < jnp.inf
-            # inf - inf is nothing that a gradient or a sum could do with.
+            # What may not be written is out already, and inf - inf would be no number.
             cost_BV = jnp.where(fits_BV, cost_BV, 0)
             hot_BV, target_BV = hot_BV - cost_BV, target_BV - cost_BV
         asked_BV = jnp.where(fits_BV, hot_BV, IMPOSSIBLE)

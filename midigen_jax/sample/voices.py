@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes, make_notes
-from midigen_jax.music.voices import SILENT, by_voice, voice_grid
+from midigen_jax.music.voices import SILENT, by_voice, voice_grid, voice_names
 from midigen_jax.sample.particles import FREE, NEVER, Given
 from midigen_jax.vocab import Tokens, Vocabulary, start_event
 from midigen_jax.vocab.base import END, START, IdTable
 from midigen_jax.vocab.traced import pitch_stream
 
-VOICES = {"soprano": -1, "alto": -2, "tenor": -3, "bass": 0}
-"""names of the voices of four, and their places from the lowest up"""
-
-_TICKS, _STOPS = 768, 64  # shapes are filled up to multiples: fewer are compiled
+TICKS, _STOPS = 768, 64  # shapes are filled up to multiples: fewer are compiled
 
 
 def split_voices(notes: Notes, count: int, named: bool = False, besides: str = "") -> list[Notes]:
@@ -103,7 +100,7 @@ def given_voices(
 
 def held_to(id_TV: NDArray[np.int32], stops: Sequence[int], end: int) -> Given:
     """As arrays whose shapes few programs share."""
-    times = -(-len(id_TV) // _TICKS) * _TICKS
+    times = -(-len(id_TV) // TICKS) * TICKS
     count = -(-(len(stops) + 1) // _STOPS) * _STOPS
     return Given(
         jnp.asarray(np.pad(id_TV, ((0, times - len(id_TV)), (0, 0)), constant_values=FREE)),
@@ -134,12 +131,18 @@ def voices_of(vocabulary: Vocabulary) -> int:
     return voices
 
 
+def words_of(vocabulary: Vocabulary) -> list[str]:
+    """What commands call the voices, from the highest: soprano … bass, or numbers; none without voices."""
+    names = voice_names(len(vocabulary.voice_places))
+    return [name.casefold().removeprefix("voice ") for name in reversed(names)]
+
+
 def place_of(vocabulary: Vocabulary, voice: str, flag: str = "--voice") -> int:
     """The number of a voice, from the lowest up."""
-    voices = voices_of(vocabulary)
+    voices, words = voices_of(vocabulary), words_of(vocabulary)
     if voice.isdecimal() and 1 <= int(voice) <= voices:
         return voices - int(voice)
-    if voices == 4 and voice in VOICES:
-        return VOICES[voice] % voices
-    named = f"{', '.join(VOICES)}, or " if voices == 4 else ""
+    if voice in words:
+        return voices - 1 - words.index(voice)
+    named = "" if words[0].isdecimal() else f"{', '.join(words)}, or "
     raise InputError(f"{flag} {voice}: give {named}1 (the highest) to {voices}")

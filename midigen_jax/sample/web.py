@@ -22,8 +22,8 @@ from midigen_jax import __version__
 from midigen_jax.errors import InputError
 from midigen_jax.files import check_folder, replacing, write_json
 from midigen_jax.model.network import Carry, Network
-from midigen_jax.sample.constraints import limits as limits_of
 from midigen_jax.sample.filters import SamplingParams, draw
+from midigen_jax.sample.generate import seen_limits
 from midigen_jax.sample.onnx_graph import to_onnx
 from midigen_jax.train.checkpoint import LoadedModel, Metadata
 from midigen_jax.train.pretrained import load_model, name_of
@@ -71,7 +71,7 @@ def step_of(loaded: LoadedModel) -> tuple[Step, dict[str, Array]]:
     network = Network(config, vocabulary, platform="cpu")
     names = [name for name, _ in vocabulary.streams]
     projections = jax.jit(lambda: network.bind({"params": params}).projections())()
-    limits = limits_of(vocabulary, seen=loaded.metadata.seen_masks)
+    limits = seen_limits(loaded)
     limits = network.limits() if limits is None else limits
     begin_1 = jnp.array([-loaded.metadata.upbeat]) if loaded.metadata.knows_bar_lines else None
     begin = network.initial_carry(1, tick_B=begin_1)

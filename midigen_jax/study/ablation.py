@@ -40,7 +40,7 @@ from midigen_jax.model.cost import flops
 from midigen_jax.music.sources import Source
 from midigen_jax.progress import Board
 from midigen_jax.sample.folder import find_prompt
-from midigen_jax.sample.formats import FORMATS
+from midigen_jax.sample.formats import FORMATS, write_piece
 from midigen_jax.sample.generate import generate
 from midigen_jax.study.benchmark import elapsed
 from midigen_jax.study.evaluate import pieces_of
@@ -349,7 +349,7 @@ def _try_arms(study: Study, out: Path, prompt: Source | None) -> None:
         place.parent.mkdir(exist_ok=True)
         # The file that says that there is a sample comes last.
         for format in reversed(FORMATS.values()):
-            format.write(place.with_suffix(format.suffix), music, music.pieces[0], ())
+            write_piece(music.whole()[0], place.with_suffix(format.suffix), music.names, music.key)
 
 
 def _scores(study: Study, out: Path) -> dict[Run, Scores]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from midigen_jax import rows
 from midigen_jax.data.copying import Run, Training
-from midigen_jax.data.corpus import Corpus, CorpusPiece
+from midigen_jax.data.corpus import Corpus
 from midigen_jax.errors import InputError
 from midigen_jax.music.notes import Notes
 from midigen_jax.music.piece import Split
@@ -63,7 +63,7 @@ def compare(
     """
     training = corpus.split("train")
     clock = corpus.vocabulary.clock
-    known = Training([slice_notes(_notes(corpus, piece)) for piece in training], clock)
+    known = Training([slice_notes(corpus.notes(piece)) for piece in training], clock)
     every = pieces_of(corpus, split)
     people = [piece for piece in every if not piece.leaked]
     if not people:
@@ -71,7 +71,7 @@ def compare(
     with Progress("comparing", len(samples) + len(people), "pieces") as progress:
         bar = clock.bar(meter)
         ours = _measure(samples, [(bar, first_bar)] * len(samples), known, progress)
-        notes = [_notes(corpus, piece) for piece in people]
+        notes = [corpus.notes(piece) for piece in people]
         bars = [(bar if piece.meter == meter else None, piece.first_bar) for piece in people]
         theirs = _measure(notes, bars, known, progress)
     unknown = corpus.manifest["summary"].get("unknown_share", {}).get(split, 0.0)
@@ -139,10 +139,6 @@ def _measure(
         runs.append(known.longest(slice_notes(notes)))
         progress.advance()
     return Measured(each, runs, {kind: histogram(kind, pieces, known.clock) for kind in HISTOGRAMS})
-
-
-def _notes(corpus: Corpus, piece: CorpusPiece) -> Notes:
-    return corpus.vocabulary.decode(corpus.tokens[piece.start : piece.stop], trim=False)
 
 
 def _mean(measured: Measured, statistic: str) -> tuple[float, float, float]:
