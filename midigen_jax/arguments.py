@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from midigen_jax import __version__
-from midigen_jax.config import Config, nearest, one_length, options, override, spell
+from midigen_jax.config import Config, flatten, nearest, one_length, options, override, spell, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.recipes import NAMES, is_config, read_config
 
@@ -81,7 +81,7 @@ def switch(help: str) -> Any:
 
 
 def asked() -> Any:
-    """A field that has the settings which were given (dotted names to text), beside one of `settings`."""
+    """A field that has the settings which were given (by dotted name), beside one of `settings`."""
     return field(metadata={"about": _Asked()})
 
 
@@ -178,7 +178,7 @@ def parse(classes: Sequence[type], groups: Mapping[str, str], words: Sequence[st
         if isinstance(item.metadata["about"], _Settings):
             values[item.name] = _config(item, given)
         elif isinstance(item.metadata["about"], _Asked):
-            values[item.name] = one_length(_settings_in(given))
+            values[item.name] = _asked(given)
         else:
             values[item.name] = getattr(given, item.name)
         if values[item.name] is None and item.default is MISSING:
@@ -294,6 +294,14 @@ def _hint(wrong: str, name: str, parsers: Mapping[str, _Parser]) -> str:
 def _settings_in(given: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given, by dotted name."""
     return {name: value for name, value in vars(given).items() if "." in name}
+
+
+def _asked(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that differ from the default in the file that was named, and those that were given besides."""
+    named, plain = getattr(given, "config", None), flatten(to_json(Config()))
+    of_file = flatten(to_json(read_config(named))) if named else {}
+    differ = {name: value for name, value in of_file.items() if value != plain.get(name)}
+    return differ | one_length(_settings_in(given))
 
 
 def _config(item: Field, given: argparse.Namespace) -> Any:

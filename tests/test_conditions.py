@@ -224,22 +224,22 @@ def test_a_prompt_that_lacks_voices_is_completed_and_said_so(voicewise: LoadedMo
 def test_bars_of_a_piece_are_taken_with_their_bar_lines() -> None:
     notes = make_notes([0, 12, 24, 54, 90], [12, 12, 30, 36, 12], [60, 62, 64, 65, 67], [0] * 5)
     piece = Piece(notes, 90, (3, 4), first_bar=12)
-    part = piece.excerpt(1, 2, "--prompt")
+    part = piece.excerpt(1, 2)
     np.testing.assert_array_equal(part.notes, [[0, 12, 62, 0], [12, 30, 64, 0], [42, 30, 65, 0]])
     assert part.first_bar == 0
-    upbeat = piece.excerpt(0, 1, "--prompt")
+    upbeat = piece.excerpt(0, 1)
     assert upbeat.first_bar == 12
-    with pytest.raises(InputError, match=r"--prompt 5-6: the piece has bars 0 to 3; give some of these"):
-        piece.excerpt(5, 6, "--prompt")
+    with pytest.raises(InputError, match=r"bars 5-6: the piece has bars 0 to 3; give some of these"):
+        piece.excerpt(5, 6)
 
 
 def test_a_piece_that_begins_late_has_its_bars_where_they_are() -> None:
     late = Piece(make_notes([36, 48, 60], [12, 12, 12], [60, 62, 64], [0] * 3), 90, (4, 4))
-    assert late.bars(1, 2, "--bars") == (36, 72)
+    assert late.bars(1, 2) == (36, 72)
     assert late.top_line().notes[:, 0].tolist() == [36, 48, 60]
     after = Piece(late.notes + np.array([24, 0, 0, 0], np.int32), 90, (4, 4))
     with pytest.raises(InputError, match="has bars 2 to 2"):
-        after.bars(1, 1, "--bars")
+        after.bars(1, 1)
 
 
 @pytest.mark.parametrize("kind", ["notewise", "voicewise"])

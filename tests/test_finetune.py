@@ -177,6 +177,11 @@ def test_what_is_given_stands_even_where_it_is_a_default(tmp_path: Path, write_m
     config = load_model(str(tmp_path / "further")).metadata.config
     assert (config.batch.rows, config.batch.length, config.model.width) == (3, 16, 8)
     assert config.train.learning_rate == 0.004
+    (tmp_path / "own.toml").write_text("[train]\nlearning_rate = 0.002\n[batch]\nrows = 5\n")
+    words = [*words[:3], str(tmp_path / "by_file"), *words[4:], "--config", str(tmp_path / "own.toml")]
+    assert main(words) == 0
+    config = load_model(str(tmp_path / "by_file")).metadata.config
+    assert (config.batch.rows, config.batch.length, config.train.learning_rate) == (5, 16, 0.002)
 
 
 @pytest.mark.parametrize(

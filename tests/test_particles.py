@@ -223,14 +223,17 @@ def _count_parallels(notes: Notes) -> int:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"voice": "soprano"}, r"--voice soprano: give 1 \(the highest\) to 3"),
-        ({"voice": "0"}, r"--voice 0: give 1"),
-        ({"particles": 10_000_000}, r"--particles 10000000: need .* GiB; give \d+ or fewer"),
+        ({"voice": "soprano"}, r"voice soprano: give 1 \(the highest\) to 3"),
+        ({"voice": "0"}, r"voice 0: give 1"),
+        ({"particles": 10_000_000}, r"10000000 particles need .* GiB; give \d+ or fewer"),
+        ({"particles": 0}, r"particles = 0: give 1 or more"),
+        ({"temperature": float("nan")}, r"temperature = nan: give 0.01 to 10"),
+        ({"seed": -1}, r"seed = -1: give 0 to 4,294,967,295"),
     ],
 )
 def test_what_cannot_be_asked_for(model: LoadedModel, change: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        harmonise(model, MELODY, change.get("voice", "1"), How(particles=change.get("particles", 4)))
+        harmonise(model, MELODY, change.pop("voice", "1"), How(**{"particles": 4} | change))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +347,7 @@ def test_voices_that_cross_stay_who_they_are_where_they_are_named(model: LoadedM
 
 @pytest.mark.parametrize("bars", [(4, 4), (2, 1), (9, 12)])
 def test_bars_that_are_not_there_are_told(model: LoadedModel, bars: tuple[int, int]) -> None:
-    said = rf"--bars {bars[0]}-{bars[1]}: the piece has bars 0 to 3; give some of these"
+    said = rf"bars {bars[0]}-{bars[1]}: the piece has bars 0 to 3; give some of these"
     with pytest.raises(InputError, match=said):
         fill(model, CHORALE, bars)
 
@@ -363,6 +366,11 @@ def test_the_command_fills_bars(tmp_path: Path, capsys: Any) -> None:
     assert main([*words, "--voices", "1,2"]) == 0
     assert "1.mid" in capsys.readouterr().out
     assert main([*words, "--voices", "4"]) == 2
+    capsys.readouterr()
+    refused = [*words[:2], "--out", str(tmp_path / "refused"), "--bars", "70-80", *words[-4:]]
+    assert main(refused) == 2
+    assert "bars 70-80: the piece has bars 0 to" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
     assert main([*words[:-6], "--bars", "x"]) == 2
     assert "'x': give two bars, as in 5-8" in capsys.readouterr().err
 

@@ -135,7 +135,7 @@ def test_notes_that_are_told_as_they_are_written_make_the_whole_piece(model):
     assert ends_of(growing.piece.notes) <= reached
 
 
-def test_who_comes_when_all_rows_are_taken_waits_in_line_until_somebody_goes(voices):
+def test_who_comes_when_all_rows_are_taken_waits_in_line_until_somebody_goes(voices, monkeypatch):
     with Desk(voices, rows=1) as own:
         first, news = asked(own, LONG)
         news.get(timeout=60)
@@ -144,6 +144,8 @@ def test_who_comes_when_all_rows_are_taken_waits_in_line_until_somebody_goes(voi
         assert second_news.get(timeout=60).waiting == 1
         assert third_news.get(timeout=60).waiting == 2
         third.leave()
+        monkeypatch.setattr(desks, "MOST_WAITING", 2)
+        asked(own, LONG)[0].leave()  # who is gone takes no place in the line
         first.leave()
         assert sum(len(told.tokens) for told in to_its_end(second_news)) <= 20
         assert own.taken <= 1
@@ -364,7 +366,7 @@ def test_what_particles_cannot_do_is_told(port, tmp_path):
         ("/api/harmonise", {"particles": 257}, "particles = 257: give a number, 1 to 256"),
         ("/api/fill", {}, "bars: mark some"),
         ("/api/fill", {"bars": [1, 1], "voices": ["descant"]}, "voices: give some of soprano, alto"),
-        ("/api/fill", {"bars": [70, 80]}, "--bars 70-80: the piece has bars 1 to 1"),
+        ("/api/fill", {"bars": [70, 80]}, "bars 70-80: the piece has bars 1 to 1"),
         ("/api/harmonise", {}, "two notes at once in bar"),
     ):
         _, chord = answer(
@@ -408,9 +410,22 @@ def test_a_piece_is_told_as_it_is_written_and_saved_as_it_was_told(port, tmp_pat
     assert said["error"] == "key = 99.0: give a number, -24 to 24"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_piece_that_is_cut_short_is_told_so(voices):
+    def fail(*_):
+        raise RuntimeError("the device is gone")
+
+    with Desk(voices, rows=1) as own, serving(own) as port:
+        own._resume = fail
+        *_, last = lines(port, seed=1, bars=128)
+        assert last["error"].startswith("the model stopped in the middle of the piece")
+        assert "stopped writing; start `midigen play` again" in post(port, "/api/write", {})[1]["error"]
+
+
 def test_going_on_keeps_what_is_before_the_point_and_writes_the_voices_that_it_lacks(port, tmp_path):
     _, piece = answer(port, "/api/piece?name=a.mid", file_of(tmp_path))
-    _, *rest = lines(port, seed=1, bars=2, after={"id": piece["id"], "tick": 15})
+    first, *rest = lines(port, seed=1, bars=2, after={"id": piece["id"], "tick": 15})
+    assert first["remarks"] == ["The prompt has 2 of 4 voices; the others were written to it."]
     kept = [n for n in rest[0]["notes"] if n[0] < 15]
     before = pieces.until(PROMPT, 15).notes.tolist()
     assert {(n[0], n[2]) for n in before} <= {(n[0], n[2]) for n in kept}

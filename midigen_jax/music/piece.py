@@ -67,10 +67,10 @@ class Piece:
         """The number of the bar in which a tick lies; an upbeat's is 0."""
         return (tick - self.first_bar) // self.clock.bar(self.meter) + 1
 
-    def bars(self, first: int, last: int, said: str) -> tuple[int, int]:
+    def bars(self, first: int, last: int) -> tuple[int, int]:
         """The ticks between which bars `first` to `last` lie, within the music; an upbeat is bar 0.
 
-        Raises InputError, which begins with `said`, for bars that are not there.
+        Raises InputError for bars that are not there.
         """
         bar, onset = self.clock.bar(self.meter), self.notes[:, 0]
         begin, stop = (self.first_bar + (number - 1) * bar for number in (first, last + 1))
@@ -78,7 +78,7 @@ class Piece:
         end = int((onset + self.notes[:, 1]).max(initial=start))
         if not first <= last or begin >= end or stop <= start:
             there = f"{self.bar_of(start)} to {-(-(end - self.first_bar) // bar)}"
-            raise InputError(f"{said} {first}-{last}: the piece has bars {there}; give some of these")
+            raise InputError(f"bars {first}-{last}: the piece has bars {there}; give some of these")
         return max(begin, start), min(stop, end)
 
     def top_line(self) -> "Piece":
@@ -98,17 +98,17 @@ class Piece:
         rows = [[begin + first, stop - begin, pitch, 0] for begin, stop, pitch in columns]
         return replace(self, notes=make_notes(*np.array(rows, np.int32).reshape(-1, 4).T), voiced=0)
 
-    def excerpt(self, first: int, last: int, said: str) -> "Piece":
+    def excerpt(self, first: int, last: int) -> "Piece":
         """These bars alone, from tick 0; what sounds into them is struck, what sounds beyond them is cut.
 
         Raises InputError as `bars` does, and where nothing sounds in them.
         """
-        begin, stop = self.bars(first, last, said)
+        begin, stop = self.bars(first, last)
         onset, duration, pitch, track = self.notes[self.notes[:, 0] < stop].T
         onset, release = np.maximum(onset, begin), np.minimum(onset + duration, stop)
         notes = np.stack([onset - begin, release - onset, pitch, track], axis=1)[release > onset]
         if not len(notes):
-            raise InputError(f"{said} {first}-{last}: nothing sounds there; give other bars")
+            raise InputError(f"bars {first}-{last}: nothing sounds there; give other bars")
         line = (self.first_bar - begin) % self.clock.bar(self.meter)
         return replace(self, notes=make_notes(*notes.T), length=None, first_bar=line)
 

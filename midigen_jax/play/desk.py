@@ -51,6 +51,7 @@ class Told(NamedTuple):
     tokens: Tokens  # (E, S): written since the last time
     waiting: int = 0  # all rows are taken: so many listeners come before this one, and itself
     over: bool = False  # the last news
+    cut: bool = False  # the desk has stopped in the middle of the piece
 
 
 @dataclass(eq=False)
@@ -134,6 +135,7 @@ class Desk:
         with self._changed:
             if not self._is_open:
                 raise InputError("the model has stopped writing; start `midigen play` again")
+            self._waiting = deque(one for one in self._waiting if not one.gone)
             if len(self._waiting) >= MOST_WAITING:
                 raise InputError(f"{MOST_WAITING} pieces are waiting to be written; try again in a minute")
             self._waiting.append(listener)
@@ -204,7 +206,7 @@ class Desk:
                 self._is_open = False
                 for one in [*self._seats, *self._waiting]:
                     if one is not None:
-                        self._tell(one, None, over=True)
+                        self._tell(one, None, over=True, cut=True)
 
     def _somebody_is_there(self) -> bool:
         """Waits for somebody; False where the desk is to end."""
@@ -220,7 +222,7 @@ class Desk:
             while self._seats[row] is None and (listener := self._next()):
                 self._take(row, listener)
         with self._changed:
-            waiting = [one for one in self._waiting if not one.gone]
+            waiting = [*self._waiting]
         for place, one in enumerate(waiting, 1):
             if one.waiting != place:
                 one.waiting = place
@@ -272,10 +274,10 @@ class Desk:
             self._leave(row)
         self._tell(listener, tokens, over=over)
 
-    def _tell(self, listener: Listener, tokens: Tokens | None, waiting: int = 0, over: bool = False) -> None:
+    def _tell(self, listener: Listener, tokens: Tokens | None, **news: Any) -> None:
         nothing = np.zeros((0, len(self.loaded.metadata.vocabulary.streams)), np.int32)
         if not listener.gone:
-            listener.tell(Told(nothing if tokens is None else tokens, waiting, over))
+            listener.tell(Told(nothing if tokens is None else tokens, **news))
 
 
 def _of_rows(settings: Settings) -> Settings:

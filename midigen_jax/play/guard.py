@@ -57,7 +57,9 @@ class Guard:
 
     def __init__(self, app: ASGIApp, port: int, requests_a_minute: int = REQUESTS_A_MINUTE):
         self._app, self._most = app, requests_a_minute
-        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        # A browser leaves out the port that is HTTP's own.
+        ends = {f":{port}"} | ({""} if port == 80 else set())
+        self._hosts = {f"{name}{end}" for name in ("127.0.0.1", "localhost") for end in ends}
         self._came: dict[str, deque[float]] = {}  # when requests came, by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -69,7 +69,7 @@ class Growing:
     """A piece that is being written: what was heard of it, and what of that is new."""
 
     def __init__(self, loaded: LoadedModel, task: Task, config: SampleConfig):
-        self._loaded, self._task, self._config = loaded, task, config
+        self._loaded, self.task, self._config = loaded, task, config
         self._tokens: list[Tokens] = []
         self._told: dict[_Note, int] = {}
         self.piece = Piece(
@@ -92,11 +92,11 @@ class Growing:
         written = np.concatenate(self._tokens)
         closed = np.flatnonzero(closes_of(vocabulary.tables, written))
         whole = written[: closed[-1] + 1 if len(closed) else 0]  # a slice is heard when all of it is there
-        notes = music_of(self._loaded, self._task, self._config, whole)
+        notes = music_of(self._loaded, self.task, self._config, whole)
         self.piece = replace(self.piece, notes=notes)
-        heard = min(length_of(vocabulary, whole), self._task.ticks)
-        if self._task.given is not None:
-            heard += self._task.onset + length_of(vocabulary, self._task.prompt)
+        heard = min(length_of(vocabulary, whole), self.task.ticks)
+        if self.task.given is not None:
+            heard += self.task.onset + length_of(vocabulary, self.task.prompt)
         return self._new(notes), heard
 
     def _new(self, notes: Notes) -> list[list[int]]:

@@ -8,6 +8,7 @@ a time; files of others are read with the limits of every reader.
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import threading
 import webbrowser
@@ -51,6 +52,7 @@ _PAGE = Path(__file__).parent / "page"
 _EVENTS = 8192  # of a piece, after its prompt
 _QUARTERS = 4000  # of a file that is dropped in
 _SEED = 2**32 - 1
+_CUT = "the model stopped in the middle of the piece; the terminal says why. Start `midigen play` again"
 _WRITE = frozenset({"temperature", "top_p", "bars", "seed", "after"})
 _AROUND = frozenset({"id", "particles", "temperature", "seed", "bars", "voices"})
 
@@ -117,7 +119,8 @@ class Rooms:
 
     async def _lines(self, growing: Growing, news: "asyncio.Queue[Told]") -> AsyncIterator[str]:
         name = self.pieces.add(growing.piece)
-        yield _line({"id": name, **pieces.about(growing.piece)})
+        remarks = list(growing.task.remarks)
+        yield _line({"id": name, **pieces.about(growing.piece), "remarks": remarks})
         over = False
         while not over:
             said = [await news.get()]
@@ -132,6 +135,9 @@ class Rooms:
                     yield _line({"notes": notes, "until": tick})
             except InputError as error:
                 yield _line({"error": str(error)})
+                return
+            if said[-1].cut:
+                yield _line({"error": _CUT})
                 return
             if said[-1].waiting:
                 yield _line({"waiting": said[-1].waiting})
@@ -202,7 +208,7 @@ class Rooms:
             raise RefusedError(404, f"no file of that kind; there is {', '.join(FILES)}")
         asked = {key: _as_number(value) for key, value in request.query_params.items()}
         piece = self.pieces.get(name)
-        key, tempo = whole(asked, "key", -24, 24, 0), number(asked, "tempo", 20, 400, piece.tempo)
+        key, tempo = whole(asked, "key", -24, 24, 0), number(asked, "tempo", 4, 1000, piece.tempo)
         if not len(piece.notes):
             raise InputError("the piece has no notes yet")
         names = names_of(self.loaded.metadata.vocabulary)
@@ -315,4 +321,7 @@ def _serve(run: str, own: socket.socket, is_opened: bool, say: Callable[[str], N
         threading.Thread(target=desk.prepare, daemon=True).start()
         if is_opened:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        make_server(desk, name, port).run(sockets=[own])
+        server = make_server(desk, name, port)
+        # What a Ctrl-C cuts short is no fault; any other fault is shown.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+        server.run(sockets=[own])

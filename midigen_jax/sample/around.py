@@ -34,6 +34,15 @@ from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import load_model, name_of
 from midigen_jax.vocab import Tokens, start_event
 
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "count": (1, np.inf),
+    "particles": (1, np.inf),
+    "temperature": (0.01, 10),
+    "proposal": (0.01, 10),
+    "parallel": (-1000, 1000),
+    "seed": (0, 2**32 - 1),
+}
+
 
 @dataclass(frozen=True)
 class How:
@@ -49,6 +58,14 @@ class How:
     parallel: float = 3.0
     """nats that each pair of voices costs which moves in parallel fifths or octaves"""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises InputError for numbers that cannot be."""
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                beyond = "or more" if most == np.inf else f"to {most:,}"
+                raise InputError(f"{name} = {value!r}: give {least:g} {beyond}")
 
 
 class Around(NamedTuple):
@@ -113,11 +130,11 @@ def fill(
     Raises InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
-    free = {place_of(vocabulary, name, "--voices") for name in names} or {*range(voices_of(vocabulary))}
+    free = {place_of(vocabulary, name) for name in names} or {*range(voices_of(vocabulary))}
     notes, shift = _at_home(restored, piece)
     length = int((notes[:, 0] + notes[:, 1]).max())
     onset = int(piece.notes[:, 0].min())
-    begin, stop = (tick - onset for tick in piece.bars(*bars, "--bars"))
+    begin, stop = (tick - onset for tick in piece.bars(*bars))
     voices = split_voices(notes, vocabulary.slice_events, piece.voiced == vocabulary.slice_events)
     given = given_voices(vocabulary, voices, free, begin, stop, length)
     given = given._replace(limits=seen_limits(restored))
@@ -208,11 +225,17 @@ def write_around(
     settings |= {"file": [source.name, digest, tracks], "asked": dict(asked), "particles": asdict(how)}
     check_claim(folder, settings)
     piece = read_as(source, replace(loaded.metadata.config.prepare, tracks=tracks))
+    is_new = not folder.exists()
     make_folder(folder)
-    if "bars" in asked:
-        made = fill(loaded, piece, asked["bars"], asked["voices"], how)
-    else:
-        made = harmonise(loaded, piece, asked["voice"], how)
+    try:
+        if "bars" in asked:
+            made = fill(loaded, piece, asked["bars"], asked["voices"], how)
+        else:
+            made = harmonise(loaded, piece, asked["voice"], how)
+    except InputError:
+        if is_new:
+            folder.rmdir()
+        raise
     write_json(folder / CLAIM, settings)
     origin = f"{SIGNATURE}: around {source.name}, by {name_of(model)}, seed {how.seed}"
     write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"], formats)

@@ -111,7 +111,7 @@ def _read_prompt(
 ) -> Piece:
     settings = loaded.metadata.config.prepare
     piece = read_as(source, settings if tracks is None else replace(settings, tracks=tracks))
-    return piece if bars is None else piece.excerpt(*bars, "--prompt bars")
+    return piece if bars is None else piece.excerpt(*bars)
 
 
 class _Asked(NamedTuple):

@@ -423,7 +423,7 @@ def moved_home(restored: LoadedModel, music: Piece) -> tuple[Notes, int]:
     settings, vocabulary, shift = restored.metadata.config.prepare, restored.metadata.vocabulary, 0
     if music.clock != vocabulary.clock:
         theirs, ours = music.clock.quarter, vocabulary.clock.quarter
-        raise InputError(f"the prompt has {theirs} ticks a quarter, the model {ours}; read it with as many")
+        raise InputError(f"the music has {theirs} ticks a quarter, the model {ours}; read it with as many")
     if settings.transpose != "none":
         found = keys.find_key(music.notes, settings.profile)
         shift = keys.shift_to(found, keys.parse_key(settings.transpose))
@@ -431,7 +431,7 @@ def moved_home(restored: LoadedModel, music: Piece) -> tuple[Notes, int]:
     # An octave more or less where the range of MIDI would not do.
     shift = int(there[:, 2].min() - music.notes[:, 2].min())
     if not np.array_equal(there[:, 2] - shift, music.notes[:, 2]):
-        raise InputError("the prompt is too wide to be moved to the key of the corpus; give another one")
+        raise InputError("the music is too wide to be moved to the key of the corpus; give another piece")
     return there, shift
 
 

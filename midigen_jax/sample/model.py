@@ -54,7 +54,7 @@ class Model:
         """
         file, bars = bars_of(str(path))
         piece = read_as(find_prompt(file or "", "read"), self.loaded.metadata.config.prepare)
-        return piece if bars is None else piece.excerpt(*bars, str(path))
+        return piece if bars is None else piece.excerpt(*bars)
 
     def generate(self, count: int = 1, prompt: Piece | None = None, **settings: Any) -> list[Piece]:
         """Pieces that the model writes, each going on from `prompt`, if there is one.

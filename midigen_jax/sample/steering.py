@@ -113,7 +113,7 @@ def _check_memory(network: Network, rows: int, events: int) -> None:
     each = 2 * (bytes_a_row(network) + 4 * events * len(network.vocabulary.streams))
     if rows * each > _MOST_BYTES:
         raise InputError(
-            f"--particles {rows}: need {rows * each / 2**30:.1f} GiB; give {_MOST_BYTES // each} or fewer"
+            f"{rows} particles need {rows * each / 2**30:.1f} GiB; give {_MOST_BYTES // each} or fewer"
         )
 
 
@@ -124,8 +124,10 @@ def _check_alive(written: Written, given: Given, bar_of: Callable[[int], int]) -
     stop = int(np.asarray(given.stop_S)[max(int(written.stops) - 1, 0)])
     bar = bar_of(min(stop, int(given.end)) - 1)
     if int(written.decoded.length_B.max()) == next(iter(written.decoded.events.values())).shape[1]:
-        raise InputError(f"in bar {bar} the pieces become longer than there is room for; lower --temperature")
+        raise InputError(
+            f"in bar {bar} the pieces become longer than there is room for; lower the temperature"
+        )
     raise InputError(
         f"no particle got beyond bar {bar}: the model finds what is asked for there impossible; give more "
-        "--particles"
+        "particles, or ask for something else"
     )

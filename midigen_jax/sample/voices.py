@@ -137,7 +137,7 @@ def words_of(vocabulary: Vocabulary) -> list[str]:
     return [name.casefold().removeprefix("voice ") for name in reversed(names)]
 
 
-def place_of(vocabulary: Vocabulary, voice: str, flag: str = "--voice") -> int:
+def place_of(vocabulary: Vocabulary, voice: str) -> int:
     """The number of a voice, from the lowest up."""
     voices, words = voices_of(vocabulary), words_of(vocabulary)
     if voice.isdecimal() and 1 <= int(voice) <= voices:
@@ -145,4 +145,4 @@ def place_of(vocabulary: Vocabulary, voice: str, flag: str = "--voice") -> int:
     if voice in words:
         return voices - 1 - words.index(voice)
     named = "" if words[0].isdecimal() else f"{', '.join(words)}, or "
-    raise InputError(f"{flag} {voice}: give {named}1 (the highest) to {voices}")
+    raise InputError(f"voice {voice}: give {named}1 (the highest) to {voices}")

@@ -102,6 +102,7 @@ async function write(body, beginning, tick, pressed) {
     writing = null;
     refresh();
     if (next.notes.length) engrave();
+    if (next.remarks?.length) say(next.remarks.join(" "));
   }
 }
 
@@ -225,6 +226,7 @@ async function drop(chosen) {
   try {
     const whole = await api.drop(chosen);
     writing?.abort();
+    writing = null;
     asked = null;
     setTempo(whole.tempo);
     take(whole, 0);
@@ -261,7 +263,7 @@ for (const button of document.querySelectorAll("[data-kind]")) {
       link.href = URL.createObjectURL(await api.file(pathOf(button.dataset.kind)));
       link.download = `${model.name}-${value("seed")}.${button.dataset.kind}`;
       link.click();
-      URL.revokeObjectURL(link.href);
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it after the click
     } catch (error) {
       complain(error);
     }
@@ -295,6 +297,8 @@ const SHOWN = {
 let tempoIsSet = false;
 
 function setTempo(tempo) {
+  at("tempo").min = Math.min(at("tempo").min, Math.floor(tempo));
+  at("tempo").max = Math.max(at("tempo").max, Math.ceil(tempo));
   at("tempo").value = tempo;
   at("tempo").dispatchEvent(new Event("input"));
   tempoIsSet = false;
