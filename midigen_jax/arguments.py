@@ -297,7 +297,7 @@ def _settings_in(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _asked(given: argparse.Namespace) -> dict[str, Any]:
-    """The settings that differ from the default in the file that was named, and those that were given besides."""
+    """The settings that were given: those of the named file that are not as by default, and the flags'."""
     named, plain = getattr(given, "config", None), flatten(to_json(Config()))
     of_file = flatten(to_json(read_config(named))) if named else {}
     differ = {name: value for name, value in of_file.items() if value != plain.get(name)}

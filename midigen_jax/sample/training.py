@@ -43,7 +43,7 @@ _GENTLY = 1e-3  # the learning rate of a model that can play already
 
 
 def further(run: str, given: Mapping[str, Any]) -> Config:
-    """The settings that train the model `run` further: its own network and batches, but for what is `given`."""
+    """The settings that train the model `run` further: its own network and batches, and what is `given`."""
     theirs = load_model(run).metadata.config
     base = Config(model=theirs.model, batch=theirs.batch)
     return override(base, {"train.learning_rate": _GENTLY} | dict(given) | {"train.start": run})
