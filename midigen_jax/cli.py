@@ -31,6 +31,10 @@ def main(words: Sequence[str] | None = None) -> int:
         _part(errors.FAULT)
         raise
     if code == errors.INTERRUPTED and words is None:
+        if "midigen_jax.music.sandbox" in sys.modules:
+            from midigen_jax.music import sandbox
+
+            sandbox.close()
         # Not in order: Python would take away what a compiler that goes on in its thread stands on.
         sys.stdout.flush()
         os._exit(code)

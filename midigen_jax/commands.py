@@ -45,6 +45,7 @@ _counts = several(whole("whole numbers, 1 to 65,536, as in 1,64", 65_536))
 _events = whole("a number of events, 1 to 100,000", 100_000)
 _limit = whole("a number of pieces, 1 or more")
 _pieces = whole("a number of pieces, 1 to 10,000", 10_000)
+_particles = whole("a number of particles, 1 to 10,000", 10_000)
 _seed = whole("a whole number, 0 up to 4,294,967,295", 2**32 - 1, least=0)
 _temperature = number("a number, 0.01 to 10", 0.01, 10)
 _nats = number("a number of nats, 0 to 1,000", 0, 1000)
@@ -140,7 +141,8 @@ class Prepare:
             config, vocabulary = like(model.config.prepare, self.given), model.vocabulary
         corpus = prepare(self.sources, Path(self.out), config, self.workers, self.strict, vocabulary)
         _say(*corpus_in_words(corpus.path, corpus.manifest))
-        _say(f"Corpus in {self.out}. Next: midigen train {shlex.quote(self.out)} --out RUN")
+        start = "" if self.like is None else f" --from {shlex.quote(self.like)}"
+        _say(f"Corpus in {self.out}. Next: midigen train {shlex.quote(self.out)}{start} --out RUN")
 
 
 @_command
@@ -213,7 +215,7 @@ class _Particles:
     out: str = flag("FOLDER", "the folder for the music")
     model: str = flag("RUN", _MODEL, "pretrained:harmoniser")
     count: int = flag("N", "pieces to write, the likeliest first", 1, type=_pieces)
-    particles: int = flag("N", "rows that write a piece together: more are better, slower", 64, type=_pieces)
+    particles: int = flag("N", "rows that write a piece: more are better, slower", 64, type=_particles)
     temperature: float = flag("T", "above 0; below 1 keeps to what is likely", 1.0, type=_temperature)
     parallels: float = flag("NATS", "what two voices in parallel fifths or octaves cost", 3.0, type=_nats)
     seed: int = flag("N", "seed", 0, type=_seed)
@@ -256,10 +258,12 @@ class Fill(_Particles):
 
     file: str = word("FILE", "a piece with a track for each voice, of any kind that prepare reads")
     bars: tuple[int, ...] = flag("N-N", "the first and the last bar; an upbeat is bar 0", type=_bars)
-    voices: tuple[str, ...] = flag("VOICE,…", "as soprano,alto or 1,2, from the highest", (), type=_names)
+    voices: tuple[str, ...] | None = flag(
+        "VOICE,…", "as soprano,alto or 1,2, from the highest (default: all)", None, type=_names
+    )
 
     def __call__(self) -> None:
-        self._write(self.file, "FILE", "all", {"bars": self.bars, "voices": self.voices})
+        self._write(self.file, "FILE", "all", {"bars": self.bars, "voices": self.voices or ()})
 
 
 @_command

@@ -81,6 +81,12 @@ def test_a_finer_grid_has_what_a_coarse_one_moves(quarter: int, steps: list[int]
     assert onset.tolist() == ([0, 1, 3] if quarter == 4 else [0, quarter // 3, 2 * quarter // 3])
 
 
+@pytest.mark.parametrize(("quarter", "moved"), [(12, 8), (24, 0)])
+def test_notes_that_ticks_move_are_counted(quarter: int, moved: int) -> None:
+    tune = read_score(".abc", b"X:1\nL:1/32\nM:4/4\nK:C\nCDEFGABc z24|c32|\n", clock=Clock(quarter))
+    assert sum(tune.moved) == moved
+
+
 def test_merged_onsets_are_those_of_the_grid_that_was_taken(tmp_path: Path) -> None:
     fast = make_notes(np.arange(64) * 6, np.full(64, 6), 60 + np.arange(64) % 12, np.zeros(64))
     write_midi(fast, tmp_path / "a.mid", clock=Clock(48))  # thirty-second notes
@@ -89,6 +95,7 @@ def test_merged_onsets_are_those_of_the_grid_that_was_taken(tmp_path: Path) -> N
         for quarter in (4, 12, 24, 48)
     ]
     assert merged == [32, 32, 0, 0]
+    assert read_midi((tmp_path / "a.mid").read_bytes(), "adaptive").moved == 32
 
 
 def test_scores_are_read_on_it_too() -> None:
@@ -160,7 +167,7 @@ def test_music_that_is_written_counts_on_it(clock: Clock) -> None:
 
 def test_a_prompt_of_another_clock_is_refused() -> None:
     prompt = Piece(quarters_of(TWELFTHS))
-    with pytest.raises(InputError, match="the prompt has 12 ticks a quarter, the model 24; read it with"):
+    with pytest.raises(InputError, match="the music has 12 ticks a quarter, the model 24; read it with"):
         generate(model_of(Clock(24)), SampleConfig(), prompt)
 
 

@@ -142,6 +142,11 @@ def test_a_training_may_be_made_longer_and_not_shorter(corpus: Corpus, base: Pat
     assert fit(corpus, override(TINY, {"train.steps": 12}), run).step == 12
     assert [*validations(run)] == [4, 8, 12]
     assert validations(run)[8] == validations(base)[8]
+    # What was kept stays, though other steps would be kept of a training of this length.
+    early = override(TINY, {"train.keep_at": (0.25, 1.0), "train.evaluate_every": 3})
+    assert fit(corpus, early, tmp_path / "early").kept == (2, 8)
+    assert fit(corpus, override(early, {"train.steps": 20}), tmp_path / "early").kept == (2, 8, 20)
+    assert load_model(str(tmp_path / "early"), "2").step == 2
     with pytest.raises(InputError, match=r"holds a run with train.steps = 12, not 8; give another --out"):
         fit(corpus, TINY, run)
 
@@ -224,7 +229,7 @@ def test_a_step_that_a_judge_keeps_stays_also_where_the_training_goes_on(
     assert seen == [0, 2, 4, 6, 8]
     found = validations(tmp_path / "run")
     with open_run(tmp_path / "run") as checkpoints:
-        assert {*checkpoints.steps()} == {2, 12, min(found, key=found.__getitem__)}
+        assert {*checkpoints.steps()} == {2, 8, 12, min(found, key=found.__getitem__)}
     told = rows.read(tmp_path / "run" / "rows.jsonl")
     assert [row["value"] for row in told if row["name"] == "judge.steps"] == seen
 

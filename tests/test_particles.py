@@ -21,7 +21,7 @@ from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
 from midigen_jax.music.sources import find_sources
 from midigen_jax.music.write import write_midi
-from midigen_jax.sample import steering, voices
+from midigen_jax.sample import around, steering, voices
 from midigen_jax.sample.around import How, fill, harmonise
 from midigen_jax.sample.decode import DecodeFlags, Prompt, Settings, decode
 from midigen_jax.sample.filters import SamplingParams
@@ -242,13 +242,56 @@ def test_what_cannot_be_asked_for(model: LoadedModel, change: dict[str, Any], sa
         (make_notes([], [], [], []), "the melody holds no notes"),
         (
             make_notes([0, 36, 40], [12, 12, 12], [60, 64, 67], [0, 0, 1]),
-            r"two notes at once in bar 2 of the melody \(E4 and G4\); give one voice alone",
+            r"two notes at once in bar 2 of the melody \(E4 and G4\); choose a track: --tracks melody",
+        ),
+        (
+            make_notes([0, 36, 36], [12, 12, 12], [60, 64, 67], [0, 0, 0]),
+            r"two notes at once in bar 2 of the melody \(E4 and G4\); give one voice alone, in notes of the "
+            r"model's grid: 2 of 3 were moved to it",
         ),
     ],
 )
 def test_what_is_no_melody(model: LoadedModel, notes: Notes, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        harmonise(model, Piece(notes, meter=(3, 4)), "1", How(particles=4))
+        harmonise(model, Piece(notes, meter=(3, 4), moved=2), "1", How(particles=4))
+
+
+def test_notes_that_sound_a_little_into_the_next_are_cut_there(model: LoadedModel) -> None:
+    """As in a melody that was played legato; what the grid moved is told."""
+    played = make_notes([0, 12, 24], [15, 14, 12], [62, 64, 60], [0, 0, 0])
+    made = harmonise(model, Piece(played, meter=(3, 4), moved=1), "1", How(particles=4))
+    (notes,) = made.music.pieces
+    highest = notes[notes[:, 3] == 2]
+    assert highest[:, :3].tolist() == [[0, 12, 62], [12, 12, 64], [24, 12, 60]]
+    assert made.music.remarks == ("Note: 1 of its 3 notes were moved to the model's grid.",)
+
+
+def test_it_goes_on_where_it_was_cut(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how, drawn = How(count=3, particles=4), around.draw_piece
+    whole = harmonise(model, MELODY, "1", how)
+    left = iter(range(2))
+
+    def cut(*given: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return drawn(*given)
+
+    monkeypatch.setattr(around, "draw_piece", cut)
+    with pytest.raises(KeyboardInterrupt):
+        harmonise(model, MELODY, "1", how, tmp_path)
+    left = iter(range(1))
+    again = harmonise(model, MELODY, "1", how, tmp_path)
+    assert again.nats == whole.nats
+    for one, other in zip(again.music.pieces, whole.music.pieces, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_melody_in_a_file_of_one_track_is_the_highest_voice(model: LoadedModel) -> None:
+    made = fill(model, MELODY, (1, 1), ["2", "3"], How(particles=4))
+    top = made.music.pieces[0][made.music.pieces[0][:, 3] == 2]
+    np.testing.assert_array_equal(top[:, :3], MELODY.notes[:, :3])
 
 
 def test_a_model_without_voices_is_refused_with_the_remedy() -> None:
@@ -313,7 +356,7 @@ def sounding(notes: Notes, track: int) -> np.ndarray:
 @BOTH_ORDERS
 @pytest.mark.parametrize(
     ("bars", "names", "begin", "stop"),
-    [((2, 2), (), 36, 60), ((0, 0), (), 0, 12), ((1, 2), ("1", "3"), 12, 60), ((3, 9), ("2",), 60, 72)],
+    [((2, 2), (), 36, 60), ((0, 0), (), 0, 12), ((1, 2), ("1", "3"), 12, 60), ((3, 3), ("2",), 60, 72)],
 )
 def test_all_but_the_bars_and_voices_that_are_named_stays(
     model: LoadedModel, bars: tuple[int, int], names: tuple[str, ...], begin: int, stop: int
@@ -345,7 +388,7 @@ def test_voices_that_cross_stay_who_they_are_where_they_are_named(model: LoadedM
     assert [own.tolist() for own in kept] == [notes[notes[:, 3] == track].tolist() for track in (0, 1)]
 
 
-@pytest.mark.parametrize("bars", [(4, 4), (2, 1), (9, 12)])
+@pytest.mark.parametrize("bars", [(4, 4), (3, 9), (9, 12)])
 def test_bars_that_are_not_there_are_told(model: LoadedModel, bars: tuple[int, int]) -> None:
     said = rf"bars {bars[0]}-{bars[1]}: the piece has bars 0 to 3; give some of these"
     with pytest.raises(InputError, match=said):
@@ -370,6 +413,8 @@ def test_the_command_fills_bars(tmp_path: Path, capsys: Any) -> None:
     refused = [*words[:2], "--out", str(tmp_path / "refused"), "--bars", "70-80", *words[-4:]]
     assert main(refused) == 2
     assert "bars 70-80: the piece has bars 0 to" in capsys.readouterr().err
+    assert main([*words[:2], "--out", str(tmp_path / "refused"), "--bars", "2-1", *words[-4:]]) == 2
+    assert "bars 2-1: the first comes after the last; give 1-2" in capsys.readouterr().err
     assert not (tmp_path / "refused").exists()
     assert main([*words[:-6], "--bars", "x"]) == 2
     assert "'x': give two bars, as in 5-8" in capsys.readouterr().err
@@ -404,7 +449,7 @@ def test_a_melody_may_be_spread_over_tracks(model: LoadedModel) -> None:
 def test_a_melody_that_no_training_piece_reaches_is_refused_with_its_pitch(model: LoadedModel) -> None:
     sung = {"pitch": (0, 1, REST, *(ATTACKED + pitch for pitch in range(40, 76)))}
     low = model._replace(metadata=model.metadata._replace(seen=sung))
-    with pytest.raises(InputError, match=r"has E5; move the music into the range of its voices"):
+    with pytest.raises(InputError, match=r"has E5; move the music into its range, E2 to D#5"):
         harmonise(low, MELODY, "1", How(particles=4))
 
 

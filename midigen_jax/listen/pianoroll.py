@@ -52,7 +52,7 @@ def draw(
         axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=4, parse_math=False)
     if tempo:
         seconds = round(clock.seconds(end, tempo))
-        lasts = f"{seconds // 60}:{seconds % 60:02d} at {tempo:g} quarters a minute"
+        lasts = f"{seconds // 60}:{seconds % 60:02d} at {tempo:.4g} quarters a minute"
         figure.text(RIGHT, 0.02, lasts, ha="right", va="bottom", fontsize=9.5, color=_INK)
     save(figure, path)
 

@@ -58,7 +58,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
     rows, tracks = _rows(scores, file.form)
     tracks = _with_programs_of_others(file, scores, tracks)
     _require_bounded(rows, file.per_quarter)
-    merged = 0
+    merged, moved = 0, 0
     is_exact = quantize.lies_on_grid(rows[:, :2], file.per_quarter, clock)
     by_music21 = quantizer == "music21" and not (is_exact and any(map(_IS_OURS.search, file.tracks)))
     if by_music21:
@@ -71,8 +71,9 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter, clock)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
         far = _is_far(rows[:, 0], onset, file.per_quarter, clock)
-        merged = _come_together(rows[:, 0], onset, file.per_quarter) if far.any() else 0
-        has_beat = far.sum() <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
+        moved = int(far.sum())
+        merged = _come_together(rows[:, 0], onset, file.per_quarter) if moved else 0
+        has_beat = moved <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
         program = main_program(rows, tracks)
         stuck = sum(_stuck(*pair, file.per_quarter) for pair in zip(file.tracks, scores, strict=True))
     voices, named = _voices(file, scores, tracks)
@@ -92,6 +93,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         first_bar=first_bar,
         remarks=tuple(file.remarks),
         merged=merged,
+        moved=moved,
         has_beat=bool(has_beat),
         voiced=named,
         stuck=stuck,

@@ -71,6 +71,13 @@ def in_ticks(parts: Sequence[Quarters], clock: Clock = TWELFTHS) -> Notes:
     return make_notes(begin, end - begin, columns[:, 2], track)
 
 
+def moved_far(parts: Sequence[Quarters], clock: Clock = TWELFTHS) -> tuple[int, ...]:
+    """How many notes of each part begin or end more than 1/32 of a quarter away from a tick."""
+    times = [part[:, :2] * clock.quarter for part in parts]
+    far = [np.abs(one - np.rint(one)) * 32 > clock.quarter for one in times]
+    return tuple(int(one.any(axis=1).sum()) for one in far)
+
+
 def _out_of_step(parts: list[Part], lengths: Quarters, longest: Quarters) -> list[str]:
     sounding = np.array([len(part.notes) > 0 for part in parts])
     said = []

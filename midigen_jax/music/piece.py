@@ -49,6 +49,8 @@ class Piece:
     """what was out of order in the source, and read all the same"""
     merged: int = 0
     """onsets that the grid puts on another's, though they were a sixteenth of a quarter apart, or more"""
+    moved: int = 0
+    """notes that the grid moves by more than 1/32 of a quarter"""
     has_beat: bool = True
     """False: it was played without regard to the beats of its file, and its rhythm on a grid is noise"""
     clock: Clock = TWELFTHS
@@ -76,7 +78,9 @@ class Piece:
         begin, stop = (self.first_bar + (number - 1) * bar for number in (first, last + 1))
         start = int(onset.min()) if len(onset) else 0
         end = int((onset + self.notes[:, 1]).max(initial=start))
-        if not first <= last or begin >= end or stop <= start:
+        if first > last:
+            raise InputError(f"bars {first}-{last}: the first comes after the last; give {last}-{first}")
+        if begin >= end or stop - bar >= end or stop <= start:
             there = f"{self.bar_of(start)} to {-(-(end - self.first_bar) // bar)}"
             raise InputError(f"bars {first}-{last}: the piece has bars {there}; give some of these")
         return max(begin, start), min(stop, end)

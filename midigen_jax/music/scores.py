@@ -12,7 +12,7 @@ from typing import NamedTuple
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes
-from midigen_jax.music.parts import Written, in_ticks, side_by_side
+from midigen_jax.music.parts import Written, in_ticks, moved_far, side_by_side
 from midigen_jax.music.piece import meter_or_default
 
 SUFFIXES = (".xml", ".musicxml", ".mxl", ".abc", ".krn")
@@ -30,6 +30,8 @@ class Score(NamedTuple):
     """the tick of the first bar line after an upbeat; 0 where the score begins with a bar"""
     remarks: tuple[str, ...] = ()
     """what was out of order, and how it was taken"""
+    moved: tuple[int, ...] = ()
+    """notes of each part that ticks move by more than 1/32 of a quarter"""
 
 
 def read_score(suffix: str, content: bytes, played: bool = False, clock: Clock = TWELFTHS) -> Score:
@@ -53,6 +55,7 @@ def read_score(suffix: str, content: bytes, played: bool = False, clock: Clock =
         written.meter,
         first_bar if upbeat else 0,
         tuple(remarks),
+        moved_far(parts, clock),
     )
 
 

@@ -60,7 +60,7 @@ def by_voice(notes: Notes, voices: int, named: bool = False) -> list[Notes]:
     """
     tracks, rank = np.unique(notes[:, 3], return_inverse=True)
     if len(tracks) > voices:
-        raise InputError(f"{len(tracks)} tracks are more than {voices} voices; choose with --voices")
+        raise InputError(f"{len(tracks)} tracks are more than {voices} voices; choose with --tracks")
     if named and tracks.max(initial=0) < voices:
         found = [notes[notes[:, 3] == voice] for voice in range(voices)]
     else:
@@ -70,8 +70,8 @@ def by_voice(notes: Notes, voices: int, named: bool = False) -> list[Notes]:
     for own in found:  # which is sorted by onset
         if (own[1:, 0] < (own[:, 0] + own[:, 1])[:-1]).any():
             raise InputError(
-                "a track with two notes at once is no voice; "
-                "give a track for each voice, or leave --voices out"
+                "a track with two notes at once is no voice; give a track for each voice, choose one with "
+                "--tracks, or leave out --voices (and --like)"
             )
     return found + [notes[:0]] * (voices - len(found))
 

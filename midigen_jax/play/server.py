@@ -29,7 +29,6 @@ from starlette.types import Receive, Scope, Send
 from midigen_jax.config import SampleConfig
 from midigen_jax.data.reading import read_as
 from midigen_jax.errors import InputError
-from midigen_jax.music import sandbox
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import SUFFIXES, Source
 from midigen_jax.play import pieces
@@ -307,8 +306,6 @@ def play(run: str, port: int, is_opened: bool, say: Callable[[str], None]) -> No
             _serve(run, own, is_opened, say)
         except KeyboardInterrupt:
             say("Ended; what was not saved is gone.")
-        finally:
-            sandbox.close()
 
 
 def _serve(run: str, own: socket.socket, is_opened: bool, say: Callable[[str], None]) -> None:

@@ -5,6 +5,9 @@ nats. Times, keys and bar lines are those of the music. What stays may lie befor
 written: `particles` heed all of it.
 """
 
+import hashlib
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,9 +19,9 @@ from numpy.typing import NDArray
 
 from midigen_jax.data.reading import digest_or_nothing, read_as
 from midigen_jax.errors import InputError
-from midigen_jax.files import make_folder, write_json
+from midigen_jax.files import make_folder, read_json, write_json
 from midigen_jax.listen.tables import aligned, many
-from midigen_jax.music.notes import Notes, pitch_name
+from midigen_jax.music.notes import Notes, make_notes, pitch_name
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.sources import Source
 from midigen_jax.music.write import SIGNATURE
@@ -26,9 +29,18 @@ from midigen_jax.progress import Progress
 from midigen_jax.rows import Row, make, rewrite
 from midigen_jax.sample.folder import CLAIM, check_claim, write_pieces
 from midigen_jax.sample.formats import FORMATS, choose
-from midigen_jax.sample.generate import Generated, moved, moved_home, names_of, seen_limits, unseen_pitches
+from midigen_jax.sample.generate import (
+    Generated,
+    known_pitches,
+    moved,
+    moved_home,
+    moved_words,
+    names_of,
+    seen_limits,
+    unseen_pitches,
+)
 from midigen_jax.sample.particles import Given
-from midigen_jax.sample.steering import Drawn, draw_pieces, steering
+from midigen_jax.sample.steering import Drawn, draw_piece, steering
 from midigen_jax.sample.voices import given_voices, place_of, split_voices, tokens_of_voices, voices_of
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.train.pretrained import load_model, name_of
@@ -97,15 +109,23 @@ class _Task(NamedTuple):
         return self.piece.bar_of(tick + self.begin + self.onset)
 
 
-def harmonise(restored: LoadedModel, melody: Piece, voice: str = "soprano", how: How | None = None) -> Around:
+def harmonise(
+    restored: LoadedModel,
+    melody: Piece,
+    voice: str = "soprano",
+    how: How | None = None,
+    kept: Path | None = None,
+) -> Around:
     """Pieces in which `melody` is one of the voices: soprano, alto, tenor, bass, or its number from above.
 
-    Raises InputError for a model without voices, for a melody that has several notes at once, for too many
-    particles, and where none of them reaches the end.
+    A note that sounds a sixteenth or less into the next one is cut there. `kept` is a folder for pieces that
+    are done, so that the same call goes on after an interruption. Raises InputError for a model without
+    voices, for a melody that has several notes at once, for too many particles, and where none of them
+    reaches the end.
     """
     vocabulary = restored.metadata.vocabulary
     place = place_of(vocabulary, voice)
-    _check_melody(melody)
+    melody = _in_one_voice(melody)
     notes, shift = _at_home(restored, melody)
     notes = notes * np.array([1, 1, 1, 0], np.int32)  # one voice, whatever tracks it is in
     every = range(vocabulary.slice_events)
@@ -113,7 +133,7 @@ def harmonise(restored: LoadedModel, melody: Piece, voice: str = "soprano", how:
     voices = [notes if one == place else notes[:0] for one in every]
     given = given_voices(vocabulary, voices, {*every} - {place}, 0, length, length)
     given = given._replace(limits=seen_limits(restored))
-    return _around(restored, _Task(melody, shift, start_event(vocabulary), 0, given), how or How())
+    return _around(restored, _Task(melody, shift, start_event(vocabulary), 0, given), how or How(), kept)
 
 
 def fill(
@@ -122,12 +142,13 @@ def fill(
     bars: tuple[int, int],
     names: Sequence[str] = (),
     how: How | None = None,
+    kept: Path | None = None,
 ) -> Around:
     """A piece with some bars (first and last, an upbeat is bar 0) of some voices, or of all, written anew.
 
-    Its tracks are the voices, as its file names them, or else by their mean pitch. A note that sounds on from
-    before the bars is cut where they begin, and one that sounds on after them is struck where they end.
-    Raises InputError as `harmonise` does, and for bars that are not there.
+    Its tracks are the voices, as its file names them, or else as `split_voices` has them. A note that sounds
+    on from before the bars is cut where they begin, and one that sounds on after them is struck where they
+    end. Raises InputError as `harmonise` does, and for bars that are not there.
     """
     vocabulary = restored.metadata.vocabulary
     free = {place_of(vocabulary, name) for name in names} or {*range(voices_of(vocabulary))}
@@ -139,7 +160,7 @@ def fill(
     given = given_voices(vocabulary, voices, free, begin, stop, length)
     given = given._replace(limits=seen_limits(restored))
     prompt = tokens_of_voices(vocabulary, voices, begin)
-    return _around(restored, _Task(piece, shift, prompt, begin, given), how or How())
+    return _around(restored, _Task(piece, shift, prompt, begin, given), how or How(), kept)
 
 
 def _at_home(restored: LoadedModel, piece: Piece) -> tuple[Notes, int]:
@@ -149,29 +170,34 @@ def _at_home(restored: LoadedModel, piece: Piece) -> tuple[Notes, int]:
         raise InputError("the piece holds no notes; give another one")
     if foreign := unseen_pitches(restored, notes):
         names = ", ".join(pitch_name(pitch - shift) for pitch in foreign)
+        ends = (pitch_name(pitch - shift) for pitch in known_pitches(restored)[[0, -1]].tolist())
         raise InputError(
-            f"no training piece of the model has {names}; move the music into the range of its voices"
+            f"no training piece of the model has {names}; move the music into its range, {' to '.join(ends)}"
         )
     return notes - np.array([notes[:, 0].min(), 0, 0, 0], np.int32), shift
 
 
-def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
+def _around(restored: LoadedModel, task: _Task, how: How, kept: Path | None) -> Around:
     vocabulary, given, piece = restored.metadata.vocabulary, task.given, task.piece
     steered = steering(vocabulary, how.temperature, how.proposal, how.parallel)
-    keys = [jax.random.fold_in(jax.random.key(how.seed), number) for number in range(how.count)]
     begin = task.onset - piece.first_bar
     found: list[Drawn] = []
     with Progress("writing", how.count, "pieces") as progress:
-        for drawn in draw_pieces(
-            restored, task.prompt, begin, given, steered, keys, how.particles, task.bar_of
-        ):
+        for number in range(how.count):
+            drawn = _read_drawn(kept, number)
+            if drawn is None:
+                key = jax.random.fold_in(jax.random.key(how.seed), number)
+                drawn = draw_piece(
+                    restored, task.prompt, begin, given, steered, key, how.particles, task.bar_of
+                )
+                _keep_drawn(kept, number, drawn)
             found.append(drawn)
             progress.advance()
     found.sort(key=lambda one: one.nats)
     heard = [vocabulary.decode(np.concatenate([task.prompt, one.tokens]), trim=False) for one in found]
     music = Generated(
         [moved(notes, -task.shift, task.onset) for notes in heard],
-        sum(int(one.written.decoded.length_B.sum()) for one in found),
+        sum(len(one.tokens) for one in found),
         how.count,
         sum(one.seconds for one in found),
         sum(one.compile_seconds for one in found),
@@ -181,26 +207,53 @@ def _around(restored: LoadedModel, task: _Task, how: How) -> Around:
         piece.first_bar,
         vocabulary.clock,
         names=names_of(vocabulary),
+        remarks=moved_words(piece),
     )
     return Around(
         music,
         [one.nats for one in found],
-        [float(one.written.evidence) for one in found],
+        [one.evidence for one in found],
         [one.effective for one in found],
         vocabulary.clock.quarters(int(given.end)),
     )
 
 
-def _check_melody(melody: Piece) -> None:
-    """Raises InputError where several notes sound at once."""
-    onset, duration, pitch, _ = melody.notes.T
+def _read_drawn(kept: Path | None, number: int) -> Drawn | None:
+    """A piece that was drawn before, if there is one."""
+    file = kept and kept / f"{number + 1}.json"
+    if file is None or not file.is_file():
+        return None
+    row = read_json(file, "remove it")
+    row |= {"tokens": np.array(row["tokens"], np.int32), "effective": np.array(row["effective"])}
+    return Drawn(**row)
+
+
+def _keep_drawn(kept: Path | None, number: int, drawn: Drawn) -> None:
+    if kept is not None:
+        arrays = {"tokens": drawn.tokens.tolist(), "effective": drawn.effective.tolist()}
+        write_json(kept / f"{number + 1}.json", drawn._asdict() | arrays)
+
+
+def _in_one_voice(melody: Piece) -> Piece:
+    """A melody whose notes end where the next one begins. Raises InputError where several sound at once."""
+    onset, duration, pitch, track = melody.notes.T
     if not len(onset):
         raise InputError("the melody holds no notes; give another one")
-    early = np.flatnonzero(onset[1:] < (onset + duration)[:-1])
-    if len(early):
-        bar = melody.bar_of(int(onset[early[0] + 1]))
-        names = f"{pitch_name(int(pitch[early[0]]))} and {pitch_name(int(pitch[early[0] + 1]))}"
-        raise InputError(f"two notes at once in bar {bar} of the melody ({names}); give one voice alone")
+    room = np.append(np.diff(onset), duration[-1])
+    beyond = duration - room
+    both = np.flatnonzero((room == 0) | (beyond > melody.clock.quarter // 4))
+    if len(both):
+        first = int(both[0])
+        names = " and ".join(pitch_name(one) for one in pitch[first : first + 2].tolist())
+        remedy = "give one voice alone"
+        if len(np.unique(track)) > 1:
+            remedy = "choose a track: --tracks melody, or 1, 2 …"
+        elif melody.moved:
+            remedy += f", in notes of the model's grid: {melody.moved} of {len(onset)} were moved to it"
+        raise InputError(
+            f"two notes at once in bar {melody.bar_of(int(onset[first]))} of the melody ({names}); {remedy}"
+        )
+    return replace(melody, notes=make_notes(onset, np.minimum(duration, room), pitch, track))
 
 
 def write_around(
@@ -227,12 +280,14 @@ def write_around(
     piece = read_as(source, replace(loaded.metadata.config.prepare, tracks=tracks))
     is_new = not folder.exists()
     make_folder(folder)
+    kept = folder / f".drawn-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}"
     try:
         if "bars" in asked:
-            made = fill(loaded, piece, asked["bars"], asked["voices"], how)
+            made = fill(loaded, piece, asked["bars"], asked["voices"], how, kept)
         else:
-            made = harmonise(loaded, piece, asked["voice"], how)
+            made = harmonise(loaded, piece, asked["voice"], how, kept)
     except InputError:
+        shutil.rmtree(kept, ignore_errors=True)
         if is_new:
             folder.rmdir()
         raise
@@ -240,6 +295,7 @@ def write_around(
     origin = f"{SIGNATURE}: around {source.name}, by {name_of(model)}, seed {how.seed}"
     write_pieces(folder, made.music, lambda number: [f"{origin}, piece {number + 1}"], formats)
     rewrite(folder / "rows.jsonl", rows_of(made, settings))
+    shutil.rmtree(kept, ignore_errors=True)
     heads = [f"{number}{FORMATS[formats[0]].suffix}" for number in range(1, how.count + 1)]
     told = [f"{nats / made.quarters:.2f} nats a quarter" for nats in made.nats]
     few = min(float(effective.min()) for effective in made.effective)
@@ -248,6 +304,7 @@ def write_around(
         *aligned(list(zip(heads, told, strict=True))),
         f"{many(how.count, 'piece')} in {folder} ({took}).",
         f"At worst {few:.1f} of {how.particles} particles carried the weight.",
+        *made.music.remarks,
         *said,
     ]
 

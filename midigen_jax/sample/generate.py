@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from midigen_jax.config import SampleConfig, parse_meter
 from midigen_jax.errors import InputError
@@ -40,7 +41,7 @@ from midigen_jax.sample.decode import (
     tokens_of,
 )
 from midigen_jax.sample.filters import SamplingParams
-from midigen_jax.sample.steering import Drawn, draw_pieces, steering
+from midigen_jax.sample.steering import Drawn, draw_piece, steering
 from midigen_jax.sample.voices import given_voices, split_voices
 from midigen_jax.train.checkpoint import LoadedModel
 from midigen_jax.vocab import (
@@ -159,17 +160,18 @@ def _by_particles(
                 name: _params(config, np.array([number]), name).temperature_B[0]
                 for name, _ in vocabulary.streams
             }
-            found += draw_pieces(
+            drawn = draw_piece(
                 restored,
                 task.prompt,
                 task.begin,
                 given,
                 steered._replace(temperature=hot),
-                [jax.random.fold_in(jax.random.key(config.seed), number)],
+                jax.random.fold_in(jax.random.key(config.seed), number),
                 config.particles,
                 lambda tick: (tick + before) // bar + 1,
                 config.events,
             )
+            found.append(drawn)
             progress.advance()
     return (
         [drawn.tokens for drawn in found],
@@ -435,14 +437,26 @@ def moved_home(restored: LoadedModel, music: Piece) -> tuple[Notes, int]:
     return there, shift
 
 
+def moved_words(music: Piece) -> tuple[str, ...]:
+    """What the grid did to some music, in words, if it did much."""
+    if not music.moved:
+        return ()
+    return (f"Note: {music.moved} of its {len(music.notes)} notes were moved to the model's grid.",)
+
+
 def unseen_pitches(restored: LoadedModel, notes: Notes) -> list[int]:
     """The pitches of some music, in the model's key, that no training piece has, as far as this is known."""
+    known = known_pitches(restored)
+    return np.setdiff1d(notes[:, 2], known).tolist() if len(known) else []
+
+
+def known_pitches(restored: LoadedModel) -> NDArray[np.int64]:
+    """The pitches that some training piece has, ascending; none where this is not known."""
     tables, seen = restored.metadata.vocabulary.tables, restored.metadata.seen_masks or {}
     name = pitch_stream(tables)
     if name not in seen or not tables[name].says_pitches:
-        return []
-    known = np.flatnonzero(tables[name].sounds[seen[name]].any(axis=0))
-    return np.setdiff1d(notes[:, 2], known).tolist()
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(tables[name].sounds[seen[name]].any(axis=0))
 
 
 def seen_limits(restored: LoadedModel) -> Any:
@@ -466,7 +480,7 @@ def _prompt_tokens(
     if tracks < (min(voices, 2) if named else voices):
         tokens = _completed(restored, replace(prompt, notes=there), config)
         words = f"{tracks} of {voices} voices; the others were written to it"
-        return tokens, shift, (f"The prompt has {words}.",)
+        return tokens, shift, (f"The prompt has {words}.", *moved_words(prompt))
     try:
         tokens = vocabulary.encode(replace(prompt, notes=there, length=None))[:-1]
     except InputError as error:
@@ -483,37 +497,33 @@ def _prompt_tokens(
             f"{vocabulary.clock.quarters(ticks):g} quarters after its first note, is not in the model's "
             "vocabulary; give another prompt, or train with --tokenizer note, which knows every chord"
         )
-    remarks: tuple[str, ...] = ()
+    remarks = moved_words(prompt)
     if foreign := unseen_pitches(restored, there):
         names = ", ".join(pitch_name(pitch - shift) for pitch in foreign)
-        remarks = (f"Note: no training piece has the prompt's {names}; the model knows nothing of it.",)
+        remarks += (f"Note: no training piece has the prompt's {names}; the model knows nothing of it.",)
     return tokens, shift, remarks
 
 
 def _completed(restored: LoadedModel, prompt: Piece, config: SampleConfig) -> Tokens:
-    """A prompt whose lacking voices particles write: what it has is the top, the bottom, some between."""
+    """A prompt whose lacking voices particles write."""
     vocabulary = restored.metadata.vocabulary
     begin = int(prompt.notes[:, 0].min())
     notes = prompt.notes - np.array([begin, 0, 0, 0], np.int32)
-    length, tracks = int((notes[:, 0] + notes[:, 1]).max()), len(np.unique(notes[:, 3]))
-    named = prompt.voiced == vocabulary.slice_events
-    voices = split_voices(notes, vocabulary.slice_events, named)
-    if not named:
-        here, absent = voices[:tracks], voices[tracks:]
-        voices = [*here[: tracks > 1], *absent, *here[tracks > 1 :]]
+    length = int((notes[:, 0] + notes[:, 1]).max())
+    voices = split_voices(notes, vocabulary.slice_events, prompt.voiced == vocabulary.slice_events)
     free = [place for place, own in enumerate(voices) if not len(own)]
     given = given_voices(vocabulary, voices, free, 0, length, length)
-    drawn = draw_pieces(
+    drawn = draw_piece(
         restored,
         start_event(vocabulary),
         begin - prompt.first_bar,
         given._replace(closes=jnp.bool_(False), limits=seen_limits(restored)),
         steering(vocabulary, 1.0, 0.9, 3.0),
-        [jax.random.key(config.seed)],
+        jax.random.key(config.seed),
         config.particles,
         lambda tick: prompt.bar_of(tick + begin),
     )
-    return np.concatenate([start_event(vocabulary), next(iter(drawn)).tokens])
+    return np.concatenate([start_event(vocabulary), drawn.tokens])
 
 
 def music_of(restored: LoadedModel, task: Task, config: SampleConfig, written: Tokens) -> Notes:

@@ -1,11 +1,11 @@
-"""Particles from the host: a program for pieces that are about as long, a call and a draw for each piece.
+"""Particles from the host: a program for pieces that are about as long, and a call and a draw for each.
 
-In: a model, tokens to begin with, what is given, what it is steered to, a key for each piece. Out: for each
-piece the events of one particle, drawn by weight, and what all of them went through.
+In: a model, tokens to begin with, what is given, what it is steered to, a key. Out: the events of one
+particle, drawn by weight, and what all of them went through.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,14 +32,10 @@ class Drawn(NamedTuple):
 
     tokens: Tokens  # what follows the prompt
     nats: float  # of it, at temperature 1
-    written: Written
+    evidence: float  # nats: how likely what is given is, as the particles estimate it
+    effective: NDArray[np.float64]  # at each stop, how many particles carried the weight
     seconds: float
     compile_seconds: float
-
-    @property
-    def effective(self) -> NDArray[np.float64]:
-        """At each stop, how many particles carried the weight."""
-        return np.asarray(self.written.effective_S, np.float64)[: int(self.written.stops)]
 
 
 def steering(
@@ -50,18 +46,18 @@ def steering(
     return Steering(hot, jnp.float32(proposal), jnp.float32(0.5), jnp.float32(parallel), **more)
 
 
-def draw_pieces(
+def draw_piece(
     restored: LoadedModel,
     prompt: Tokens,
     begin: int,
     given: Given,
     steering: Steering,
-    keys: Sequence[Array],
+    key: Array,
     rows: int,
     bar_of: Callable[[int], int],
     events: int = 0,
-) -> Iterator[Drawn]:
-    """A piece for each key, by `rows` particles of its own.
+) -> Drawn:
+    """A piece, by `rows` particles.
 
     prompt: (E, S), with <start>. begin: when it begins, in ticks from a bar line. bar_of: the number of the
     bar in which a tick of `given` lies. events: that a piece may have; one of a given length has room for
@@ -74,21 +70,20 @@ def draw_pieces(
     _check_memory(network, rows, events)
     begun = time.perf_counter()
     about = restored.params, prompt_of(vocabulary, prompt), jnp.int32(begin), given, steering
-    leaves, tree = jax.tree.flatten((*about, keys[0]))
+    leaves, tree = jax.tree.flatten((*about, key))
     # A Python number has no shape of its own.
     shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
     program = _program(network, rows, events, restored.metadata.knows_bar_lines, tree, shapes)
     compile_seconds = time.perf_counter() - begun
-    for key in keys:
-        begun = time.perf_counter()
-        written = jax.device_get(program(*about, key))
-        _check_alive(written, given, bar_of)
-        last = jax.random.fold_in(key, rows + len(given.stop_S))  # the stops have had those before it
-        row = int(jax.random.categorical(last, jnp.asarray(written.weight_B)))
-        tokens = tokens_of(vocabulary, written.decoded, row)
-        seconds = time.perf_counter() - begun
-        yield Drawn(tokens, float(written.nats_B[row]), written, seconds, compile_seconds)
-        compile_seconds = 0.0
+    begun = time.perf_counter()
+    written = jax.device_get(program(*about, key))
+    _check_alive(written, given, bar_of)
+    last = jax.random.fold_in(key, rows + len(given.stop_S))  # the stops have had those before it
+    row = int(jax.random.categorical(last, jnp.asarray(written.weight_B)))
+    tokens = tokens_of(vocabulary, written.decoded, row)
+    effective = np.asarray(written.effective_S, np.float64)[: int(written.stops)]
+    found = tokens, float(written.nats_B[row]), float(written.evidence), effective
+    return Drawn(*found, time.perf_counter() - begun, compile_seconds)
 
 
 @lru_cache(maxsize=16)

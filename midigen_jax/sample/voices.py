@@ -25,15 +25,21 @@ TICKS, _STOPS = 768, 64  # shapes are filled up to multiples: fewer are compiled
 def split_voices(notes: Notes, count: int, named: bool = False, besides: str = "") -> list[Notes]:
     """The notes of each voice, from the lowest up, as `by_voice` has them; missing ones are silent.
 
+    Where their source has not named them, one alone is the highest, and of several the lowest is the lowest.
     Raises InputError, whose remedy ends with `besides`, for music of more voices, or of none.
     """
     try:
-        return by_voice(notes, count, named)
+        voices = by_voice(notes, count, named)
     except InputError:
         raise InputError(
             f"the music is not of {count} voices or fewer; give a file with a track for each voice, and one "
             f"note at a time in each{besides}"
         ) from None
+    tracks = len(np.unique(notes[:, 3]))
+    if named or tracks == count:
+        return voices
+    here, absent = voices[:tracks], voices[tracks:]
+    return [*here[: tracks > 1], *absent, *here[tracks > 1 :]]
 
 
 def tokens_of_voices(vocabulary: Vocabulary, voices: Sequence[Notes], end: int) -> Tokens:
@@ -142,7 +148,7 @@ def place_of(vocabulary: Vocabulary, voice: str) -> int:
     voices, words = voices_of(vocabulary), words_of(vocabulary)
     if voice.isdecimal() and 1 <= int(voice) <= voices:
         return voices - int(voice)
-    if voice in words:
-        return voices - 1 - words.index(voice)
+    if voice.casefold() in words:
+        return voices - 1 - words.index(voice.casefold())
     named = "" if words[0].isdecimal() else f"{', '.join(words)}, or "
     raise InputError(f"voice {voice}: give {named}1 (the highest) to {voices}")

@@ -95,7 +95,7 @@ class Fit(NamedTuple):
 
     step: int
     steps: int  # that there were to be
-    kept: tuple[int, ...]  # steps whose checkpoints are kept, among those that were reached
+    kept: tuple[int, ...]  # steps whose checkpoints are kept
     interrupted: bool  # by a Ctrl-C, or as it ended: the same command goes on
     failure: str | None = None  # why it could not go on
 
@@ -254,7 +254,7 @@ def _start_of(run: str, network: Network, corpus: Corpus) -> LoadedModel:
     if loaded.metadata.vocabulary != corpus.vocabulary:
         raise InputError(
             f"train.start: {run} has another vocabulary than {corpus.path}; prepare the music as "
-            f"`midigen prepare SOURCE --like {run} --out CORPUS` does"
+            f"`midigen prepare SOURCE --like {run} --out CORPUS` does, or leave --from out"
         )
     _check_bar_lines(f"train.start: {run}", loaded.metadata.config, corpus)
     fresh = jax.eval_shape(partial(init_params, network), jax.random.key(0))
@@ -453,6 +453,8 @@ class _Run:
             if scores:
                 self._rows.valid(self.step, scores, time.perf_counter() - start)
             self._have_judged(state, scores)
+            if self.step in self._schedule.kept:  # it stays where the training goes on for longer
+                self._rows.keep(self.step)
             self._save(state, scores)
             self._over = self._schedule.is_over(self.step, self._checkpoints.best())
 
@@ -477,7 +479,7 @@ class _Run:
 
     def finish(self, state: TrainState) -> Fit:
         """Write what is not written yet."""
-        steps, kept = self._schedule.steps, self._schedule.kept
+        steps, kept = self._schedule.steps, self._schedule.kept | self._rows.kept()
         if self.failure is None:
             with self._ending_where_diverged():
                 self._rows.flush(self.step)
@@ -487,8 +489,8 @@ class _Run:
                 best = self._checkpoints.best()
                 kept.add(self.step if best is None else best)
         self.tell()
-        reached = tuple(sorted(step for step in kept if step <= self.step))
-        return Fit(self.step, steps, reached, self.goes_on, self.failure)
+        there = tuple(sorted(kept.intersection(self._checkpoints.steps())))
+        return Fit(self.step, steps, there, self.goes_on, self.failure)
 
     def _save(self, state: TrainState, scores: dict[str, float]) -> None:
         # The rows first: where there is a checkpoint, there are all rows up to it.

@@ -30,7 +30,7 @@ from midigen_jax.train.step import Metrics
 
 _REMEDY = "give another --out"
 _ROWS_EVERY = 10  # steps that one row of the training curve averages over
-_KEPT = "train.kept"  # the row of a step whose checkpoint stays, for a judge said so
+_KEPT = "train.kept"  # the row of a step whose checkpoint stays
 
 
 @contextmanager
@@ -187,11 +187,16 @@ class RowLog:
 
     def judged(self, step: int, values: Sequence[tuple[str, float, str]], keeps: bool) -> None:
         """Write what a judge found, and whether the step's checkpoint stays."""
-        kept = [(_KEPT, float(step), "step")] if keeps else []
-        self._write(step, [*values, *kept])
+        self._write(step, [*values])
+        if keeps:
+            self.keep(step)
+
+    def keep(self, step: int) -> None:
+        """Write that the checkpoint of a step stays."""
+        self._write(step, [(_KEPT, float(step), "step")])
 
     def kept(self) -> set[int]:
-        """The steps whose checkpoints judges have kept."""
+        """The steps whose checkpoints stay."""
         before = rows.read(self.path) if self.path.is_file() else []
         return {int(row["value"]) for row in before if row["name"] == _KEPT}
 
