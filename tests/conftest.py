@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pathlib
 import sys
+import tempfile
 from html.parser import HTMLParser
 
 import hypothesis
@@ -15,7 +16,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # so that sharing a batch is tried on any machine
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# What one process has compiled no other need compile: all share a folder, which goes with the first of them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="midigen-jax-programs-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # Most of the time of the tests goes into compiling tiny programs: a third of it does for code that is not
 # fast. XLA ends a process whose flags it does not know, so only versions that they were tried with have them.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
