@@ -54,8 +54,9 @@ def hidden() -> Iterator[None]:
 class Progress:
     """A context manager around work of known length.
 
-    On a terminal it draws a tqdm bar; in a log it prints a line every ten seconds and one at the end. One
-    that is not `shown` says nothing.
+    On a terminal it draws a tqdm bar; in a log it prints a line every ten seconds and one at the end. The
+    time left there is by the pace since the first advance, before which programs are compiled. One that is
+    not `shown` says nothing.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Progress:
         self._note = ""
         self._shown = shown = shown and not _HIDDEN.get()
         self._start = self._printed = time.monotonic()
+        self._paced: tuple[float, int] | None = None  # when the first advance was, and what was done then
         self._bar = None
         if shown and self._file.isatty():
             self._bar = tqdm(
@@ -85,6 +87,7 @@ class Progress:
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Say that `amount` more is done; `note` stands at the end of the line until the next one."""
         self._done += amount
+        self._paced = self._paced or (time.monotonic(), self._done)
         self._note = note or self._note
         if self._bar is not None:
             if note:
@@ -105,9 +108,13 @@ class Progress:
         self._printed = time.monotonic()
         elapsed = max(self._printed - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
-        left = (self._total - self._done) / rate if rate > 0 else float("nan")
         line = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.2f} {self._unit}/s"
-        line += f", {left:.0f} s left" if self._done < self._total and rate > 0 else f", {elapsed:.0f} s"
+        since, before = self._paced or (self._printed, self._done)
+        if before < self._done < self._total:
+            left = (self._total - self._done) * (self._printed - since) / (self._done - before)
+            line += f", {left:.0f} s left"
+        else:
+            line += f", {elapsed:.0f} s"
         print(line + (f", {self._note}" if self._note else ""), file=self._file, flush=True)
 
 

@@ -155,6 +155,7 @@ def test_chord_symbols_are_pitch_classes() -> None:
         [{9, 0, 4}, {10, 2, 5, 8}],
         [{6, 9, 0, 4}],
     ]
+    assert parse_chords("C-7 Bb-,B-7b5") == parse_chords("Cm7 Bbm,Bm7b5")
 
 
 def test_a_model_never_writes_what_its_training_had_not_unless_it_is_asked_to(notewise: LoadedModel) -> None:

@@ -16,6 +16,7 @@ from midigen_jax.cli import main
 from midigen_jax.config import Config, ModelConfig, PrepareConfig
 from midigen_jax.errors import InputError
 from midigen_jax.model.network import Network
+from midigen_jax.music.key import Key
 from midigen_jax.music.notes import Notes, make_notes
 from midigen_jax.music.piece import Piece
 from midigen_jax.music.read import read_piece
@@ -309,14 +310,14 @@ def test_where_a_piece_takes_more_events_than_there_are_the_bar_is_told(
 
 def test_the_command_writes_music_and_goes_on_where_it_was(tmp_path: Path, capsys: Any) -> None:
     write_model(model_of(VoiceVocabulary(4, max_duration=16)), tmp_path / "model.npz")
-    write_midi(MELODY.notes, tmp_path / "melody.mid", 70, meter=(3, 4), first_bar=24)
+    write_midi(MELODY.notes, tmp_path / "melody.mid", 70, meter=(3, 4), first_bar=24, key=Key(8, "major"))
     words = ["harmonise", str(tmp_path / "melody.mid"), "--out", str(tmp_path / "out")]
     words += ["--model", str(tmp_path / "model.npz"), "--count", "2", "--particles", "8"]
     assert main(words) == 0
     assert "1.mid" in capsys.readouterr().out
     first = (tmp_path / "out" / "1.mid").read_bytes()
     piece = read_piece(find_sources([str(tmp_path / "out" / "1.mid")])[0], "uniform")
-    assert (piece.first_bar, piece.voiced) == (24, 4)
+    assert (piece.first_bar, piece.voiced, piece.signature) == (24, 4, -4)  # the melody's
     score = read_piece(find_sources([str(tmp_path / "out" / "1.musicxml")])[0])
     parts = score.notes * [1, 1, 1, -1] + [0, 0, 0, 3]  # the soprano is the first of them
     assert sorted(parts.tolist()) == sorted(piece.notes.tolist())

@@ -43,9 +43,23 @@ def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) ->
 def test_resumed_work_counts_what_was_done_but_not_in_its_rate(clock: Clock) -> None:
     log = io.StringIO()
     with Progress("reading", 100, "files", done=90, file=log) as work:
+        work.advance(1)
         clock.now += 10.0
         work.advance(5)
-    assert log.getvalue().splitlines()[0] == "reading: 95/100 files, 0.50 files/s, 10 s left"
+    assert log.getvalue().splitlines()[0] == "reading: 96/100 files, 0.60 files/s, 8 s left"
+
+
+def test_what_is_compiled_before_the_first_step_is_not_in_the_time_left(clock: Clock) -> None:
+    log = io.StringIO()
+    with Progress("training", 160, "steps", file=log) as work:
+        clock.now += 120.0
+        work.advance(1)
+        clock.now += 20.0
+        work.advance(10)
+    assert log.getvalue().splitlines()[:2] == [
+        "training: 1/160 steps, 0.01 steps/s, 120 s",
+        "training: 11/160 steps, 0.08 steps/s, 298 s left",
+    ]
 
 
 def test_an_interrupted_run_says_how_far_it_came() -> None:

@@ -99,6 +99,32 @@ def test_the_first_tempo_is_the_pieces(read) -> None:
     assert piece.tempo == 100
 
 
+def _key(fifths: str, *more: str) -> str:
+    return f"<attributes><key><fifths>{fifths}</fifths></key>{''.join(more)}</attributes>"
+
+
+_B_FLAT = "<transpose><chromatic>-2</chromatic></transpose>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "signature"),
+    [
+        ("a.xml", musicxml(_key("-3") + note("E", 2) + _key("2") + note("D", 4)), -3),
+        ("a.xml", musicxml(_key("3", _B_FLAT) + note("E", 2), _key("1") + note("D", 2)), 1),
+        ("a.xml", musicxml(_key("nan") + note("E", 2)), None),
+        ("a.xml", musicxml(_key("70") + note("E", 2)), None),
+        ("a.xml", musicxml(note("E", 2)), None),
+        ("a.krn", "**kern\t**kern\n*k[b-e-]\t*k[b-e-]\n4C\t4g\n*k[f#]\t*k[f#]\n4D\t4f#\n*-\t*-\n", -2),
+        ("a.krn", "**kern\n*k[]\n4C\n*-\n", 0),
+        ("a.krn", "**kern\n4C\n*-\n", None),
+        ("a.abc", "X:1\nL:1/4\nM:4/4\nK:Ddor\nDEFG|\n", 0),
+        ("a.abc", "X:1\nL:1/4\nM:4/4\nK:Eb\nEFGA|\n", -3),
+    ],
+)
+def test_the_first_key_signature_is_the_pieces(read, name: str, content: str, signature: int | None) -> None:
+    assert read(name, content).signature == signature
+
+
 def test_an_absurd_tempo_or_meter_is_the_default(read) -> None:
     assert read("a.abc", "X:1\nM:4/4\nQ:1/4=100000\nK:C\nC").tempo == 90
     assert read("a.xml", musicxml(note("C", 2)).replace("<beats>3<", "<beats>300<")).meter == (4, 4)

@@ -102,6 +102,13 @@ def test_the_key_that_was_asked_for_is_the_signature(tmp_path: Path, key: str, w
     assert [event.name for event in events if event.type == "track_name"] in ([], [""])
 
 
+@pytest.mark.parametrize(("key", "signature"), [("D minor", -1), ("F# minor", 3), ("C", None)])
+def test_a_signature_is_read_back_but_for_that_of_c(tmp_path: Path, key: str, signature: int | None) -> None:
+    """Which programs write without being asked."""
+    write_midi(make_notes([0], [12], [60], [0]), tmp_path / "piece.mid", key=parse_key(key).key)
+    assert read_back(tmp_path / "piece.mid").signature == signature
+
+
 def test_a_track_without_a_name_beside_named_ones_is_no_voice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="track 2 has no name"):
         write_midi(make_notes([0], [12], [60], [2]), tmp_path / "piece.mid", names=voice_names(2))

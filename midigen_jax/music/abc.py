@@ -83,7 +83,9 @@ def read_abc(text: str, played: bool = False) -> Written:
         parts.append(Part(track.name, track.program, notes, np.zeros((0, 2))))
     meter = next(((one.numerator, one.denominator) for one in score.time_signatures), None)
     tempo = next((float(one.qpm) for one in score.tempos), None) if re.search(r"^Q:", text, re.M) else None
-    return Written(parts, tempo, meter if re.search(r"^M:\s*[C\d(]", text, re.M) else None, first_bar)
+    meter = meter if re.search(r"^M:\s*[C\d(]", text, re.M) else None
+    signature = next((int(one.key) for one in score.key_signatures), None)
+    return Written(parts, tempo, meter, first_bar, signature)
 
 
 def _without_ornaments(text: str, played: bool) -> str:

@@ -9,8 +9,8 @@ from midigen_jax.errors import InputError
 def parse_chords(text: str) -> list[list[frozenset[int]]]:
     """The chords of each bar as pitch classes: `C Am,D7 G` is of three bars, and the second has two chords.
 
-    Symbols are those of `music21.harmony` (C, Am, F#m7b5, Gsus4, G7/B …); flats are written Bb or B-.
-    Raises InputError for any other text.
+    Symbols are those of `music21.harmony` (C, Am, F#m7b5, Gsus4, G7/B …), but a flat is a `b`, and a `-` after
+    the root is minor: Bb-7. Raises InputError for any other text.
     """
     bars = [[_pitch_classes(symbol) for symbol in bar.split(",")] for bar in text.split()]
     if not bars:
@@ -23,7 +23,8 @@ def _pitch_classes(symbol: str) -> frozenset[int]:
     from music21 import exceptions21, harmony
 
     try:
-        chord = harmony.ChordSymbol(re.sub(r"(^|/)([A-G])b", r"\1\2-", symbol))
+        minor = re.sub(r"^([A-G][#b]?)-", r"\1m", symbol)
+        chord = harmony.ChordSymbol(re.sub(r"(^|/)([A-G])b", r"\1\2-", minor))
         found = frozenset(pitch.pitchClass for pitch in chord.pitches)
     except (ValueError, LookupError, TypeError, AttributeError, exceptions21.Music21Exception):
         found = frozenset()

@@ -66,7 +66,9 @@ def read_humdrum(text: str, played: bool = False) -> Written:
         for staff in range(int(columns[:, 3].max(initial=0)) + 1)
     ]
     tempo, meter = re.search(r"^(?:.*\t)?\*MM(\d+(?:\.\d+)?)", text, re.M), _meter(text)
-    return Written(parts, float(tempo[1]) if tempo else None, meter)
+    key = re.search(r"^(?:.*\t)?\*k\[([a-gA-G#n-]*)\]", text, re.M)
+    signature = key[1].count("#") - key[1].count("-") if key else None
+    return Written(parts, float(tempo[1]) if tempo else None, meter, signature=signature)
 
 
 def _pitch(name: str, records: Sequence[str]) -> int:

@@ -132,6 +132,11 @@ def key_of(notes: Notes, asked: Target | None = None) -> Key:
     return found if asked is None or matches(found, asked) else asked.key
 
 
+def with_signature(fifths: int) -> Target:
+    """The two keys of a signature of so many sharps, or flats, less than 0."""
+    return Target(Key(7 * fifths % 12, "major"), both_modes=True)
+
+
 def spell(pitch: int, key: Key) -> tuple[str, int, int]:
     """How a MIDI pitch is written in a key: letter, semitones above it (-2 to 2), octave (60 is in 4).
 

@@ -97,6 +97,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         has_beat=bool(has_beat),
         voiced=named,
         stuck=stuck,
+        signature=_signature(scores, first),
     )
 
 
@@ -303,6 +304,12 @@ def _beginning(
         if time * clock.quarter == bar * per_quarter and bar < clock.bar(after):
             return tempo, after, bar
     return tempo, now, clock.ticks(begin / per_quarter)
+
+
+def _signature(scores: Sequence[Any], first: int) -> int | None:
+    """The sharps of the first key signature. That of C is none: programs write it without being asked."""
+    marks = sorted((mark.time, int(mark.key)) for score in scores for mark in score.key_signatures)
+    return marks[0][1] or None if marks and marks[0][0] <= first else None  # 0 is None too
 
 
 def _last_tempo(scores: Sequence[Any], first: int) -> float | None:

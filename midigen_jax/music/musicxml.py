@@ -54,7 +54,8 @@ def read_musicxml(content: bytes, played: bool = False) -> Written:
         parts = [_in_order(part, order) for part in parts]
     meter, whole = _meter(root)
     tempo = min(tempos, default=None)  # of equals, the one that is written first
-    return Written(parts, None if tempo is None else tempo.value, meter, 0.0 if whole else None)
+    told = None if tempo is None else tempo.value
+    return Written(parts, told, meter, 0.0 if whole else None, _signature(root))
 
 
 class _Tempo(NamedTuple):
@@ -316,6 +317,18 @@ def _meter(root: Element) -> tuple[tuple[int, int] | None, bool]:
         if free or (meter := _sum(time)) is not None:
             return None if free else meter, halves or free
     return None, halves
+
+
+def _signature(root: Element) -> int | None:
+    """The sharps of the first key in a part that sounds as written; flats are less than 0."""
+    for part in root.iterfind("part"):
+        attributes = next(
+            (one for one in part.iter("attributes") if one.find("key/fifths") is not None), None
+        )
+        if attributes is not None and not _number(attributes, "transpose/chromatic"):
+            fifths = _number(attributes, "key/fifths")
+            return round(fifths) if abs(fifths) <= 7 else None
+    return None
 
 
 def _sum(time: Element) -> tuple[int, int] | None:

@@ -38,6 +38,8 @@ class Written(NamedTuple):
     meter: tuple[int, int] | None
     first_bar: float | None = None
     """quarters in the first bar, where bars are not known part by part"""
+    signature: int | None = None
+    """sharps of the first key signature, or flats, less than 0"""
 
 
 def side_by_side(parts: list[Part]) -> tuple[list[Quarters], Quarters, list[str]]:

@@ -57,6 +57,8 @@ class Piece:
     """what its ticks are"""
     voiced: int = 0
     """of how many voices its tracks are, track v voice v from the lowest up; 0: its source names no voices"""
+    signature: int | None = None
+    """sharps in the key signature that the source says first, or flats, less than 0; None: it says none"""
     stuck: int = 0
     """keys that are still down when their track ends; what they hold has no length, and is left out"""
 

@@ -87,4 +87,4 @@ def _read_score(suffix: str, content: bytes, tracks: str, played: bool, clock: C
     program = main_program(notes, parts)
     moved = sum(score.moved[part] for part in np.unique(notes[:, 3]))
     about: dict[str, Any] = {"program": program, "first_bar": score.first_bar, "remarks": score.remarks}
-    return Piece(notes, tempo, meter, moved=moved, **about)
+    return Piece(notes, tempo, meter, moved=moved, signature=score.signature, **about)

@@ -32,6 +32,8 @@ class Score(NamedTuple):
     """what was out of order, and how it was taken"""
     moved: tuple[int, ...] = ()
     """notes of each part that ticks move by more than 1/32 of a quarter"""
+    signature: int | None = None
+    """sharps of the first key signature, or flats, less than 0; None: it has none"""
 
 
 def read_score(suffix: str, content: bytes, played: bool = False, clock: Clock = TWELFTHS) -> Score:
@@ -56,6 +58,7 @@ def read_score(suffix: str, content: bytes, played: bool = False, clock: Clock =
         first_bar if upbeat else 0,
         tuple(remarks),
         moved_far(parts, clock),
+        written.signature,
     )
 
 

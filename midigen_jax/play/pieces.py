@@ -137,7 +137,8 @@ def melody_of(piece: Piece) -> Piece:
 def heard(piece: Piece, semitones: int, tempo: float | None) -> Piece:
     """A piece as it is to be heard: so much higher, and so fast. Raises InputError beyond MIDI's pitches."""
     there = moved(piece.notes, semitones)
-    return replace(piece, notes=there, tempo=piece.tempo if tempo is None else tempo)
+    signature = piece.signature if not semitones else None
+    return replace(piece, notes=there, tempo=piece.tempo if tempo is None else tempo, signature=signature)
 
 
 class File(NamedTuple):

@@ -208,6 +208,7 @@ def _around(restored: LoadedModel, task: _Task, how: How, kept: Path | None) -> 
         vocabulary.clock,
         names=names_of(vocabulary),
         remarks=moved_words(piece),
+        signature=piece.signature,
     )
     return Around(
         music,

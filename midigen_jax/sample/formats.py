@@ -47,10 +47,13 @@ def _write_picture(path: Path, piece: "Piece", named: "Named", text: Sequence[st
 
 def _about(piece: "Piece", named: "Named") -> dict[str, Any]:
     """What files of notes say of them besides."""
-    from midigen_jax.music.key import key_of
+    from midigen_jax.music.key import key_of, with_signature
 
+    asked = named.key
+    if asked is None and piece.signature is not None:
+        asked = with_signature(piece.signature)
     bars = {"meter": piece.meter, "first_bar": piece.first_bar, "clock": piece.clock}
-    return bars | {"key": key_of(piece.notes, named.key), "names": named.voices}
+    return bars | {"key": key_of(piece.notes, asked), "names": named.voices}
 
 
 class Named(NamedTuple):

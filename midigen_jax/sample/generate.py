@@ -81,10 +81,12 @@ class Generated(NamedTuple):
     key: keys.Target | None = None  # the config's
     names: tuple[str, ...] = ()  # of the voices, from the lowest up, where tracks are voices
     remarks: tuple[str, ...] = ()  # what was done to the prompt, in words
+    signature: int | None = None  # the prompt's: sharps, or flats, less than 0
 
     def whole(self) -> list[Piece]:
         """The pieces, each with what is known of all."""
         how: dict[str, Any] = {"program": self.program, "first_bar": self.first_bar, "clock": self.clock}
+        how["signature"] = self.signature
         return [Piece(notes, self.tempo, self.meter, voiced=len(self.names), **how) for notes in self.pieces]
 
 
@@ -139,7 +141,8 @@ def generate(
     asked = config.in_key or config.key
     key = None if asked is None else keys.parse_key(asked)
     named = key, names_of(vocabulary)
-    return Generated(pieces, events, ended, seconds, compile_seconds, *about, *named, task.remarks)
+    signature = None if prompt is None else prompt.signature
+    return Generated(pieces, events, ended, seconds, compile_seconds, *about, *named, task.remarks, signature)
 
 
 def _by_particles(
