@@ -9,8 +9,8 @@ from midigen_jax.errors import InputError
 def parse_chords(text: str) -> list[list[frozenset[int]]]:
     """The chords of each bar as pitch classes: `C Am,D7 G` is of three bars, and the second has two chords.
 
-    Symbols are those of `music21.harmony` (C, Am, F#m7b5, Gsus4, G7/B …), but a flat is a `b`, and a `-` after
-    the root is minor: Bb-7. Raises InputError for any other text.
+    Symbols are those of `music21.harmony` (C, Am, F#m7b5, Gsus4, G7/B …), but flats are `b`, and a `-` behind
+    a root is minor: Bb-7. Raises InputError for any other text.
     """
     bars = [[_pitch_classes(symbol) for symbol in bar.split(",")] for bar in text.split()]
     if not bars:
