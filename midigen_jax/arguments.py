@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from midigen_jax import __version__
-from midigen_jax.config import Config, flatten, nearest, one_length, options, override, spell, to_json
+from midigen_jax.config import Config, changed, nearest, one_length, options, override, spell, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.recipes import NAMES, is_config, read_config
 
@@ -298,10 +298,9 @@ def _settings_in(given: argparse.Namespace) -> dict[str, Any]:
 
 def _asked(given: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given: those of the named file that are not as by default, and the flags'."""
-    named, plain = getattr(given, "config", None), flatten(to_json(Config()))
-    of_file = flatten(to_json(read_config(named))) if named else {}
-    differ = {name: value for name, value in of_file.items() if value != plain.get(name)}
-    return differ | one_length(_settings_in(given))
+    named = getattr(given, "config", None)
+    of_file = changed(to_json(read_config(named))) if named else {}
+    return of_file | one_length(_settings_in(given))
 
 
 def _config(item: Field, given: argparse.Namespace) -> Any:

@@ -533,6 +533,12 @@ def from_json(kind: type[C], data: Mapping[str, Any]) -> C:
     return override(kind(), flatten(data))
 
 
+def changed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a config as JSON the settings that are not as by default, by dotted name."""
+    usual = flatten(to_json(Config()))
+    return {name: value for name, value in flatten(data).items() if value != usual.get(name)}
+
+
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one mapping of dotted names."""
     flat: dict[str, Any] = {}

@@ -143,7 +143,11 @@ def test_who_comes_when_all_rows_are_taken_waits_in_line_until_somebody_goes(voi
         third, third_news = asked(own, LONG)
         assert second_news.get(timeout=60).waiting == 1
         assert third_news.get(timeout=60).waiting == 2
+        fourth, fourth_news = asked(own, LONG)
+        assert fourth_news.get(timeout=60).waiting == 3
         third.leave()
+        assert fourth_news.get(timeout=60).waiting == 2  # whoever is before somebody and goes, counts no more
+        fourth.leave()
         monkeypatch.setattr(desks, "MOST_WAITING", 2)
         asked(own, LONG)[0].leave()  # who is gone takes no place in the line
         first.leave()

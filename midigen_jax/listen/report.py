@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from midigen_jax import rows as row_files
-from midigen_jax.config import Config, flatten, from_json, spell, to_json
+from midigen_jax.config import Config, changed, from_json, spell, to_json
 from midigen_jax.errors import InputError
 from midigen_jax.files import read_json
 from midigen_jax.listen import curves
@@ -119,11 +119,9 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _flags(config: Mapping[str, Any]) -> str:
     """The flags that make the settings of a run, its width and place apart, out of the default ones."""
-    usual = flatten(to_json(Config()))
-    changed = {name: value for name, value in flatten(config).items() if value != usual[name]}
     return "".join(
         f" --{name} {spell(value)}"
-        for name, value in changed.items()
+        for name, value in changed(config).items()
         if not name.startswith("prepare.") and name not in ("model.width", "train.checkpoints")
     )
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from midigen_jax.errors import InputError, one_line
 from midigen_jax.music import quantize
@@ -70,7 +69,7 @@ def read_midi(content: bytes, quantizer: Quantizer, wanted: str = "all", clock: 
         snap = quantize.adaptive if quantizer == "adaptive" and not is_exact else quantize.uniform
         onset, release = snap(rows[:, 0], rows[:, 0] + rows[:, 1], file.per_quarter, clock)
         notes = make_notes(onset, release - onset, rows[:, 2], rows[:, 3])
-        far = _is_far(rows[:, 0], onset, file.per_quarter, clock)
+        far = quantize.is_far(rows[:, 0], onset, file.per_quarter, clock)
         moved = int(far.sum())
         merged = _come_together(rows[:, 0], onset, file.per_quarter) if moved else 0
         has_beat = moved <= _FAR_SHARE * len(far) or _has_beat(rows[:, 0], file.per_quarter)
@@ -245,11 +244,6 @@ def _of_most(changes: list[tuple[int, int]], onsets: Ticks) -> int:
     return int(np.bincount(heard).argmax())
 
 
-def _is_far(raw: Ticks, snapped: Ticks, per_quarter: int, clock: Clock) -> NDArray[np.bool_]:
-    """Which onsets the grid moves by more than 1/32 of a quarter."""
-    return np.abs(raw * clock.quarter - snapped * per_quarter) * 32 > clock.quarter * per_quarter
-
-
 def _has_beat(raw: Ticks, per_quarter: int) -> bool:
     """Do onsets keep to any division of the quarter, or was this played without regard to the file's beats?
 
@@ -308,8 +302,8 @@ def _beginning(
 
 def _signature(scores: Sequence[Any], first: int) -> int | None:
     """The sharps of the first key signature. That of C is none: programs write it without being asked."""
-    marks = sorted((mark.time, int(mark.key)) for score in scores for mark in score.key_signatures)
-    return marks[0][1] or None if marks and marks[0][0] <= first else None  # 0 is None too
+    every = (mark for score in scores for mark in score.key_signatures)
+    return min(((one.time, int(one.key)) for one in every if one.time <= first), default=(0, 0))[1] or None
 
 
 def _last_tempo(scores: Sequence[Any], first: int) -> float | None:

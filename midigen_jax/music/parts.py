@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from midigen_jax.music.clock import TWELFTHS, Clock
 from midigen_jax.music.notes import Notes, make_notes
+from midigen_jax.music.quantize import is_far
 
 Quarters = NDArray[np.float64]
 
@@ -75,8 +76,8 @@ def in_ticks(parts: Sequence[Quarters], clock: Clock = TWELFTHS) -> Notes:
 
 def moved_far(parts: Sequence[Quarters], clock: Clock = TWELFTHS) -> tuple[int, ...]:
     """How many notes of each part begin or end more than 1/32 of a quarter away from a tick."""
-    times = [part[:, :2] * clock.quarter for part in parts]
-    far = [np.abs(one - np.rint(one)) * 32 > clock.quarter for one in times]
+    times = [part[:, :2] for part in parts]
+    far = [is_far(time, np.rint(time * clock.quarter), 1, clock) for time in times]
     return tuple(int(one.any(axis=1).sum()) for one in far)
 
 

@@ -5,7 +5,7 @@ track by track, what music21's own MIDI reader does (`midi/translate.py` and `St
 floating-point comparisons, so that work which was done with it can be done again without it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ def lies_on_grid(times: Ticks, per_quarter: int, clock: Clock = TWELFTHS) -> boo
     """
     is_fine = per_quarter >= _FINER * clock.quarter
     return is_fine and not (times * clock.quarter % per_quarter).any()
+
+
+def is_far(
+    raw: NDArray[Any], snapped: NDArray[Any], per_quarter: int, clock: Clock = TWELFTHS
+) -> NDArray[np.bool_]:
+    """Which times ticks move by more than 1/32 of a quarter; `per_quarter`: raw ones in a quarter."""
+    return np.abs(raw * clock.quarter - snapped * per_quarter) * 32 > clock.quarter * per_quarter
 
 
 def uniform(onset: Ticks, release: Ticks, per_quarter: int, clock: Clock = TWELFTHS) -> tuple[Ticks, Ticks]:

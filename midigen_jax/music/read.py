@@ -5,7 +5,6 @@ can be listed and left out. The parsers are imported when they are needed: they 
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -86,5 +85,13 @@ def _read_score(suffix: str, content: bytes, tracks: str, played: bool, clock: C
     tempo, meter = tempo_or(_SCORE_TEMPO, score.tempo), meter_or_default(score.meter)
     program = main_program(notes, parts)
     moved = sum(score.moved[part] for part in np.unique(notes[:, 3]))
-    about: dict[str, Any] = {"program": program, "first_bar": score.first_bar, "remarks": score.remarks}
-    return Piece(notes, tempo, meter, moved=moved, signature=score.signature, **about)
+    return Piece(
+        notes,
+        tempo,
+        meter,
+        program=program,
+        first_bar=score.first_bar,
+        remarks=score.remarks,
+        moved=moved,
+        signature=score.signature,
+    )

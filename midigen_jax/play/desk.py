@@ -135,8 +135,7 @@ class Desk:
         with self._changed:
             if not self._is_open:
                 raise InputError("the model has stopped writing; start `midigen play` again")
-            self._waiting = deque(one for one in self._waiting if not one.gone)
-            if len(self._waiting) >= MOST_WAITING:
+            if len(self._line()) >= MOST_WAITING:
                 raise InputError(f"{MOST_WAITING} pieces are waiting to be written; try again in a minute")
             self._waiting.append(listener)
             self._changed.notify()
@@ -222,7 +221,7 @@ class Desk:
             while self._seats[row] is None and (listener := self._next()):
                 self._take(row, listener)
         with self._changed:
-            waiting = [*self._waiting]
+            waiting = [*self._line()]
         for place, one in enumerate(waiting, 1):
             if one.waiting != place:
                 one.waiting = place
@@ -230,10 +229,12 @@ class Desk:
 
     def _next(self) -> Listener | None:
         with self._changed:
-            while self._waiting:
-                if not (listener := self._waiting.popleft()).gone:
-                    return listener
-        return None
+            return line.popleft() if (line := self._line()) else None
+
+    def _line(self) -> deque[Listener]:
+        """Those who wait, without who is gone; to be asked for under the lock."""
+        self._waiting = deque(one for one in self._waiting if not one.gone)
+        return self._waiting
 
     def _leave(self, row: int) -> None:
         with self._changed:

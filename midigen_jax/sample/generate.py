@@ -85,9 +85,14 @@ class Generated(NamedTuple):
 
     def whole(self) -> list[Piece]:
         """The pieces, each with what is known of all."""
-        how: dict[str, Any] = {"program": self.program, "first_bar": self.first_bar, "clock": self.clock}
-        how["signature"] = self.signature
-        return [Piece(notes, self.tempo, self.meter, voiced=len(self.names), **how) for notes in self.pieces]
+        about: dict[str, Any] = {
+            "program": self.program,
+            "first_bar": self.first_bar,
+            "clock": self.clock,
+            "voiced": len(self.names),
+            "signature": self.signature,
+        }
+        return [Piece(notes, self.tempo, self.meter, **about) for notes in self.pieces]
 
 
 class Sounding(NamedTuple):

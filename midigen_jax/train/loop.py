@@ -466,8 +466,9 @@ class _Run:
         loaded = LoadedModel(self.step, state, network, self._metadata, scores, "")
         for judge in self._judges:
             judged = judge(loaded)
-            self._rows.judged(self.step, judged.rows, judged.keeps)
+            self._rows.judged(self.step, judged.rows)
             if judged.keeps:
+                self._rows.keep(self.step)
                 self._checkpoints.keep(self.step)
 
     def tell(self) -> None:

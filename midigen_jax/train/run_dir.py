@@ -185,11 +185,9 @@ class RowLog:
         used = [("train.most_memory", float(memory), "bytes")] if memory else []
         self._write(step, [*scores, ("train.seconds", self._spent, "s"), *used])
 
-    def judged(self, step: int, values: Sequence[tuple[str, float, str]], keeps: bool) -> None:
-        """Write what a judge found, and whether the step's checkpoint stays."""
+    def judged(self, step: int, values: Sequence[tuple[str, float, str]]) -> None:
+        """Write what a judge found."""
         self._write(step, [*values])
-        if keeps:
-            self.keep(step)
 
     def keep(self, step: int) -> None:
         """Write that the checkpoint of a step stays."""
